@@ -1,0 +1,9 @@
+//! What the tests of the whole product share: building guest programs, running them natively and in the sandbox,
+//! and cleaning up after those that hang.
+#![forbid(unsafe_code)]
+
+pub mod compat;
+pub mod guest;
+pub mod known;
+pub mod target;
+pub mod tree;
