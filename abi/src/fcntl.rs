@@ -129,6 +129,9 @@ layout! {
     /// `struct f_owner_ex` of F_SETOWN_EX.
     struct FOwnerEx[8] { r#type: i32, pid: i32 }
 
+    /// `struct file_handle` without the handle that follows.
+    struct FileHandle[8] { handle_bytes: u32, handle_type: i32 }
+
     /// `struct open_how` of openat2(2).
     struct OpenHow[24] { flags: u64, mode: u64, resolve: u64 }
 }
@@ -268,3 +271,5 @@ pub const DN_MULTISHOT: u32 = 0x80000000;
 
 /// The size of the first `struct open_how`.
 pub const OPEN_HOW_SIZE_VER0: u64 = 24;
+/// The largest handle of name_to_handle_at(2).
+pub const MAX_HANDLE_SZ: usize = 128;

@@ -27,22 +27,46 @@ macro_rules! layout {
     )*};
 }
 
+pub mod aio;
+pub mod capability;
 pub mod dirent;
 pub mod elf;
 pub mod errno;
+pub mod eventfd;
 pub mod fcntl;
+pub mod futex;
+pub mod inet;
+pub mod inotify;
+pub mod ioctl;
+pub mod ipc;
+pub mod keyctl;
 pub mod limits;
 pub mod mman;
+pub mod mount;
+pub mod netdevice;
+pub mod netlink;
+pub mod personality;
+pub mod pidfd;
+pub mod pipe;
 pub mod poll;
+pub mod prctl;
+pub mod ptrace;
+pub mod random;
 pub mod resource;
+pub mod rseq;
 pub mod sched;
+pub mod seccomp;
 pub mod siginfo;
 pub mod signal;
+pub mod socket;
 pub mod stat;
+pub mod sysinfo;
 pub mod sysno;
 pub mod time;
+pub mod tty;
 pub mod uio;
 pub mod utsname;
+pub mod vsyscall;
 pub mod wait;
 
 pub use errno::{Errno, Result};

@@ -159,3 +159,11 @@ pub const MPOL_MF_MOVE: u32 = 2;
 pub const MPOL_MF_MOVE_ALL: u32 = 4;
 
 pub const PAGE_SIZE: u64 = 4096;
+
+layout! {
+    /// `struct cachestat_range` of cachestat(2).
+    struct CachestatRange[16] { off: u64, len: u64 }
+
+    /// `struct cachestat`, in pages.
+    struct Cachestat[40] { nr_cache: u64, nr_dirty: u64, nr_writeback: u64, nr_evicted: u64, nr_recently_evicted: u64 }
+}

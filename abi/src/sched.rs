@@ -126,11 +126,3 @@ pub const KCMP_SIGHAND: u32 = 4;
 pub const KCMP_IO: u32 = 5;
 pub const KCMP_SYSVSEM: u32 = 6;
 pub const KCMP_EPOLL_TFD: u32 = 7;
-
-// Flags of pidfd_open(2): `PIDFD_NONBLOCK` is `O_NONBLOCK`, `PIDFD_THREAD` is `O_EXCL`.
-pub const PIDFD_NONBLOCK: u32 = 0x800;
-pub const PIDFD_THREAD: u32 = 0x80;
-// Flags of pidfd_send_signal(2).
-pub const PIDFD_SIGNAL_THREAD: u32 = 1;
-pub const PIDFD_SIGNAL_THREAD_GROUP: u32 = 2;
-pub const PIDFD_SIGNAL_PROCESS_GROUP: u32 = 4;

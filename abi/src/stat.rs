@@ -1,7 +1,9 @@
-//! What files are (`stat.h`, `statfs.h`, `magic.h`, `xattr.h`) and what mounts are (`mount.h`).
+//! What files are (`stat.h`, `statfs.h`, `magic.h`, `xattr.h`).
 #![allow(missing_docs, reason = "the names are Linux's")]
 
 use bitflags::bitflags;
+
+pub use crate::mount::{MountFlags, UmountFlags};
 
 layout! {
     /// `struct stat`.
@@ -33,9 +35,6 @@ layout! {
 
     /// `struct ustat`.
     struct Ustat[32] { f_tfree: i32, _pad0: u32, f_tinode: u64, f_fname: [u8; 6], f_fpack: [u8; 6], _pad1: u32 }
-
-    /// `struct mount_attr` of mount_setattr(2).
-    struct MountAttr[32] { attr_set: u64, attr_clr: u64, propagation: u64, userns_fd: u64 }
 
     /// `struct utimbuf` of utime(2).
     struct Utimbuf[16] { actime: i64, modtime: i64 }
@@ -87,51 +86,6 @@ bitflags! {
         const STATX_ATTR_WRITE_ATOMIC = 0x400000;
     }
 
-    /// Flags of mount(2).
-    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-    pub struct MountFlags: u64 {
-        const MS_RDONLY = 1;
-        const MS_NOSUID = 2;
-        const MS_NODEV = 4;
-        const MS_NOEXEC = 8;
-        const MS_SYNCHRONOUS = 0x10;
-        const MS_REMOUNT = 0x20;
-        const MS_MANDLOCK = 0x40;
-        const MS_DIRSYNC = 0x80;
-        const MS_NOSYMFOLLOW = 0x100;
-        const MS_NOATIME = 0x400;
-        const MS_NODIRATIME = 0x800;
-        const MS_BIND = 0x1000;
-        const MS_MOVE = 0x2000;
-        const MS_REC = 0x4000;
-        const MS_SILENT = 0x8000;
-        const MS_POSIXACL = 0x10000;
-        const MS_UNBINDABLE = 0x20000;
-        const MS_PRIVATE = 0x40000;
-        const MS_SLAVE = 0x80000;
-        const MS_SHARED = 0x100000;
-        const MS_RELATIME = 0x200000;
-        const MS_KERNMOUNT = 0x400000;
-        const MS_I_VERSION = 0x800000;
-        const MS_STRICTATIME = 0x1000000;
-        const MS_LAZYTIME = 0x2000000;
-        const MS_SUBMOUNT = 0x4000000;
-        const MS_NOREMOTELOCK = 0x8000000;
-        const MS_NOSEC = 0x10000000;
-        const MS_BORN = 0x20000000;
-        const MS_ACTIVE = 0x40000000;
-        const MS_NOUSER = 0xffffffff80000000;
-    }
-
-    /// Flags of umount2(2).
-    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-    pub struct UmountFlags: u32 {
-        const MNT_FORCE = 1;
-        const MNT_DETACH = 2;
-        const MNT_EXPIRE = 4;
-        const UMOUNT_NOFOLLOW = 8;
-    }
-
     /// `f_flags` of statfs(2).
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
     pub struct StatfsFlags: u64 {
@@ -147,58 +101,7 @@ bitflags! {
         const ST_RELATIME = 0x1000;
         const ST_NOSYMFOLLOW = 0x2000;
     }
-
-    /// `attr_set` and `attr_clr` of [`MountAttr`], and attributes of fsmount(2).
-    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-    pub struct MountAttrFlags: u64 {
-        const MOUNT_ATTR_RDONLY = 1;
-        const MOUNT_ATTR_NOSUID = 2;
-        const MOUNT_ATTR_NODEV = 4;
-        const MOUNT_ATTR_NOEXEC = 8;
-        const MOUNT_ATTR__ATIME = 0x70;
-        const MOUNT_ATTR_NOATIME = 0x10;
-        const MOUNT_ATTR_STRICTATIME = 0x20;
-        const MOUNT_ATTR_NODIRATIME = 0x80;
-        const MOUNT_ATTR_IDMAP = 0x100000;
-        const MOUNT_ATTR_NOSYMFOLLOW = 0x200000;
-    }
-
-    /// Flags of move_mount(2).
-    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-    pub struct MoveMountFlags: u32 {
-        const MOVE_MOUNT_F_SYMLINKS = 1;
-        const MOVE_MOUNT_F_AUTOMOUNTS = 2;
-        const MOVE_MOUNT_F_EMPTY_PATH = 4;
-        const MOVE_MOUNT_T_SYMLINKS = 0x10;
-        const MOVE_MOUNT_T_AUTOMOUNTS = 0x20;
-        const MOVE_MOUNT_T_EMPTY_PATH = 0x40;
-        const MOVE_MOUNT_SET_GROUP = 0x100;
-        const MOVE_MOUNT_BENEATH = 0x200;
-    }
 }
-
-// Flags of open_tree(2), besides [`crate::fcntl::AtFlags`].
-pub const OPEN_TREE_CLONE: u32 = 1;
-pub const OPEN_TREE_CLOEXEC: u32 = 0x80000;
-pub const FSOPEN_CLOEXEC: u32 = 1;
-pub const FSPICK_CLOEXEC: u32 = 1;
-pub const FSPICK_SYMLINK_NOFOLLOW: u32 = 2;
-pub const FSPICK_NO_AUTOMOUNT: u32 = 4;
-pub const FSPICK_EMPTY_PATH: u32 = 8;
-pub const FSMOUNT_CLOEXEC: u32 = 1;
-// Commands of fsconfig(2).
-pub const FSCONFIG_SET_FLAG: u32 = 0;
-pub const FSCONFIG_SET_STRING: u32 = 1;
-pub const FSCONFIG_SET_BINARY: u32 = 2;
-pub const FSCONFIG_SET_PATH: u32 = 3;
-pub const FSCONFIG_SET_PATH_EMPTY: u32 = 4;
-pub const FSCONFIG_SET_FD: u32 = 5;
-pub const FSCONFIG_CMD_CREATE: u32 = 6;
-pub const FSCONFIG_CMD_RECONFIGURE: u32 = 7;
-pub const FSCONFIG_CMD_CREATE_EXCL: u32 = 8;
-// The value in the high half of mount(2)'s flags that old programs pass, and its mask.
-pub const MS_MGC_VAL: u64 = 0xc0ed0000;
-pub const MS_MGC_MSK: u64 = 0xffff0000;
 
 pub const S_IFMT: u32 = 0o170000;
 pub const S_IFSOCK: u32 = 0o140000;
