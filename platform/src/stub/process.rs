@@ -1,0 +1,457 @@
+//! One stub process: its command socket, its threads' slots.
+//!
+//! Lock order: `StubProcess::channel`, then `StubProcess::slots`, then those of [`super::death`].
+
+use super::arch::THREAD_FLAGS;
+use super::death::{State, Watcher};
+use super::{MAX_FDS, MAX_OPS, MAX_SLOTS, REPLY_TIMEOUT, SLOT_SIZE, SLOTS};
+use crate::{Death, Errno, Result};
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg,
+    setsockopt, socketpair, sockopt,
+};
+use nix::sys::time::{TimeVal, TimeValLike};
+use parking_lot::{Mutex, MutexGuard};
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+use zerocopy::IntoBytes;
+
+/// One operation of a command: a raw system call made by the service thread, or one of the special operations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, zerocopy::IntoBytes, zerocopy::Immutable)]
+#[repr(C)]
+pub struct Op {
+    number: u32,
+    flags: u32,
+    args: [u64; 6],
+}
+
+const OP_FORK: u32 = 0x4000_0000;
+const OP_THREAD: u32 = 0x4000_0001;
+const OP_CMPXCHG: u32 = 0x4000_0002;
+const NO_FD: u32 = 7;
+const KEEP_GOING: u32 = 8;
+
+impl Op {
+    /// A system call (`SYS_*`).
+    pub fn call(number: i64, args: [u64; 6]) -> Op {
+        Op { number: number as u32, flags: NO_FD, args }
+    }
+
+    /// Says that argument `arg` (0..6) is an index into the command's file descriptors.
+    pub fn with_fd(mut self, arg: u32) -> Op {
+        self.flags = self.flags & !7 | arg;
+        self
+    }
+
+    pub(super) fn set_arg(mut self, arg: usize, value: u64) -> Op {
+        if let Some(slot) = self.args.get_mut(arg) {
+            *slot = value;
+        }
+        self
+    }
+
+    /// Goes on with the next operation even if this one fails.
+    pub fn keep_going(mut self) -> Op {
+        self.flags |= KEEP_GOING;
+        self
+    }
+
+    /// Atomic compare-and-exchange of a 32-bit word: the value found, or -EFAULT.
+    pub fn compare_exchange(addr: u64, expected: u32, new: u32) -> Op {
+        Op {
+            number: OP_CMPXCHG,
+            flags: NO_FD,
+            args: [addr, u64::from(expected), u64::from(new), 0, 0, 0],
+        }
+    }
+}
+
+/// A file descriptor that the stub sent, which is whatever the guest likes it to be.
+pub type Donated = OwnedFd;
+
+/// What a service thread said.
+pub(super) struct Reply {
+    pub(super) results: Vec<i64>,
+    pub(super) donated: Vec<Donated>,
+    pub(super) sender: i32,
+}
+
+pub(super) struct Channel {
+    socket: OwnedFd,
+    sequence: u32,
+}
+
+impl Channel {
+    /// A pair of sockets: ours, and the stub's.
+    pub(super) fn pair() -> Result<(Channel, OwnedFd)> {
+        let (ours, theirs) =
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+        // The kernel's word for who sent a message.
+        setsockopt(&ours, sockopt::PassCred, &true)?;
+        let timeout = TimeVal::seconds(REPLY_TIMEOUT.as_secs() as i64);
+        setsockopt(&ours, sockopt::ReceiveTimeout, &timeout)?;
+        setsockopt(&ours, sockopt::SendTimeout, &timeout)?;
+        Ok((Channel { socket: ours, sequence: 0 }, theirs))
+    }
+
+    pub(super) fn socket(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    /// Receives one message into `buf`. ESRCH if the other side is gone, ETIMEDOUT if it is silent.
+    pub(super) fn receive(&self, buf: &mut [u8]) -> Result<(usize, i32, Option<Donated>)> {
+        let mut control = nix::cmsg_space!(nix::sys::socket::UnixCredentials, RawFd);
+        let (mut sender, mut donated) = (0, None);
+        let n = loop {
+            let mut iov = [IoSliceMut::new(buf)];
+            let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+            match recvmsg::<()>(self.socket.as_raw_fd(), &mut iov, Some(&mut control), flags) {
+                Ok(message) => {
+                    let n = message.bytes;
+                    for part in message.cmsgs().into_iter().flatten() {
+                        match part {
+                            ControlMessageOwned::ScmCredentials(c) => sender = c.pid(),
+                            ControlMessageOwned::ScmRights(fds) => {
+                                for fd in fds {
+                                    // SAFETY: the kernel has just installed this descriptor for us.
+                                    donated = Some(unsafe { OwnedFd::from_raw_fd(fd) });
+                                }
+                            }
+                            _ => {}
+                        }
+                    }
+                    break n;
+                }
+                Err(nix::errno::Errno::EINTR) => continue,
+                Err(nix::errno::Errno::EAGAIN) => return Err(Errno::ETIMEDOUT),
+                Err(_) => return Err(Errno::ESRCH),
+            }
+        };
+        if n == 0 { Err(Errno::ESRCH) } else { Ok((n, sender, donated)) }
+    }
+
+    /// Waits for the reply with this sequence number.
+    pub(super) fn reply(&self, sequence: u32, limit: usize) -> Result<Reply> {
+        let mut buf = [0u8; 8 + 8 * MAX_OPS];
+        let mut all = Vec::new();
+        loop {
+            let (n, sender, donated) = self.receive(&mut buf)?;
+            if let Some(fd) = donated {
+                // A message of its own, ahead of the reply.
+                if all.len() >= MAX_FDS {
+                    return Err(Errno::EPROTO);
+                }
+                all.push(fd);
+                continue;
+            }
+            let word = |i: usize| buf.get(i..i + 4).map(|b| u32::from_le_bytes(b.try_into().unwrap_or([0; 4])));
+            let done = word(4).unwrap_or(u32::MAX) as usize;
+            if word(0) != Some(sequence) || done > limit || n != 8 + 8 * done {
+                return Err(Errno::EPROTO);
+            }
+            let results = buf
+                .iter()
+                .as_slice()
+                .chunks_exact(8)
+                .skip(1)
+                .take(done)
+                .map(|c| i64::from_le_bytes(c.try_into().unwrap_or([0; 8])))
+                .collect();
+            return Ok(Reply { results, donated: all, sender });
+        }
+    }
+
+    fn send(&mut self, ops: &[Op], fds: &[BorrowedFd<'_>]) -> Result<u32> {
+        if ops.is_empty() || ops.len() > MAX_OPS || fds.len() > MAX_FDS {
+            return Err(Errno::EINVAL);
+        }
+        self.sequence = self.sequence.wrapping_add(1).max(1);
+        let header = [self.sequence, ops.len() as u32];
+        let iov = [IoSlice::new(header.as_bytes()), IoSlice::new(ops.as_bytes())];
+        let raw: Vec<RawFd> = fds.iter().map(|fd| fd.as_raw_fd()).collect();
+        let rights = [ControlMessage::ScmRights(&raw)];
+        let control = if raw.is_empty() { &[][..] } else { &rights[..] };
+        loop {
+            match sendmsg::<()>(self.socket.as_raw_fd(), &iov, control, MsgFlags::MSG_NOSIGNAL, None) {
+                Ok(_) => return Ok(self.sequence),
+                Err(nix::errno::Errno::EINTR) => continue,
+                Err(nix::errno::Errno::EAGAIN) => return Err(Errno::ETIMEDOUT),
+                Err(nix::errno::Errno::EPIPE | nix::errno::Errno::ECONNRESET) => return Err(Errno::ESRCH),
+                // EMFILE, ETOOMANYREFS, ENOMEM: nothing was sent.
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+}
+
+/// Thread slots: which are taken, and which of the free ones already have their memory.
+#[derive(Default)]
+struct Slots {
+    next: u32,
+    free: Vec<u32>,
+}
+
+/// A slot of the stub region, for one guest thread's stack and control pages. Freed on drop: only after the thread that
+/// uses it is gone.
+pub struct Slot {
+    process: Arc<StubProcess>,
+    index: u32,
+}
+
+impl Slot {
+    /// Number of the slot, below [`MAX_SLOTS`].
+    pub fn index(&self) -> u32 {
+        self.index
+    }
+
+    /// Its first byte; it has [`SLOT_SIZE`] bytes.
+    pub fn addr(&self) -> u64 {
+        SLOTS + u64::from(self.index) * SLOT_SIZE
+    }
+
+    /// One past its last byte.
+    pub fn end(&self) -> u64 {
+        self.addr() + SLOT_SIZE
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.process.slots.lock().free.push(self.index);
+    }
+}
+
+/// A stub process. Dropping the last handle kills and reaps it.
+pub struct StubProcess {
+    watcher: Arc<Watcher>,
+    state: Arc<State>,
+    channel: Mutex<Channel>,
+    slots: Mutex<Slots>,
+}
+
+impl Drop for StubProcess {
+    fn drop(&mut self) {
+        self.watcher.release(self.state.pid());
+    }
+}
+
+impl StubProcess {
+    /// Wraps a process that has said that it is ready.
+    fn new(
+        watcher: Arc<Watcher>,
+        state: Arc<State>,
+        channel: Channel,
+    ) -> std::result::Result<StubProcess, (Arc<State>, Errno)> {
+        if let Err(e) = watcher.register(&state, channel.socket()) {
+            return Err((state, e));
+        }
+        Ok(StubProcess { watcher, state, channel: Mutex::new(channel), slots: Mutex::default() })
+    }
+
+    /// The host's process id.
+    pub fn pid(&self) -> i32 {
+        self.state.pid()
+    }
+
+    /// Whether and why it is dead.
+    pub fn state(&self) -> &Arc<State> {
+        &self.state
+    }
+
+    /// Kills it ([`crate::AddressSpace::kill`]).
+    pub fn kill(&self) {
+        self.state.kill(Death::Killed);
+    }
+
+    pub(super) fn lock_channel(&self) -> MutexGuard<'_, Channel> {
+        self.channel.lock()
+    }
+
+    /// Makes the service thread carry out `ops` (at most [`MAX_OPS`]) in order, with `fds` (at most [`MAX_FDS`]) open
+    /// in it meanwhile. Stops after the first failure unless told to keep going. Returns the result registers of the
+    /// operations done. Fails with ESRCH if the process is dead, and kills it if it does not follow the protocol;
+    /// another errno means that nothing was done.
+    pub fn execute(&self, ops: &[Op], fds: &[BorrowedFd<'_>]) -> Result<Vec<i64>> {
+        Ok(self.command(&mut self.channel.lock(), ops, fds)?.results)
+    }
+
+    /// [`StubProcess::execute`] of operations of which some send file descriptors to us: each in a message of its own,
+    /// at most one in a message.
+    pub fn execute_receiving(
+        &self,
+        ops: &[Op],
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<(Vec<i64>, Vec<Donated>)> {
+        let reply = self.command(&mut self.channel.lock(), ops, fds)?;
+        Ok((reply.results, reply.donated))
+    }
+
+    fn command(&self, channel: &mut Channel, ops: &[Op], fds: &[BorrowedFd<'_>]) -> Result<Reply> {
+        self.state.alive()?;
+        let answer =
+            channel.send(ops, fds).and_then(|sequence| channel.reply(sequence, ops.len()));
+        answer.map_err(|e| self.broken(e))
+    }
+
+    fn broken(&self, e: Errno) -> Errno {
+        match e {
+            Errno::ESRCH => self.state.kill(Death::Host),
+            Errno::EPROTO => self.state.misbehaved("a reply that makes no sense"),
+            Errno::ETIMEDOUT => self.state.misbehaved("no reply"),
+            other => return other,
+        }
+        Errno::ESRCH
+    }
+
+    /// The single result of one operation, as a number or an errno.
+    pub fn call(&self, op: Op, fds: &[BorrowedFd<'_>]) -> Result<u64> {
+        let results = self.execute(&[op], fds)?;
+        match results.first() {
+            Some(n) => check(*n),
+            None => {
+                self.state.misbehaved("an empty reply");
+                Err(Errno::ESRCH)
+            }
+        }
+    }
+
+    /// A copy of the process with one thread, the service thread. Thread slots are not part of it.
+    pub fn fork(&self) -> Result<Arc<StubProcess>> {
+        self.watcher.start()?;
+        let (ours, theirs) = Channel::pair()?;
+        let op = Op { number: OP_FORK, flags: NO_FD, args: [0; 6] }.with_fd(0);
+        let hint = self.call(op, &[theirs.as_fd()])?;
+        drop(theirs);
+        let ready = match ours.reply_ready() {
+            Ok(ready) if ready.results.is_empty() => ready,
+            Ok(_) => {
+                self.state.misbehaved("a fork that reports an error");
+                return Err(Errno::ESRCH);
+            }
+            Err(e) => {
+                // Either the child died at birth, or the parent lied.
+                tracing::warn!(pid = self.pid(), hint, error = ?e, "no word from a forked stub process");
+                return Err(Errno::EAGAIN);
+            }
+        };
+        adopt(self.watcher.clone(), ready.sender, ours).inspect_err(|e| {
+            if *e == Errno::EPROTO {
+                self.state.misbehaved("a fork that is not our new child");
+            }
+        })
+    }
+
+    /// A free thread slot. EAGAIN if all are taken.
+    pub fn allocate_slot(self: &Arc<StubProcess>) -> Result<Slot> {
+        let mut slots = self.slots.lock();
+        let index = match slots.free.pop() {
+            Some(index) => index,
+            None if slots.next < MAX_SLOTS => {
+                slots.next += 1;
+                slots.next - 1
+            }
+            None => return Err(Errno::EAGAIN),
+        };
+        drop(slots);
+        Ok(Slot { process: self.clone(), index })
+    }
+
+    /// Operations that fill a slot with private zero pages that forks do not inherit.
+    pub fn slot_memory(slot: &Slot) -> [Op; 2] {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED | libc::MAP_NORESERVE;
+        let prot = libc::PROT_READ | libc::PROT_WRITE;
+        [
+            Op::call(libc::SYS_mmap, [slot.addr(), SLOT_SIZE, prot as u64, flags as u64, u64::MAX, 0]),
+            Op::call(libc::SYS_madvise, [slot.addr(), SLOT_SIZE, libc::MADV_DONTFORK as u64, 0, 0, 0]),
+        ]
+    }
+
+    /// Starts a thread with the stack pointer `stack` at `entry` in the stub's text, with `arg` in its first argument
+    /// register, after `before` was carried out. It has the service thread's filter and signal mask, and no
+    /// alternate stack. Returns its tid, which is a thread of this process but perhaps not a new one: the caller knows
+    /// those that it has.
+    pub fn spawn_thread(
+        &self,
+        before: &[Op],
+        fds: &[BorrowedFd<'_>],
+        stack: u64,
+        entry: u64,
+        arg: u64,
+    ) -> Result<i32> {
+        let mut ops = Vec::with_capacity(before.len() + 1);
+        ops.extend_from_slice(before);
+        ops.push(Op { number: OP_THREAD, flags: NO_FD, args: [stack, entry, arg, THREAD_FLAGS, 0, 0] });
+        let results = self.execute(&ops, fds)?;
+        let last = check(results.last().copied().unwrap_or(-i64::from(libc::EPROTO)))?;
+        let tid = i32::try_from(last).unwrap_or(0);
+        // SAFETY: a plain system call; signal 0 only asks.
+        let ours = tid > 0
+            && tid != self.pid()
+            && unsafe { libc::syscall(libc::SYS_tgkill, self.pid(), tid, 0) } == 0;
+        if results.len() != ops.len() || !ours {
+            self.state.alive()?;
+            self.state.misbehaved("a new thread that is none");
+            return Err(Errno::ESRCH);
+        }
+        Ok(tid)
+    }
+}
+
+impl Channel {
+    /// The first message of a stub process.
+    pub(super) fn reply_ready(&self) -> Result<Reply> {
+        let mut buf = [0u8; 16];
+        let (n, sender, _) = self.receive(&mut buf)?;
+        let word = |i: usize| u64::from_le_bytes([0, 1, 2, 3, 4, 5, 6, 7].map(|k| buf[i + k]));
+        match n {
+            // A template that could not get ready: the step, and -errno.
+            16 => Ok(Reply { results: vec![word(0) as i64, word(8) as i64], donated: Vec::new(), sender }),
+            8 => Ok(Reply { results: Vec::new(), donated: Vec::new(), sender }),
+            _ => Err(Errno::EPROTO),
+        }
+    }
+}
+
+/// Takes charge of a process that announced itself on `channel`. `sender` comes from the kernel, but may be any
+/// process that had the other end: EPROTO unless it is an unknown child of ours.
+pub(super) fn adopt(watcher: Arc<Watcher>, sender: i32, channel: Channel) -> Result<Arc<StubProcess>> {
+    // A child that nobody has waited for keeps its pid.
+    // SAFETY: plain system calls; the raw waitid takes a null siginfo.
+    let child = sender > 0
+        && unsafe {
+            libc::syscall(
+                libc::SYS_waitid,
+                libc::P_PID,
+                sender,
+                std::ptr::null::<libc::siginfo_t>(),
+                libc::WEXITED | libc::__WALL | libc::WNOHANG | libc::WNOWAIT,
+                std::ptr::null::<libc::rusage>(),
+            )
+        } == 0;
+    if !child {
+        return Err(Errno::EPROTO);
+    }
+    // SAFETY: a plain system call that returns a new descriptor.
+    let pidfd = unsafe {
+        let fd = libc::syscall(libc::SYS_pidfd_open, sender, 0) as RawFd;
+        nix::errno::Errno::result(fd)?;
+        OwnedFd::from_raw_fd(fd)
+    };
+    let state = State::new(sender, pidfd);
+    match StubProcess::new(watcher, state, channel) {
+        Ok(process) => Ok(Arc::new(process)),
+        Err((_, Errno::EEXIST)) => Err(Errno::EPROTO),
+        Err((state, e)) => {
+            // Nobody watches it: reap it here.
+            state.kill(Death::Killed);
+            state.wait();
+            Err(e)
+        }
+    }
+}
+
+/// A result register as a number or an errno.
+pub(super) fn check(result: i64) -> Result<u64> {
+    if (-4095..0).contains(&result) { Err(Errno::from_raw(-result as i32)) } else { Ok(result as u64) }
+}
