@@ -95,7 +95,8 @@ fn death_by_the_host() {
     let watch = stub.state().on_death(std::sync::Arc::new(move || {
         let _ = sender.send(());
     }));
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(stub.pid()), nix::sys::signal::Signal::SIGKILL).unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(stub.pid()), nix::sys::signal::Signal::SIGKILL)
+        .unwrap();
     receiver.recv().unwrap();
     drop(watch);
     assert_eq!(stub.state().death(), Some(Death::Host));

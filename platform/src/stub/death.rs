@@ -79,8 +79,7 @@ impl State {
             Death::Host => 2,
             Death::Misbehaved => 3,
         };
-        let first =
-            self.death.compare_exchange(ALIVE, code, Ordering::AcqRel, Ordering::Acquire).is_ok();
+        let first = self.death.compare_exchange(ALIVE, code, Ordering::AcqRel, Ordering::Acquire).is_ok();
         // SAFETY: a plain system call on an fd that we own.
         unsafe {
             libc::syscall(
@@ -160,7 +159,13 @@ impl Watcher {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let stop = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
         epoll.add(&stop, EpollEvent::new(EpollFlags::EPOLLIN, STOP))?;
-        Ok(Arc::new(Watcher { epoll, stop, table: Mutex::default(), thread: OnceLock::new(), stopping: AtomicBool::new(false) }))
+        Ok(Arc::new(Watcher {
+            epoll,
+            stop,
+            table: Mutex::default(),
+            thread: OnceLock::new(),
+            stopping: AtomicBool::new(false),
+        }))
     }
 
     /// Takes charge of a new process. EEXIST if that pid is already there (a stub lied about its child).

@@ -80,10 +80,8 @@ pub fn base_rules() -> Vec<Rule> {
         Rule::any(libc::SYS_mmap).check(Within(2, prot)).check(Within(3, map_flags as u64)),
         Rule::any(libc::SYS_munmap),
         Rule::any(libc::SYS_mprotect).check(Within(2, prot)),
-        Rule::any(libc::SYS_mremap).check(Within(
-            3,
-            (libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED | libc::MREMAP_DONTUNMAP) as u64,
-        )),
+        Rule::any(libc::SYS_mremap)
+            .check(Within(3, (libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED | libc::MREMAP_DONTUNMAP) as u64)),
         Rule::any(libc::SYS_madvise).check(OneOf(2, !0, ADVICE.iter().map(|a| *a as u32).collect())),
         Rule::any(libc::SYS_mincore),
         Rule::any(libc::SYS_futex).check(OneOf(

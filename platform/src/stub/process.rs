@@ -59,11 +59,7 @@ impl Op {
 
     /// Atomic compare-and-exchange of a 32-bit word: the value found, or -EFAULT.
     pub fn compare_exchange(addr: u64, expected: u32, new: u32) -> Op {
-        Op {
-            number: OP_CMPXCHG,
-            flags: NO_FD,
-            args: [addr, u64::from(expected), u64::from(new), 0, 0, 0],
-        }
+        Op { number: OP_CMPXCHG, flags: NO_FD, args: [addr, u64::from(expected), u64::from(new), 0, 0, 0] }
     }
 }
 
@@ -145,7 +141,8 @@ impl Channel {
                 all.push(fd);
                 continue;
             }
-            let word = |i: usize| buf.get(i..i + 4).map(|b| u32::from_le_bytes(b.try_into().unwrap_or([0; 4])));
+            let word =
+                |i: usize| buf.get(i..i + 4).map(|b| u32::from_le_bytes(b.try_into().unwrap_or([0; 4])));
             let done = word(4).unwrap_or(u32::MAX) as usize;
             if word(0) != Some(sequence) || done > limit || n != 8 + 8 * done {
                 return Err(Errno::EPROTO);
@@ -278,19 +275,14 @@ impl StubProcess {
 
     /// [`StubProcess::execute`] of operations of which some send file descriptors to us: each in a message of its own,
     /// at most one in a message.
-    pub fn execute_receiving(
-        &self,
-        ops: &[Op],
-        fds: &[BorrowedFd<'_>],
-    ) -> Result<(Vec<i64>, Vec<Donated>)> {
+    pub fn execute_receiving(&self, ops: &[Op], fds: &[BorrowedFd<'_>]) -> Result<(Vec<i64>, Vec<Donated>)> {
         let reply = self.command(&mut self.channel.lock(), ops, fds)?;
         Ok((reply.results, reply.donated))
     }
 
     fn command(&self, channel: &mut Channel, ops: &[Op], fds: &[BorrowedFd<'_>]) -> Result<Reply> {
         self.state.alive()?;
-        let answer =
-            channel.send(ops, fds).and_then(|sequence| channel.reply(sequence, ops.len()));
+        let answer = channel.send(ops, fds).and_then(|sequence| channel.reply(sequence, ops.len()));
         answer.map_err(|e| self.broken(e))
     }
 

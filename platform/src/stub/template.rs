@@ -125,10 +125,8 @@ impl Template {
         nix::unistd::ftruncate(&memfd, text.len() as i64)
             .and_then(|()| nix::sys::uio::pwrite(&memfd, &text, 0))
             .map_err(|e| at("writing the text")(e.into()))?;
-        let seals = SealFlag::F_SEAL_SEAL
-            | SealFlag::F_SEAL_SHRINK
-            | SealFlag::F_SEAL_GROW
-            | SealFlag::F_SEAL_WRITE;
+        let seals =
+            SealFlag::F_SEAL_SEAL | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE;
         fcntl(&memfd, FcntlArg::F_ADD_SEALS(seals)).map_err(|e| at("sealing the text")(e.into()))?;
         let length = NonZeroUsize::new(text.len()).ok_or(at("the text")(Errno::EINVAL))?;
         let prot = ProtFlags::PROT_READ | ProtFlags::PROT_EXEC;
@@ -299,9 +297,7 @@ unsafe fn child(setup: &Setup) -> ! {
 /// As [`child`].
 unsafe fn shed(setup: &Setup) -> std::result::Result<(), (usize, i64)> {
     // SAFETY: raw system calls of a single-threaded process on its own state.
-    let call = |nr: i64, a: u64, b: u64, c: u64, d: u64| unsafe {
-        arch::syscall(nr, [a, b, c, d, 0, 0])
-    };
+    let call = |nr: i64, a: u64, b: u64, c: u64, d: u64| unsafe { arch::syscall(nr, [a, b, c, d, 0, 0]) };
     let must = |step: usize, result: i64| if result < 0 { Err((step, result)) } else { Ok(result) };
     must(0, call(libc::SYS_setsid, 0, 0, 0, 0))?;
     call(libc::SYS_chdir, c"/".as_ptr() as u64, 0, 0, 0);
