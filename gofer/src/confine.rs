@@ -1,0 +1,1 @@
+//! What a `runsc gofer` process does to itself before it serves.
