@@ -1,0 +1,222 @@
+//! Open file descriptions.
+
+use std::any::Any;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use abi::fcntl::OpenFlags;
+use abi::poll::PollEvents;
+use abi::{Errno, Result};
+use parking_lot::{Mutex, MutexGuard};
+
+use super::walk::Path;
+use super::{DirSink, Io, Mappable, Sink, Source};
+use crate::task::{CurrentTask, Pid};
+use crate::wait::WaitQueue;
+
+/// What a file type implements for each open. No method blocks for other guests: what would block is EAGAIN, and the
+/// caller waits on [`FileOps::wait_queue`] for POLLIN or POLLOUT and tries again (unless the file is non-blocking).
+#[allow(unused_variables, reason = "the defaults refuse")]
+pub trait FileOps: Send + Sync + Any {
+    /// For downcasts: `file.ops::<Pipe>()`.
+    fn as_any(&self) -> &dyn Any;
+
+    /// True for files with an offset (regular files, directories, most of proc). Streams ignore `offset` arguments,
+    /// and pread(2) and lseek(2) on them are ESPIPE.
+    fn seekable(&self) -> bool {
+        false
+    }
+
+    /// Reads at `offset`. 0 is the end of the file.
+    fn read(&self, io: &Io<'_>, dst: &mut dyn Sink, offset: u64) -> Result<usize> {
+        Err(Errno::EINVAL)
+    }
+
+    /// Writes at `offset`; with `io.append` at the end. Returns the bytes written; `offset` becomes the place written
+    /// to, which the caller moves on by the count.
+    fn write(&self, io: &Io<'_>, src: &mut dyn Source, offset: &mut u64) -> Result<usize> {
+        Err(Errno::EINVAL)
+    }
+
+    /// What can be done now without blocking. Files that never block are always ready.
+    fn poll(&self, io: &Io<'_>) -> PollEvents {
+        PollEvents::IN | PollEvents::OUT | PollEvents::RDNORM | PollEvents::WRNORM
+    }
+
+    /// Where changes of [`FileOps::poll`] are announced; `None` for files that are always ready (epoll refuses them
+    /// with EPERM).
+    fn wait_queue(&self) -> Option<&WaitQueue> {
+        None
+    }
+
+    /// lseek(2) for whences other than SEEK_SET and SEEK_CUR: SEEK_END, SEEK_DATA, SEEK_HOLE. Returns the offset.
+    fn seek(&self, whence: u32, offset: i64) -> Result<u64> {
+        Err(Errno::EINVAL)
+    }
+
+    /// Lists a directory from `offset` (0 is the start, others come from the sink's `next`). `.` and `..` included.
+    /// Returns the offset to go on from.
+    fn read_dir(&self, io: &Io<'_>, offset: u64, sink: &mut dyn DirSink) -> Result<u64> {
+        Err(Errno::ENOTDIR)
+    }
+
+    /// ioctl(2). ENOTTY for what it does not know.
+    fn ioctl(&self, task: &CurrentTask, file: &Arc<File>, request: u32, arg: u64) -> Result<u64> {
+        Err(Errno::ENOTTY)
+    }
+
+    /// Pages for mmap(2). ENODEV if it has none.
+    fn mappable(&self) -> Result<Arc<dyn Mappable>> {
+        Err(Errno::ENODEV)
+    }
+
+    /// fsync(2), fdatasync(2).
+    fn sync(&self, data_only: bool) -> Result<()> {
+        Err(Errno::EINVAL)
+    }
+
+    /// ftruncate(2) by way of the open file, also when the inode has no name left. EINVAL for what has no length.
+    fn truncate(&self, size: u64) -> Result<()> {
+        Err(Errno::EINVAL)
+    }
+
+    /// fallocate(2).
+    fn allocate(&self, mode: u32, offset: u64, len: u64) -> Result<()> {
+        Err(Errno::EOPNOTSUPP)
+    }
+
+    /// close(2) of one descriptor (not of the last): what `flush` is in Linux.
+    fn flush(&self, io: &Io<'_>) -> Result<()> {
+        Ok(())
+    }
+
+    /// The flags of F_SETFL changed.
+    fn flags_changed(&self, flags: OpenFlags) {}
+
+    /// The extra lines of `/proc/PID/fdinfo/N`.
+    fn fdinfo(&self) -> String {
+        String::new()
+    }
+
+    /// What `/proc/PID/fd/N` shows for a file without a path (`pipe:[1]`).
+    fn anonymous_name(&self) -> String {
+        "anon_inode:[file]".to_string()
+    }
+}
+
+/// Who is told of input on a file with O_ASYNC (F_SETOWN).
+#[derive(Clone, Default)]
+pub struct Owner {
+    /// The thread, process or process group, if any.
+    pub pid: Option<Arc<Pid>>,
+    /// `F_OWNER_TID`, `F_OWNER_PID` or `F_OWNER_PGRP`.
+    pub kind: i32,
+    /// F_SETSIG; 0 is SIGIO.
+    pub signal: i32,
+}
+
+/// An open file description: what descriptors of one or several processes share.
+pub struct File {
+    ops: Arc<dyn FileOps>,
+    path: Path,
+    flags: AtomicU32,
+    position: Mutex<u64>,
+    owner: Mutex<Owner>,
+    /// A number unique among the open file descriptions of the sandbox, for OFD locks and epoll.
+    id: u64,
+}
+
+impl File {
+    /// An open file. `path` is where it was found (an entry of the internal anonymous mount for pipes and the like).
+    pub fn new(ops: Arc<dyn FileOps>, path: Path, flags: OpenFlags) -> Arc<File> {
+        static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
+        path.mount().file_opened(flags);
+        Arc::new(File {
+            ops,
+            path,
+            flags: AtomicU32::new((flags - OpenFlags::CREATION).bits()),
+            position: Mutex::new(0),
+            owner: Mutex::default(),
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+        })
+    }
+
+    /// The implementation, if it is a `T`.
+    pub fn ops<T: FileOps>(&self) -> Option<&T> {
+        self.ops.as_any().downcast_ref()
+    }
+
+    /// The implementation.
+    pub fn operations(&self) -> &Arc<dyn FileOps> {
+        &self.ops
+    }
+
+    /// Where it was opened.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// See [`File::id`]'s field.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Access mode and status flags.
+    pub fn flags(&self) -> OpenFlags {
+        OpenFlags::from_bits_retain(self.flags.load(Ordering::Relaxed))
+    }
+
+    /// F_SETFL: replaces the flags that may change.
+    pub fn set_flags(&self, flags: OpenFlags) {
+        let settable = OpenFlags::APPEND | OpenFlags::NONBLOCK | OpenFlags::DIRECT | OpenFlags::NOATIME | OpenFlags::ASYNC;
+        let new = (self.flags() - settable) | (flags & settable);
+        self.flags.store(new.bits(), Ordering::Relaxed);
+        self.ops.flags_changed(new);
+    }
+
+    /// True if O_NONBLOCK is set.
+    pub fn nonblocking(&self) -> bool {
+        self.flags().contains(OpenFlags::NONBLOCK)
+    }
+
+    /// The file offset, locked for the time of an operation (as f_pos_lock).
+    pub fn position(&self) -> MutexGuard<'_, u64> {
+        self.position.lock()
+    }
+
+    /// F_SETOWN's data.
+    pub fn owner(&self) -> MutexGuard<'_, Owner> {
+        self.owner.lock()
+    }
+
+    /// EBADF unless open for reading.
+    pub fn check_readable(&self) -> Result<()> {
+        let flags = self.flags();
+        if flags.readable() && !flags.contains(OpenFlags::PATH) { Ok(()) } else { Err(Errno::EBADF) }
+    }
+
+    /// EBADF unless open for writing.
+    pub fn check_writable(&self) -> Result<()> {
+        let flags = self.flags();
+        if flags.writable() && !flags.contains(OpenFlags::PATH) { Ok(()) } else { Err(Errno::EBADF) }
+    }
+
+    /// The circumstances that the status flags imply.
+    pub fn io<'a>(&self, task: Option<&'a crate::task::Task>) -> Io<'a> {
+        let flags = self.flags();
+        Io {
+            task,
+            nonblocking: flags.contains(OpenFlags::NONBLOCK),
+            append: flags.contains(OpenFlags::APPEND),
+            direct: flags.contains(OpenFlags::DIRECT),
+        }
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        super::locks::file_closed(self);
+        super::notify::file_closed(self);
+        self.path.mount().file_closed(self.flags());
+    }
+}
