@@ -2,11 +2,30 @@
 //!
 //! | module | subject |
 //! |---|---|
-//! | [`wait`] | wait queues, how a thread sleeps |
+//! | [`kernel`] | what there is once per sandbox, and how the first process starts |
+//! | [`task`] | threads, processes, signals, credentials, namespaces |
+//! | [`mm`] | address spaces and guest memory |
+//! | [`loader`] | ELF and `#!` programs |
 //! | [`vfs`] | inodes, dentries, mounts, path walks, open files, descriptor tables |
+//! | [`fs`] | the filesystems and file types |
+//! | [`net`] | sockets |
+//! | [`ipc`] | System V IPC and POSIX message queues |
+//! | [`time`] | clocks and timers |
+//! | [`seccomp`] | filters that guests install |
+//! | [`wait`] | wait queues, how a thread sleeps |
 #![forbid(unsafe_code)]
 
+pub mod fs;
+pub mod ipc;
+pub mod kernel;
+pub mod loader;
+pub mod mm;
+pub mod net;
+pub mod seccomp;
+pub mod task;
+pub mod time;
 pub mod vfs;
 pub mod wait;
 
 pub use abi::{Errno, Result};
+pub use kernel::Kernel;

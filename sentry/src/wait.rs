@@ -52,7 +52,7 @@ impl WaitQueue {
         let mut entries = self.0.entries.lock();
         entries.next_key += 1;
         let key = entries.next_key;
-        entries.list.push(Entry { key, mask: mask | PollEvents::ERR | PollEvents::HUP, wake });
+        entries.list.push(Entry { key, mask: mask | PollEvents::POLLERR | PollEvents::POLLHUP, wake });
         self.0.len.store(entries.list.len(), Ordering::SeqCst);
         Registration { queue: self.clone(), key }
     }

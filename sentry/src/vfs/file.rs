@@ -40,7 +40,7 @@ pub trait FileOps: Send + Sync + Any {
 
     /// What can be done now without blocking. Files that never block are always ready.
     fn poll(&self, io: &Io<'_>) -> PollEvents {
-        PollEvents::IN | PollEvents::OUT | PollEvents::RDNORM | PollEvents::WRNORM
+        PollEvents::POLLIN | PollEvents::POLLOUT | PollEvents::POLLRDNORM | PollEvents::POLLWRNORM
     }
 
     /// Where changes of [`FileOps::poll`] are announced; `None` for files that are always ready (epoll refuses them
@@ -134,7 +134,7 @@ impl File {
         Arc::new(File {
             ops,
             path,
-            flags: AtomicU32::new((flags - OpenFlags::CREATION).bits()),
+            flags: AtomicU32::new((flags - OpenFlags::OPENING).bits()),
             position: Mutex::new(0),
             owner: Mutex::default(),
             id: NEXT.fetch_add(1, Ordering::Relaxed),
@@ -168,7 +168,7 @@ impl File {
 
     /// F_SETFL: replaces the flags that may change.
     pub fn set_flags(&self, flags: OpenFlags) {
-        let settable = OpenFlags::APPEND | OpenFlags::NONBLOCK | OpenFlags::DIRECT | OpenFlags::NOATIME | OpenFlags::ASYNC;
+        let settable = OpenFlags::O_APPEND | OpenFlags::O_NONBLOCK | OpenFlags::O_DIRECT | OpenFlags::O_NOATIME | OpenFlags::FASYNC;
         let new = (self.flags() - settable) | (flags & settable);
         self.flags.store(new.bits(), Ordering::Relaxed);
         self.ops.flags_changed(new);
@@ -176,7 +176,7 @@ impl File {
 
     /// True if O_NONBLOCK is set.
     pub fn nonblocking(&self) -> bool {
-        self.flags().contains(OpenFlags::NONBLOCK)
+        self.flags().contains(OpenFlags::O_NONBLOCK)
     }
 
     /// The file offset, locked for the time of an operation (as f_pos_lock).
@@ -192,13 +192,13 @@ impl File {
     /// EBADF unless open for reading.
     pub fn check_readable(&self) -> Result<()> {
         let flags = self.flags();
-        if flags.readable() && !flags.contains(OpenFlags::PATH) { Ok(()) } else { Err(Errno::EBADF) }
+        if flags.readable() && !flags.contains(OpenFlags::O_PATH) { Ok(()) } else { Err(Errno::EBADF) }
     }
 
     /// EBADF unless open for writing.
     pub fn check_writable(&self) -> Result<()> {
         let flags = self.flags();
-        if flags.writable() && !flags.contains(OpenFlags::PATH) { Ok(()) } else { Err(Errno::EBADF) }
+        if flags.writable() && !flags.contains(OpenFlags::O_PATH) { Ok(()) } else { Err(Errno::EBADF) }
     }
 
     /// The circumstances that the status flags imply.
@@ -206,9 +206,9 @@ impl File {
         let flags = self.flags();
         Io {
             task,
-            nonblocking: flags.contains(OpenFlags::NONBLOCK),
-            append: flags.contains(OpenFlags::APPEND),
-            direct: flags.contains(OpenFlags::DIRECT),
+            nonblocking: flags.contains(OpenFlags::O_NONBLOCK),
+            append: flags.contains(OpenFlags::O_APPEND),
+            direct: flags.contains(OpenFlags::O_DIRECT),
         }
     }
 }

@@ -149,13 +149,13 @@ impl Mount {
     }
 
     pub(super) fn file_opened(&self, flags: OpenFlags) {
-        if flags.writable() && !flags.contains(OpenFlags::PATH) {
+        if flags.writable() && !flags.contains(OpenFlags::O_PATH) {
             self.writers.fetch_add(1, Ordering::AcqRel);
         }
     }
 
     pub(super) fn file_closed(&self, flags: OpenFlags) {
-        if flags.writable() && !flags.contains(OpenFlags::PATH) {
+        if flags.writable() && !flags.contains(OpenFlags::O_PATH) {
             self.writers.fetch_sub(1, Ordering::AcqRel);
         }
     }

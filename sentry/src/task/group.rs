@@ -1,0 +1,237 @@
+//! Processes (thread groups), process groups and sessions.
+
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+use abi::signal::Signal;
+use parking_lot::{Mutex, RwLock};
+
+use super::limits::Limits;
+use super::pid::Pid;
+use super::signal::{Actions, GroupSignals};
+use super::task::Task;
+use crate::Kernel;
+use crate::vfs::FileOps;
+use crate::wait::WaitQueue;
+
+/// A session (setsid(2)).
+pub struct Session {
+    /// Its number, which is its leader's.
+    pub pid: Arc<Pid>,
+    /// The controlling terminal.
+    pub terminal: Mutex<Option<Arc<dyn FileOps>>>,
+}
+
+/// A process group (setpgid(2)).
+pub struct ProcessGroup {
+    /// Its number.
+    pub pid: Arc<Pid>,
+    /// The session it belongs to.
+    pub session: Arc<Session>,
+    members: Mutex<Vec<Weak<ThreadGroup>>>,
+}
+
+impl ProcessGroup {
+    /// A group with `pid`'s number in `session`.
+    pub fn new(pid: Arc<Pid>, session: Arc<Session>) -> Arc<ProcessGroup> {
+        let group = Arc::new(ProcessGroup { pid: pid.clone(), session, members: Mutex::default() });
+        pid.set_process_group(&group);
+        group
+    }
+
+    /// A group that leads a new session.
+    pub fn new_session(pid: Arc<Pid>) -> Arc<ProcessGroup> {
+        let session = Arc::new(Session { pid: pid.clone(), terminal: Mutex::default() });
+        pid.set_session(&session);
+        ProcessGroup::new(pid, session)
+    }
+
+    /// The processes in it.
+    pub fn members(&self) -> Vec<Arc<ThreadGroup>> {
+        self.members.lock().iter().filter_map(Weak::upgrade).collect()
+    }
+
+    pub(super) fn join(&self, process: &Arc<ThreadGroup>) {
+        let mut members = self.members.lock();
+        members.retain(|m| m.strong_count() > 0);
+        members.push(Arc::downgrade(process));
+    }
+
+    pub(super) fn leave(&self, process: &ThreadGroup) {
+        self.members.lock().retain(|m| m.strong_count() > 0 && !std::ptr::eq(m.as_ptr(), process));
+    }
+}
+
+/// Who is whose child. Changed only under [`Kernel::tasklist`].
+pub struct Family {
+    /// The parent; `None` for the first process and for those whose parent is outside.
+    pub parent: Weak<ThreadGroup>,
+    /// The children, also the dead ones that were not waited for.
+    pub children: Vec<Arc<ThreadGroup>>,
+    /// The process group.
+    pub process_group: Arc<ProcessGroup>,
+    /// What the parent gets when this process ends; `None` for nothing.
+    pub exit_signal: Option<Signal>,
+    /// The wait status once it is dead, until it is reaped.
+    pub zombie: Option<u32>,
+    /// It was reaped (or needs no reaping).
+    pub reaped: bool,
+    /// PR_SET_CHILD_SUBREAPER.
+    pub subreaper: bool,
+    /// It has called execve since it was forked (setpgid(2)'s EACCES).
+    pub did_exec: bool,
+}
+
+/// Processor time in nanoseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CpuTime {
+    /// In user mode.
+    pub user: u64,
+    /// In the kernel.
+    pub system: u64,
+}
+
+impl CpuTime {
+    /// The sum of both clocks.
+    pub fn plus(self, other: CpuTime) -> CpuTime {
+        CpuTime { user: self.user + other.user, system: self.system + other.system }
+    }
+
+    /// User and system time together.
+    pub fn total(self) -> u64 {
+        self.user + self.system
+    }
+}
+
+/// What is summed up of dead threads and children (getrusage(2)).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Usage {
+    /// Processor time.
+    pub time: CpuTime,
+    /// Largest resident set in KiB.
+    pub max_rss: u64,
+    /// Voluntary context switches.
+    pub voluntary: u64,
+    /// Involuntary context switches.
+    pub involuntary: u64,
+}
+
+impl Usage {
+    /// Adds `other`.
+    pub fn add(&mut self, other: &Usage) {
+        self.time = self.time.plus(other.time);
+        self.max_rss = self.max_rss.max(other.max_rss);
+        self.voluntary += other.voluntary;
+        self.involuntary += other.involuntary;
+    }
+}
+
+/// A process: threads that share signals, limits and timers.
+pub struct ThreadGroup {
+    /// The kernel it lives in.
+    pub kernel: Arc<Kernel>,
+    /// The process number.
+    pub pid: Arc<Pid>,
+    /// The living threads; the leader is first while it lives.
+    pub tasks: Mutex<Vec<Arc<Task>>>,
+    /// Relations to other processes.
+    pub family: Mutex<Family>,
+    /// Pending signals of the process, stop and exit state.
+    pub signals: Mutex<GroupSignals>,
+    /// Signal actions; shared by CLONE_SIGHAND, a new one by exec.
+    pub actions: RwLock<Arc<Mutex<Actions>>>,
+    /// Resource limits.
+    pub limits: Limits,
+    /// Woken when a child changes state.
+    pub child_events: WaitQueue,
+    /// Woken when any signal arrives, blocked or not: sigtimedwait, signalfd.
+    pub signal_events: WaitQueue,
+    /// Woken when a thread is gone: exec waits for its siblings.
+    pub thread_events: WaitQueue,
+    /// What dead threads used.
+    pub dead_usage: Mutex<Usage>,
+    /// What reaped children used.
+    pub children_usage: Mutex<Usage>,
+    /// Interval timers and POSIX timers.
+    pub timers: crate::time::ProcessTimers,
+    /// `/proc/PID/oom_score_adj`.
+    pub oom_score_adj: AtomicI32,
+    /// personality(2).
+    pub personality: AtomicU32,
+    /// Start in monotonic nanoseconds.
+    pub start_time: u64,
+    /// CLONE_PARENT is refused and default actions do not kill: an init of a pid namespace.
+    pub is_init: bool,
+    /// The container whose process this is.
+    pub container: RwLock<Arc<str>>,
+    /// Registered for membarrier's private expedited commands.
+    pub membarrier: AtomicU32,
+    /// Bytes read and written, for `/proc/PID/io`.
+    pub io_bytes: (AtomicU64, AtomicU64),
+    /// All threads are gone.
+    pub dead: AtomicBool,
+}
+
+impl ThreadGroup {
+    /// The first living thread: the leader, unless it ended before the others.
+    pub fn any_task(&self) -> Option<Arc<Task>> {
+        self.tasks.lock().first().cloned()
+    }
+
+    /// The living threads.
+    pub fn threads(&self) -> Vec<Arc<Task>> {
+        self.tasks.lock().clone()
+    }
+
+    /// The process group.
+    pub fn process_group(&self) -> Arc<ProcessGroup> {
+        self.family.lock().process_group.clone()
+    }
+
+    /// The session.
+    pub fn session(&self) -> Arc<Session> {
+        self.process_group().session.clone()
+    }
+
+    /// True for the leader of its session.
+    pub fn is_session_leader(&self) -> bool {
+        Arc::ptr_eq(&self.session().pid, &self.pid)
+    }
+
+    /// The parent.
+    pub fn parent(&self) -> Option<Arc<ThreadGroup>> {
+        self.family.lock().parent.upgrade()
+    }
+
+    /// The controlling terminal.
+    pub fn terminal(&self) -> Option<Arc<dyn FileOps>> {
+        self.session().terminal.lock().clone()
+    }
+
+    /// True once the last thread is gone.
+    pub fn is_dead(&self) -> bool {
+        self.dead.load(Ordering::Acquire)
+    }
+
+    /// Processor time of all threads, living and dead.
+    pub fn cpu_time(&self) -> CpuTime {
+        let dead = self.dead_usage.lock().time;
+        self.tasks.lock().iter().fold(dead, |sum, task| sum.plus(task.cpu_time()))
+    }
+
+    /// What all threads used.
+    pub fn usage(&self) -> Usage {
+        let mut usage = *self.dead_usage.lock();
+        for task in self.tasks.lock().iter() {
+            usage.add(&task.usage());
+        }
+        usage
+    }
+
+    /// Moves the process to another group.
+    pub fn join_group(self: &Arc<ThreadGroup>, group: &Arc<ProcessGroup>) {
+        let old = std::mem::replace(&mut self.family.lock().process_group, group.clone());
+        old.leave(self);
+        group.join(self);
+    }
+}
