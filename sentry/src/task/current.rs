@@ -462,3 +462,20 @@ impl CurrentTask {
         self.work.store(true, Ordering::SeqCst);
     }
 }
+
+impl CurrentTask {
+    /// A task whose guest thread could not be made: what exit does, without the parts that need one.
+    pub(super) fn never_started(task: Arc<Task>) {
+        let Some(mm) = task.memory() else { return };
+        let current = CurrentTask {
+            task,
+            thread: RefCell::new(None),
+            memory: RefCell::new(mm),
+            fault: Cell::new(None),
+            restart: Cell::new(None),
+            arguments: Cell::new((0, [0; 6])),
+            masked: Cell::new(false),
+        };
+        current.exit(abi::wait::signaled(Signal::SIGKILL, false));
+    }
+}

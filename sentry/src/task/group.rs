@@ -170,9 +170,110 @@ pub struct ThreadGroup {
     pub io_bytes: (AtomicU64, AtomicU64),
     /// All threads are gone.
     pub dead: AtomicBool,
+    /// The real uid of the thread that ended last (a kernel id).
+    pub last_uid: Mutex<u32>,
+    /// The end, for those who wait outside the sandbox.
+    pub exited: ExitStatus,
+}
+
+/// The wait status of a process, once it has ended.
+#[derive(Default)]
+pub struct ExitStatus {
+    status: Mutex<Option<u32>>,
+    changed: parking_lot::Condvar,
+}
+
+impl ExitStatus {
+    /// The status, if the process has ended.
+    pub fn get(&self) -> Option<u32> {
+        *self.status.lock()
+    }
+
+    /// Waits for the end. For host threads that run no guest.
+    pub fn wait(&self) -> u32 {
+        let mut status = self.status.lock();
+        loop {
+            match *status {
+                Some(status) => return status,
+                None => self.changed.wait(&mut status),
+            }
+        }
+    }
+
+    pub(super) fn set(&self, new: u32) {
+        *self.status.lock() = Some(new);
+        self.changed.notify_all();
+    }
+}
+
+/// What a new process is made of.
+pub struct GroupParts {
+    /// The kernel.
+    pub kernel: Arc<Kernel>,
+    /// Its number.
+    pub pid: Arc<Pid>,
+    /// Parent, if any.
+    pub parent: Weak<ThreadGroup>,
+    /// Process group.
+    pub process_group: Arc<ProcessGroup>,
+    /// What the parent gets at the end.
+    pub exit_signal: Option<Signal>,
+    /// Signal actions.
+    pub actions: Arc<Mutex<Actions>>,
+    /// Resource limits.
+    pub limits: Limits,
+    /// The container it belongs to.
+    pub container: Arc<str>,
+    /// It is the first process of its pid namespace.
+    pub is_init: bool,
 }
 
 impl ThreadGroup {
+    /// A process without threads, in its process group but not yet in its parent's list.
+    pub fn new(parts: GroupParts) -> Arc<ThreadGroup> {
+        let start_time = parts.kernel.clock.monotonic();
+        let group = Arc::new(ThreadGroup {
+            kernel: parts.kernel,
+            pid: parts.pid,
+            tasks: Mutex::default(),
+            family: Mutex::new(Family {
+                parent: parts.parent,
+                children: Vec::new(),
+                process_group: parts.process_group.clone(),
+                exit_signal: parts.exit_signal,
+                zombie: None,
+                reaped: false,
+                subreaper: false,
+                did_exec: false,
+            }),
+            signals: Mutex::default(),
+            actions: RwLock::new(parts.actions),
+            limits: parts.limits,
+            child_events: WaitQueue::new(),
+            signal_events: WaitQueue::new(),
+            thread_events: WaitQueue::new(),
+            dead_usage: Mutex::default(),
+            children_usage: Mutex::default(),
+            timers: crate::time::ProcessTimers::default(),
+            oom_score_adj: AtomicI32::new(0),
+            personality: AtomicU32::new(0),
+            start_time,
+            is_init: parts.is_init,
+            container: RwLock::new(parts.container),
+            membarrier: AtomicU32::new(0),
+            io_bytes: Default::default(),
+            dead: AtomicBool::new(false),
+            last_uid: Mutex::new(0),
+            exited: ExitStatus::default(),
+        });
+        group.pid.set_group(Arc::downgrade(&group));
+        parts.process_group.join(&group);
+        if parts.is_init {
+            group.pid.namespace().set_init(&group);
+        }
+        group
+    }
+
     /// The first living thread: the leader, unless it ended before the others.
     pub fn any_task(&self) -> Option<Arc<Task>> {
         self.tasks.lock().first().cloned()

@@ -238,6 +238,11 @@ impl Task {
         std::mem::replace(&mut *self.memory.write(), new)
     }
 
+    /// Replaces the memory of a task that does not run yet.
+    pub(crate) fn replace_memory_before_start(&self, new: Arc<MemoryManager>) -> Option<Arc<MemoryManager>> {
+        self.set_memory(Some(new))
+    }
+
     /// The descriptors; `None` once it is dead.
     pub fn files(&self) -> Option<Arc<FdTable>> {
         self.files.read().clone()

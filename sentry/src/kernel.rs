@@ -1,0 +1,270 @@
+//! What there is once per sandbox, and how processes are started from outside.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use abi::{Errno, Result};
+use parking_lot::Mutex;
+use platform::Platform;
+
+use crate::fs::anonymous::AnonymousFs;
+use crate::ipc::IpcNamespace;
+use crate::net::NetNamespace;
+use crate::task::exec::{self, ExecRequest};
+use crate::task::futex::FutexTable;
+use crate::task::group::{GroupParts, ProcessGroup, ThreadGroup};
+use crate::task::limits::Limits;
+use crate::task::namespaces::{Namespaces, PlainNamespace, UtsNamespace};
+use crate::task::signal::Actions;
+use crate::task::task::{Task, TaskParts};
+use crate::task::{Credentials, Pid, PidNamespace, SyscallTable, UserNamespace, clone};
+use crate::time::{Clock, TimerQueue};
+use crate::vfs::special::Drivers;
+use crate::vfs::{FdTable, FsContext, MountNamespace, WalkFlags, operations};
+
+/// What a sandbox is started with.
+pub struct KernelOptions {
+    /// Runs guest code.
+    pub platform: Arc<dyn Platform>,
+    /// The system calls.
+    pub syscalls: &'static dyn SyscallTable,
+    /// How many processors the guest sees.
+    pub cpus: u32,
+    /// How much memory the guest sees, in bytes.
+    pub memory: u64,
+    /// Log decoded system calls.
+    pub strace: bool,
+    /// Only these, if any are named.
+    pub strace_only: Vec<String>,
+}
+
+/// The kernel of a sandbox.
+pub struct Kernel {
+    /// Runs guest code.
+    pub platform: Arc<dyn Platform>,
+    /// The system calls.
+    pub syscalls: &'static dyn SyscallTable,
+    /// The source of time.
+    pub clock: Clock,
+    /// The timers.
+    pub timers: TimerQueue,
+    /// How many processors the guest sees.
+    pub cpus: u32,
+    /// How much memory the guest sees, in bytes.
+    pub memory: u64,
+    /// Decoded system calls are logged.
+    pub strace: bool,
+    /// Only these, if any are named.
+    pub strace_only: Vec<String>,
+    /// Serialises changes of who is whose child, and of process groups and sessions.
+    pub tasklist: Mutex<()>,
+    /// Futexes.
+    pub futexes: FutexTable,
+    /// Character devices.
+    pub drivers: Drivers,
+    /// Where pipes, sockets and other nameless files live.
+    pub anonymous: AnonymousFs,
+    /// The initial user namespace.
+    pub user_ns: Arc<UserNamespace>,
+    /// The initial pid namespace.
+    pub pid_ns: Arc<PidNamespace>,
+    /// The most threads there may be.
+    pub threads_max: usize,
+    /// Monotonic nanoseconds at the start of the sandbox.
+    pub boot_time: u64,
+    /// System calls that are not there, and how often they were made.
+    pub unimplemented: Mutex<BTreeMap<String, u64>>,
+    /// Processes made so far (`processes` of /proc/stat).
+    pub forks: AtomicU64,
+    /// Woken when a process without a parent inside has ended.
+    pub ended: crate::wait::WaitQueue,
+}
+
+/// A process to be started from outside: a container's first, or one by `exec`.
+pub struct ProcessRequest {
+    /// The container.
+    pub container: Arc<str>,
+    /// Arguments; the first names the program.
+    pub argv: Vec<Vec<u8>>,
+    /// Environment.
+    pub envp: Vec<Vec<u8>>,
+    /// Working directory.
+    pub cwd: Vec<u8>,
+    /// Credentials.
+    pub credentials: Credentials,
+    /// PR_SET_NO_NEW_PRIVS.
+    pub no_new_privs: bool,
+    /// Resource limits.
+    pub limits: Limits,
+    /// umask(2).
+    pub umask: u32,
+    /// Open files.
+    pub files: FdTable,
+    /// Namespaces; the process becomes init if it is the first of the pid namespace.
+    pub namespaces: Namespaces,
+    /// `/proc/PID/oom_score_adj`.
+    pub oom_score_adj: i32,
+    /// The terminal that becomes the controlling one of the new session.
+    pub terminal: Option<Arc<dyn crate::vfs::FileOps>>,
+}
+
+impl Kernel {
+    /// A kernel without processes.
+    pub fn new(options: KernelOptions) -> Result<Arc<Kernel>> {
+        let user_ns = UserNamespace::initial();
+        let clock = Clock::default();
+        let boot_time = clock.monotonic();
+        let kernel = Arc::new(Kernel {
+            platform: options.platform,
+            syscalls: options.syscalls,
+            clock,
+            timers: TimerQueue::default(),
+            cpus: options.cpus.max(1),
+            memory: options.memory,
+            strace: options.strace,
+            strace_only: options.strace_only,
+            tasklist: Mutex::new(()),
+            futexes: FutexTable::default(),
+            drivers: Drivers::default(),
+            anonymous: AnonymousFs::new(),
+            pid_ns: PidNamespace::new(None, user_ns.clone())?,
+            user_ns,
+            threads_max: 30_000,
+            boot_time,
+            unimplemented: Mutex::default(),
+            forks: AtomicU64::new(0),
+            ended: crate::wait::WaitQueue::new(),
+        });
+        crate::fs::register_drivers(&kernel);
+        Ok(kernel)
+    }
+
+    /// Namespaces for a container: all its own, with `mounts`.
+    pub fn container_namespaces(&self, mounts: Arc<MountNamespace>, hostname: &[u8]) -> Result<Namespaces> {
+        let user_ns = &self.user_ns;
+        Ok(Namespaces {
+            uts: UtsNamespace::new(hostname, b"(none)", user_ns.clone()),
+            ipc: IpcNamespace::new(user_ns.clone()),
+            mount: mounts,
+            net: NetNamespace::new(user_ns.clone()),
+            pid_for_children: self.pid_ns.clone(),
+            cgroup: PlainNamespace::new(user_ns.clone()),
+            time: PlainNamespace::new(user_ns.clone()),
+        })
+    }
+
+    /// Random bytes of the host's generator.
+    pub fn fill_random(&self, buf: &mut [u8]) {
+        platform::random::fill(buf);
+    }
+
+    /// Starts a process from outside. The error of a program that cannot be run is execve's.
+    pub fn start_process(self: &Arc<Kernel>, request: ProcessRequest) -> Result<Arc<ThreadGroup>> {
+        let pid = Pid::allocate(&request.namespaces.pid_for_children, &[])?;
+        let process_group = ProcessGroup::new_session(pid.clone());
+        let is_init = request.namespaces.pid_for_children.init().is_none();
+        let group = ThreadGroup::new(GroupParts {
+            kernel: self.clone(),
+            pid: pid.clone(),
+            parent: std::sync::Weak::new(),
+            process_group: process_group.clone(),
+            exit_signal: None,
+            actions: Arc::new(Mutex::new(Actions::default())),
+            limits: request.limits,
+            container: request.container,
+            is_init,
+        });
+        group.oom_score_adj.store(request.oom_score_adj, Ordering::Relaxed);
+        let root = request.namespaces.mount.root();
+        let task = Task::new(TaskParts {
+            group: group.clone(),
+            pid,
+            comm: b"runsc".to_vec(),
+            credentials: Arc::new(request.credentials),
+            memory: crate::mm::MemoryManager::new(&*self.platform)?,
+            files: Arc::new(request.files),
+            fs: Arc::new(FsContext::new(root.clone(), root, request.umask)),
+            namespaces: Arc::new(request.namespaces),
+        });
+        task.no_new_privs.store(request.no_new_privs, Ordering::Relaxed);
+        let cwd = operations::resolve(&task, None, &request.cwd, WalkFlags::FOLLOW | WalkFlags::DIRECTORY)?;
+        task.fs().set_cwd(cwd);
+        let (path, name) = find_program(&task, &request.argv, &request.envp)?;
+        let file = exec::open_executable(&task, &path)?;
+        let exec = ExecRequest { file, filename: name, unreachable: false, argv: request.argv, envp: request.envp };
+        let program = exec::load(&task, exec)?;
+        drop(task.replace_memory_before_start(program.mm));
+        task.set_credentials(program.credentials);
+        task.set_comm(&program.comm);
+        if let Some(terminal) = request.terminal {
+            crate::fs::set_controlling_terminal(&process_group, terminal);
+        }
+        group.tasks.lock().push(task.clone());
+        if let Err(e) = clone::start(&task, program.context) {
+            group.tasks.lock().clear();
+            return Err(e);
+        }
+        Ok(group)
+    }
+
+    /// How many threads there are.
+    pub fn count_tasks(&self) -> usize {
+        self.processes().iter().map(|p| p.tasks.lock().len()).sum()
+    }
+
+    /// How many threads run with this real uid (a kernel id).
+    pub fn count_tasks_of(&self, uid: u32) -> usize {
+        let of_uid = |p: &Arc<ThreadGroup>| p.threads().iter().filter(|t| t.credentials().uid == uid).count();
+        self.processes().iter().map(of_uid).sum()
+    }
+
+    /// All processes, also the dead ones that were not waited for.
+    pub fn processes(&self) -> Vec<Arc<ThreadGroup>> {
+        self.pid_ns.pids().into_iter().filter_map(|(_, pid)| pid.group()).collect()
+    }
+
+    /// A call that is not there was made.
+    pub fn count_unimplemented(&self, name: &str) {
+        let mut counts = self.unimplemented.lock();
+        if let Some(count) = counts.get_mut(name) {
+            *count += 1;
+        } else if counts.len() < 1024 {
+            counts.insert(name.to_string(), 1);
+        }
+    }
+
+    pub(crate) fn process_ended(&self, process: &Arc<ThreadGroup>, status: u32) {
+        tracing::debug!(pid = process.pid.number(), status, "process ended");
+        if process.parent().is_none() {
+            self.ended.notify(abi::poll::PollEvents::POLLIN);
+        }
+    }
+}
+
+/// The program of a container's process: a name with a slash as it is, else the first hit in the PATH of its own
+/// environment, as execvp(3) and runc do.
+fn find_program(task: &Task, argv: &[Vec<u8>], envp: &[Vec<u8>]) -> Result<(crate::vfs::Path, Vec<u8>)> {
+    let name = argv.first().filter(|name| !name.is_empty()).ok_or(Errno::ENOENT)?;
+    let find = |path: &[u8]| operations::resolve(task, None, path, WalkFlags::FOLLOW);
+    if name.contains(&b'/') {
+        return Ok((find(name)?, name.clone()));
+    }
+    let path = envp.iter().find_map(|e| e.strip_prefix(b"PATH=".as_slice()));
+    let path = path.unwrap_or(b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+    let mut error = Errno::ENOENT;
+    for dir in path.split(|&c| c == b':') {
+        let mut full = if dir.is_empty() { b".".to_vec() } else { dir.to_vec() };
+        full.push(b'/');
+        full.extend_from_slice(name);
+        match find(&full) {
+            Ok(found) => match exec::open_executable(task, &found) {
+                Ok(_) => return Ok((found, full)),
+                Err(e) => error = e,
+            },
+            Err(Errno::ENOENT | Errno::ENOTDIR) => {}
+            Err(e) => error = e,
+        }
+    }
+    Err(error)
+}

@@ -1,0 +1,231 @@
+//! The end of threads and processes (kernel/exit.c).
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use abi::poll::PollEvents;
+use abi::signal::{SIG_IGN, SaFlags, Signal};
+
+use super::current::CurrentTask;
+use super::group::{ProcessGroup, ThreadGroup};
+use super::task::RunState;
+use crate::vfs::FdTable;
+
+/// True if no member of the process group has a parent in another group of the same session, so that nobody could
+/// continue it when it stops. `leaving` is left out of account.
+pub(super) fn is_orphaned(process_group: &Arc<ProcessGroup>, leaving: Option<&Arc<ThreadGroup>>) -> bool {
+    !process_group.members().iter().any(|member| {
+        if leaving.is_some_and(|l| Arc::ptr_eq(l, member)) || member.is_dead() {
+            return false;
+        }
+        member.parent().is_some_and(|parent| {
+            let of_parent = parent.process_group();
+            !Arc::ptr_eq(&of_parent, process_group) && Arc::ptr_eq(&of_parent.session, &process_group.session)
+        })
+    })
+}
+
+/// A process group that became an orphan while it had stopped members: SIGHUP, then SIGCONT.
+fn kill_orphaned(process_group: &Arc<ProcessGroup>, leaving: Option<&Arc<ThreadGroup>>) {
+    let stopped = process_group.members().iter().any(|m| m.signals.lock().stop.is_some());
+    if stopped && is_orphaned(process_group, leaving) {
+        process_group.send_kernel_signal(Signal::SIGHUP);
+        process_group.send_kernel_signal(Signal::SIGCONT);
+    }
+}
+
+/// Takes a zombie out of its parent's list. The tasklist lock is held.
+pub(super) fn reap(parent: &Arc<ThreadGroup>, child: &Arc<ThreadGroup>) {
+    parent.family.lock().children.retain(|c| !Arc::ptr_eq(c, child));
+    let mut family = child.family.lock();
+    family.reaped = true;
+    let process_group = family.process_group.clone();
+    drop(family);
+    process_group.leave(child);
+    child.pid.set_group(std::sync::Weak::new());
+}
+
+impl CurrentTask {
+    /// Ends the thread; with the last one its process. `status` is a wait status.
+    pub(super) fn exit(self, status: u32) {
+        self.release_memory();
+        let files = self.set_files(None);
+        if let Some(files) = files {
+            self.close_all(files);
+        }
+        let group = self.group.clone();
+        let task = Arc::clone(&*self);
+        group.dead_usage.lock().add(&task.usage());
+        task.set_state(RunState::Zombie);
+        let last = {
+            let mut tasks = group.tasks.lock();
+            tasks.retain(|t| !Arc::ptr_eq(t, &task));
+            tasks.is_empty()
+        };
+        task.set_interrupter(None);
+        if !Arc::ptr_eq(&task.pid(), &group.pid) {
+            task.pid().exited.notify(PollEvents::POLLIN);
+        }
+        if last {
+            *group.last_uid.lock() = task.credentials().uid;
+            let status = group.signals.lock().exit.map_or(status, |e| e.status);
+            end_process(&group, status);
+        }
+        group.thread_events.notify(PollEvents::POLLIN);
+        drop(task);
+    }
+
+    /// What exec and exit have in common (mm_release): robust futexes, the word that pthread_join waits on, vfork.
+    pub(super) fn release_memory(&self) {
+        let mm = self.mm();
+        super::futex::exit_robust_list(self, &mm);
+        let clear = self.clear_child_tid.swap(0, Ordering::AcqRel);
+        if clear != 0 && mm.write_bytes(clear, &0u32.to_le_bytes()).is_ok() {
+            self.kernel().futexes.wake_address(&mm, clear, 1);
+        }
+        self.finish_vfork();
+    }
+
+    /// The vfork parent may go on.
+    pub(super) fn finish_vfork(&self) {
+        if let Some(done) = self.vfork_done.get() {
+            done.set();
+        }
+    }
+
+    /// Closes every descriptor of a table that nobody else uses any more.
+    pub fn close_all(&self, files: Arc<FdTable>) {
+        if let Some(files) = Arc::into_inner(files) {
+            let all = files.remove_where(|_, _| true);
+            for file in &all {
+                crate::vfs::operations::flush(self, file);
+            }
+        }
+    }
+}
+
+fn end_process(group: &Arc<ThreadGroup>, status: u32) {
+    let kernel = group.kernel.clone();
+    group.timers.clear(&kernel);
+    if group.is_session_leader() {
+        crate::fs::tty_hangup_session(&group.session());
+    }
+    if group.is_init {
+        end_namespace(group);
+    }
+    let tasklist = kernel.tasklist.lock();
+    group.dead.store(true, Ordering::Release);
+    let process_group = group.process_group();
+    kill_orphaned(&process_group, Some(group));
+    let adopted = adopt_children(group);
+    let parent = group.parent();
+    let exit_signal = group.family.lock().exit_signal;
+    let mut auto_reap = parent.is_none();
+    if let (Some(parent), Some(signal)) = (&parent, exit_signal) {
+        let action = parent.action(signal);
+        let no_wait = SaFlags::from_bits_retain(action.flags).contains(SaFlags::SA_NOCLDWAIT);
+        auto_reap = signal == Signal::SIGCHLD && (action.handler == SIG_IGN || no_wait);
+    }
+    group.family.lock().zombie = Some(status);
+    if auto_reap {
+        match &parent {
+            Some(parent) => reap(parent, group),
+            None => {
+                group.family.lock().reaped = true;
+                process_group.leave(group);
+            }
+        }
+    }
+    group.exited.set(status);
+    drop(tasklist);
+    group.pid.exited.notify(PollEvents::POLLIN | PollEvents::POLLRDNORM);
+    if let Some(parent) = parent {
+        if let Some(signal) = exit_signal {
+            let code = super::wait::exit_code(status);
+            let value = if status & 0x7f == 0 { status >> 8 & 0xff } else { status & 0x7f };
+            let _ = parent.send_signal(super::wait::child_info(group, &parent, signal, code, value as i32));
+        }
+        parent.child_events.notify(PollEvents::POLLIN);
+    }
+    for (reaper, child) in adopted {
+        if child.family.lock().zombie.is_some() {
+            let status = child.family.lock().zombie.unwrap_or(0);
+            let code = super::wait::exit_code(status);
+            let value = if status & 0x7f == 0 { status >> 8 & 0xff } else { status & 0x7f };
+            let info = super::wait::child_info(&child, &reaper, Signal::SIGCHLD, code, value as i32);
+            let _ = reaper.send_signal(info);
+            reaper.child_events.notify(PollEvents::POLLIN);
+        }
+    }
+    kernel.process_ended(group, status);
+}
+
+/// Gives the children of a dying process to the nearest subreaper or to the init of its pid namespace. Zombies of
+/// nobody are reaped here.
+fn adopt_children(group: &Arc<ThreadGroup>) -> Vec<(Arc<ThreadGroup>, Arc<ThreadGroup>)> {
+    let children = std::mem::take(&mut group.family.lock().children);
+    if children.is_empty() {
+        return Vec::new();
+    }
+    let reaper = find_reaper(group);
+    let mut adopted = Vec::new();
+    for child in children {
+        match &reaper {
+            Some(reaper) => {
+                {
+                    let mut family = child.family.lock();
+                    family.parent = Arc::downgrade(reaper);
+                    family.exit_signal = Some(Signal::SIGCHLD);
+                }
+                let ignores = reaper.action(Signal::SIGCHLD);
+                let auto = ignores.handler == SIG_IGN
+                    || SaFlags::from_bits_retain(ignores.flags).contains(SaFlags::SA_NOCLDWAIT);
+                if child.family.lock().zombie.is_some() && auto {
+                    reap(reaper, &child);
+                } else {
+                    reaper.family.lock().children.push(child.clone());
+                    adopted.push((reaper.clone(), child.clone()));
+                }
+            }
+            None => {
+                child.family.lock().parent = std::sync::Weak::new();
+                if child.family.lock().zombie.is_some() {
+                    reap(group, &child);
+                }
+            }
+        }
+        for task in child.threads() {
+            if let Some(signal) = Signal::from_i32(task.parent_death_signal.load(Ordering::Relaxed)) {
+                let _ = task.send_signal(abi::siginfo::SigInfo::kill(signal, 0, 0, 0));
+            }
+        }
+        kill_orphaned(&child.process_group(), None);
+    }
+    adopted
+}
+
+fn find_reaper(group: &Arc<ThreadGroup>) -> Option<Arc<ThreadGroup>> {
+    let ns = group.pid.namespace();
+    let mut at = group.parent();
+    while let Some(candidate) = at {
+        if !Arc::ptr_eq(candidate.pid.namespace(), ns) {
+            break;
+        }
+        if candidate.family.lock().subreaper && !candidate.is_dead() {
+            return Some(candidate);
+        }
+        at = candidate.parent();
+    }
+    ns.init().filter(|init| !init.is_dead() && !Arc::ptr_eq(init, group))
+}
+
+/// The init of a pid namespace ends: everybody in it is killed (zap_pid_ns_processes), and waited for by the kernel.
+fn end_namespace(init: &Arc<ThreadGroup>) {
+    let ns = init.pid.namespace().clone();
+    ns.set_dying();
+    for (_, pid) in ns.pids() {
+        if let Some(process) = pid.group().filter(|p| !Arc::ptr_eq(p, init)) {
+            process.begin_exit(abi::wait::signaled(Signal::SIGKILL, false));
+        }
+    }
+}
