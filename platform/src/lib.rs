@@ -4,6 +4,7 @@
 //! memory is backed, copied on fork and paged in is the platform's affair. A platform knows nothing of the sentry.
 
 pub mod context;
+pub mod random;
 pub mod stub;
 
 use std::os::fd::BorrowedFd;

@@ -192,7 +192,8 @@ impl Kernel {
         task.fs().set_cwd(cwd);
         let (path, name) = find_program(&task, &request.argv, &request.envp)?;
         let file = exec::open_executable(&task, &path)?;
-        let exec = ExecRequest { file, filename: name, unreachable: false, argv: request.argv, envp: request.envp };
+        let exec =
+            ExecRequest { file, filename: name, unreachable: false, argv: request.argv, envp: request.envp };
         let program = exec::load(&task, exec)?;
         drop(task.replace_memory_before_start(program.mm));
         task.set_credentials(program.credentials);

@@ -132,7 +132,8 @@ impl Parker {
             match end {
                 None => std::thread::park(),
                 Some(end) => {
-                    let Some(left) = end.checked_duration_since(std::time::Instant::now()).filter(|d| !d.is_zero())
+                    let Some(left) =
+                        end.checked_duration_since(std::time::Instant::now()).filter(|d| !d.is_zero())
                     else {
                         return false;
                     };

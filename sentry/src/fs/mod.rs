@@ -1,1 +1,24 @@
 //! The filesystems and file types.
+
+pub mod anonymous;
+pub mod pidfd;
+pub mod pipe;
+
+use std::sync::Arc;
+
+use crate::Kernel;
+use crate::task::{ProcessGroup, Session};
+use crate::vfs::FileOps;
+
+/// Registers the character device drivers.
+pub(crate) fn register_drivers(_kernel: &Arc<Kernel>) {}
+
+/// A session leader ended: its terminal hangs up.
+pub(crate) fn tty_hangup_session(session: &Arc<Session>) {
+    *session.terminal.lock() = None;
+}
+
+/// Makes a terminal the controlling one of a new session.
+pub(crate) fn set_controlling_terminal(group: &Arc<ProcessGroup>, terminal: Arc<dyn FileOps>) {
+    *group.session.terminal.lock() = Some(terminal);
+}

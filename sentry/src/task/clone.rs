@@ -86,7 +86,8 @@ impl CurrentTask {
             None => return Err(Errno::ESRCH),
         };
         let mm = self.mm();
-        let memory = if flags.contains(F::CLONE_VM) { mm } else { self.with_thread(|thread| mm.fork(thread))? };
+        let memory =
+            if flags.contains(F::CLONE_VM) { mm } else { self.with_thread(|thread| mm.fork(thread))? };
         let mut context = self.with_context(|context| context.clone())?;
         start_context(&mut context, request);
         let group = if thread { self.group.clone() } else { self.new_group(request, &pid, &namespaces)? };
@@ -312,10 +313,10 @@ fn check_flags(task: &CurrentTask, flags: CloneFlags) -> Result<()> {
 /// The credentials of the first process of a user namespace: every capability, in it.
 pub fn in_new_user_namespace(old: &Credentials, ns: Arc<super::UserNamespace>) -> Credentials {
     Credentials {
-        permitted: abi::capability::CapSet::ALL,
-        effective: abi::capability::CapSet::ALL,
+        permitted: abi::capability::CapSet::FULL,
+        effective: abi::capability::CapSet::FULL,
         inheritable: abi::capability::CapSet::EMPTY,
-        bounding: abi::capability::CapSet::ALL,
+        bounding: abi::capability::CapSet::FULL,
         ambient: abi::capability::CapSet::EMPTY,
         securebits: 0,
         user_ns: ns,

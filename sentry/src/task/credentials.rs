@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use abi::capability::{CapSet, CAP_SETFCAP, CAP_SETGID, CAP_SETUID};
+use abi::capability::{CAP_SETFCAP, CAP_SETGID, CAP_SETUID, CapSet};
 use abi::{Errno, Result};
 use parking_lot::RwLock;
 
@@ -37,7 +37,9 @@ impl IdMap {
     /// From extents whose `kernel` ids are kernel ids. EINVAL if they overlap or wrap.
     pub fn new(extents: Vec<IdExtent>) -> Result<IdMap> {
         for (i, e) in extents.iter().enumerate() {
-            let (Some(first_end), Some(kernel_end)) = (e.first.checked_add(e.count), e.kernel.checked_add(e.count)) else {
+            let (Some(first_end), Some(kernel_end)) =
+                (e.first.checked_add(e.count), e.kernel.checked_add(e.count))
+            else {
                 return Err(Errno::EINVAL);
             };
             let overlaps = |o: &IdExtent| {
@@ -172,7 +174,13 @@ impl UserNamespace {
 
     /// Writes a map (map_write() of kernel/user_namespace.c). `lines` hold ids of the parent namespace (as seen by the
     /// writer); EPERM when written twice or without the right, EINVAL for bad lines.
-    pub fn set_map(&self, uids: bool, lines: &[(u32, u32, u32)], writer: &Credentials, opener: &Credentials) -> Result<()> {
+    pub fn set_map(
+        &self,
+        uids: bool,
+        lines: &[(u32, u32, u32)],
+        writer: &Credentials,
+        opener: &Credentials,
+    ) -> Result<()> {
         let Some(parent) = &self.parent else { return Err(Errno::EPERM) };
         let mut maps = self.maps.write();
         let map = if uids { &maps.0 } else { &maps.1 };
@@ -185,7 +193,9 @@ impl UserNamespace {
         let privileged = writer.capable_in(parent, if uids { CAP_SETUID } else { CAP_SETGID })
             && opener.capable_in(parent, if uids { CAP_SETUID } else { CAP_SETGID });
         let own = match lines {
-            [(_, outside, 1)] if uids => parent.maps.read().0.to_kernel(*outside) == Some(writer.euid) && self.owner.0 == writer.euid,
+            [(_, outside, 1)] if uids => {
+                parent.maps.read().0.to_kernel(*outside) == Some(writer.euid) && self.owner.0 == writer.euid
+            }
             [(_, outside, 1)] => {
                 parent.maps.read().1.to_kernel(*outside) == Some(writer.egid)
                     && self.owner.0 == writer.euid
@@ -201,7 +211,8 @@ impl UserNamespace {
         let mut extents = Vec::with_capacity(lines.len());
         for &(first, outside, count) in lines {
             let kernel = parent_map.to_kernel(outside).ok_or(Errno::EPERM)?;
-            let last = outside.checked_add(count.checked_sub(1).ok_or(Errno::EINVAL)?).ok_or(Errno::EINVAL)?;
+            let last =
+                outside.checked_add(count.checked_sub(1).ok_or(Errno::EINVAL)?).ok_or(Errno::EINVAL)?;
             // A range must be contiguous for the parent too.
             if parent_map.to_kernel(last) != kernel.checked_add(count - 1) {
                 return Err(Errno::EPERM);
@@ -269,10 +280,10 @@ impl Credentials {
             sgid: 0,
             fsgid: 0,
             groups: Arc::new([]),
-            permitted: CapSet::ALL,
-            effective: CapSet::ALL,
+            permitted: CapSet::FULL,
+            effective: CapSet::FULL,
             inheritable: CapSet::EMPTY,
-            bounding: CapSet::ALL,
+            bounding: CapSet::FULL,
             ambient: CapSet::EMPTY,
             securebits: 0,
             user_ns,

@@ -198,11 +198,7 @@ impl CurrentTask {
     }
 
     /// As [`CurrentTask::wait_until`], but only the end of the process ends it early (with ERESTARTSYS).
-    pub fn wait_killable<T>(
-        &self,
-        queue: &WaitQueue,
-        mut ready: impl FnMut() -> Option<T>,
-    ) -> Result<T> {
+    pub fn wait_killable<T>(&self, queue: &WaitQueue, mut ready: impl FnMut() -> Option<T>) -> Result<T> {
         if let Some(value) = ready() {
             return Ok(value);
         }
@@ -345,8 +341,12 @@ impl CurrentTask {
                     if !self.is_killed() {
                         match death {
                             Death::Killed => {}
-                            Death::Host => tracing::warn!(pid = self.tgid(), "guest process killed by the host"),
-                            Death::Misbehaved => tracing::warn!(pid = self.tgid(), "guest process broke the protocol"),
+                            Death::Host => {
+                                tracing::warn!(pid = self.tgid(), "guest process killed by the host")
+                            }
+                            Death::Misbehaved => {
+                                tracing::warn!(pid = self.tgid(), "guest process broke the protocol")
+                            }
                         }
                     }
                     return self.group.begin_exit(abi::wait::signaled(Signal::SIGKILL, false));
@@ -408,7 +408,9 @@ impl CurrentTask {
                 Delivery::Handler(info, action) => {
                     let restarts = |e: Errno| match e {
                         Errno::ERESTARTNOINTR => true,
-                        Errno::ERESTARTSYS => SaFlags::from_bits_retain(action.flags).contains(SaFlags::SA_RESTART),
+                        Errno::ERESTARTSYS => {
+                            SaFlags::from_bits_retain(action.flags).contains(SaFlags::SA_RESTART)
+                        }
                         _ => false,
                     };
                     let restart = interrupted.take().map(|(number, _, e)| (number, restarts(e)));

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use abi::capability::CapSet;
+use abi::capability::{CapSet, SECBIT_KEEP_CAPS, SECBIT_NOROOT};
 use abi::fcntl::OpenFlags;
-use abi::prctl::{SECBIT_KEEP_CAPS, SECBIT_NOROOT};
+
 use abi::stat::{S_ISGID, S_ISUID};
 use abi::{Errno, Result};
 use parking_lot::Mutex;
@@ -87,7 +87,8 @@ pub fn load(task: &super::Task, mut request: ExecRequest) -> Result<Program> {
             secure,
             stack_limit: limit,
             random,
-            randomize: task.group.personality.load(Ordering::Relaxed) & abi::personality::ADDR_NO_RANDOMIZE == 0,
+            randomize: task.group.personality.load(Ordering::Relaxed) & abi::personality::ADDR_NO_RANDOMIZE
+                == 0,
             resolver: &resolver,
         },
     )?;
@@ -147,12 +148,13 @@ fn exec_credentials(old: &Credentials, file: &Arc<File>, no_new_privs: bool) -> 
     new.sgid = new.egid;
     new.fsgid = new.egid;
     let root = old.user_ns.kernel_uid(0).ok();
-    let (mut permitted, mut inheritable, mut effective_bit) = file_caps.unwrap_or((CapSet::EMPTY, CapSet::EMPTY, false));
+    let (mut permitted, mut inheritable, mut effective_bit) =
+        file_caps.unwrap_or((CapSet::EMPTY, CapSet::EMPTY, false));
     let has_file_caps = file_caps.is_some();
     if old.securebits & SECBIT_NOROOT == 0 && root.is_some() {
         if Some(new.euid) == root || Some(new.uid) == root {
-            permitted = CapSet::ALL;
-            inheritable = CapSet::ALL;
+            permitted = CapSet::FULL;
+            inheritable = CapSet::FULL;
         }
         if Some(new.euid) == root {
             effective_bit = true;
@@ -160,7 +162,10 @@ fn exec_credentials(old: &Credentials, file: &Arc<File>, no_new_privs: bool) -> 
     }
     let privileged_file = has_file_caps || set_id;
     new.ambient = if privileged_file { CapSet::EMPTY } else { old.ambient };
-    new.permitted = permitted.intersection(old.bounding).union(inheritable.intersection(old.inheritable)).union(new.ambient);
+    new.permitted = permitted
+        .intersection(old.bounding)
+        .union(inheritable.intersection(old.inheritable))
+        .union(new.ambient);
     new.effective = if effective_bit { new.permitted } else { new.ambient };
     new.securebits &= !SECBIT_KEEP_CAPS;
     let gained = !new.permitted.difference(old.permitted).is_empty() && Some(old.uid) != root;
@@ -177,7 +182,9 @@ fn parse_file_caps(xattr: &[u8]) -> Result<(CapSet, CapSet, bool)> {
         Ok(u64::from(word(low).ok_or(Errno::EINVAL)?) | u64::from(word(high).ok_or(Errno::EINVAL)?) << 32)
     };
     match version {
-        0x0200_0000 | 0x0300_0000 => Ok((CapSet::from_bits(pair(1, 3)?), CapSet::from_bits(pair(2, 4)?), effective)),
+        0x0200_0000 | 0x0300_0000 => {
+            Ok((CapSet::from_bits_truncate(pair(1, 3)?), CapSet::from_bits_truncate(pair(2, 4)?), effective))
+        }
         _ => Err(Errno::EINVAL),
     }
 }

@@ -11,7 +11,8 @@ impl Limits {
     pub fn initial() -> Limits {
         use abi::resource as r;
         let mut limits = [Rlimit { rlim_cur: RLIM_INFINITY, rlim_max: RLIM_INFINITY }; RLIM_NLIMITS as usize];
-        let mut set = |which: u32, cur: u64, max: u64| limits[which as usize] = Rlimit { rlim_cur: cur, rlim_max: max };
+        let mut set =
+            |which: u32, cur: u64, max: u64| limits[which as usize] = Rlimit { rlim_cur: cur, rlim_max: max };
         set(r::RLIMIT_STACK, 8 << 20, RLIM_INFINITY);
         set(r::RLIMIT_CORE, 0, RLIM_INFINITY);
         set(r::RLIMIT_NPROC, 63_000, 63_000);

@@ -8,8 +8,8 @@ use abi::poll::PollEvents;
 use abi::resource::RLIMIT_SIGPENDING;
 use abi::siginfo::SigInfo;
 use abi::signal::{
-    CLD_CONTINUED, CLD_STOPPED, DefaultAction, KernelSigaction, SIG_DFL, SIG_IGN, SI_TKILL, SI_USER, SaFlags, Signal,
-    SignalSet, StackT,
+    CLD_CONTINUED, CLD_STOPPED, DefaultAction, KernelSigaction, SI_TKILL, SI_USER, SIG_DFL, SIG_IGN, SaFlags,
+    Signal, SignalSet, StackT,
 };
 use abi::{Errno, Result};
 
@@ -145,7 +145,9 @@ impl Pending {
 
     /// A queued expiry of this timer, to count an overrun on.
     pub fn timer_entry(&mut self, timer_id: i32) -> Option<&mut SigInfo> {
-        self.queue.iter_mut().find(|info| info.si_code == abi::signal::SI_TIMER && info.timer_id() == timer_id)
+        self.queue
+            .iter_mut()
+            .find(|info| info.si_code == abi::signal::SI_TIMER && info.timer_id() == timer_id)
     }
 }
 
@@ -207,6 +209,13 @@ impl ThreadGroup {
         let _ = send(self, None, SigInfo::kernel(signal));
     }
 
+    /// Sends a signal of the kernel's to one of its threads (SIGPIPE, SIGXFSZ).
+    pub fn send_kernel_signal_to_task(self: &Arc<ThreadGroup>, task: &Task, signal: Signal) {
+        if let Some(task) = self.threads().iter().find(|t| std::ptr::eq(Arc::as_ptr(t), task)) {
+            let _ = send(self, Some(task), SigInfo::kernel(signal));
+        }
+    }
+
     /// Ends the process with this wait status: every thread leaves as soon as it looks. The first call wins.
     pub fn begin_exit(self: &Arc<ThreadGroup>, status: u32) -> u32 {
         let mut signals = self.signals.lock();
@@ -264,7 +273,8 @@ impl Task {
 
     /// Replaces the mask; SIGKILL and SIGSTOP stay out of it. Returns the old one.
     pub fn set_blocked(&self, mask: SignalSet) -> SignalSet {
-        let old = std::mem::replace(&mut self.signals.lock().blocked, mask.difference(SignalSet::UNBLOCKABLE));
+        let old =
+            std::mem::replace(&mut self.signals.lock().blocked, mask.difference(SignalSet::UNBLOCKABLE));
         // Signals of the process that were blocked here may be taken by this thread now, or must be by another.
         self.work.store(true, Ordering::SeqCst);
         let newly = mask.difference(old);
@@ -440,7 +450,9 @@ impl CurrentTask {
                     _ if self.group.is_init && info.is_from_user() && signal != Signal::SIGKILL => {}
                     DefaultAction::Stop => {
                         drop(group);
-                        if signal != Signal::SIGSTOP && super::exit::is_orphaned(&self.group.process_group(), None) {
+                        if signal != Signal::SIGSTOP
+                            && super::exit::is_orphaned(&self.group.process_group(), None)
+                        {
                             continue;
                         }
                         // If a SIGCONT has come since the signal was taken, it wins.

@@ -3,8 +3,8 @@
 use abi::siginfo::SigInfo;
 use abi::signal::{
     FP_XSTATE_MAGIC1, FP_XSTATE_MAGIC2, FP_XSTATE_MAGIC2_SIZE, FPX_SW_BYTES_OFFSET, FXSAVE_SIZE, FpxSwBytes,
-    KernelSigaction, RtSigframe, SS_AUTODISARM, SS_DISABLE, SS_ONSTACK, SaFlags, Sigcontext, SignalSet, StackT,
-    UC_FP_XSTATE, UC_SIGCONTEXT_SS, UC_STRICT_RESTORE_SS, Ucontext,
+    KernelSigaction, RtSigframe, SS_AUTODISARM, SS_DISABLE, SS_ONSTACK, SaFlags, Sigcontext, SignalSet,
+    StackT, UC_FP_XSTATE, UC_SIGCONTEXT_SS, UC_STRICT_RESTORE_SS, Ucontext,
 };
 use abi::{Errno, Result};
 use platform::{Context, Registers, XState};
@@ -28,11 +28,18 @@ impl CurrentTask {
     /// True if `sp` lies on the alternate stack.
     pub fn on_signal_stack(&self, stack: &StackT, sp: u64) -> bool {
         // An autodisarmed stack is never "in use": it was taken off when the handler was entered.
-        stack.ss_flags & (SS_AUTODISARM | SS_DISABLE) == 0 && sp > stack.ss_sp && sp - stack.ss_sp <= stack.ss_size
+        stack.ss_flags & (SS_AUTODISARM | SS_DISABLE) == 0
+            && sp > stack.ss_sp
+            && sp - stack.ss_sp <= stack.ss_size
     }
 
     /// Enters a handler: saves the context in a frame on the guest's stack and changes it.
-    pub fn enter_handler(&self, context: &mut Context, info: &SigInfo, action: &KernelSigaction) -> Result<()> {
+    pub fn enter_handler(
+        &self,
+        context: &mut Context,
+        info: &SigInfo,
+        action: &KernelSigaction,
+    ) -> Result<()> {
         let flags = SaFlags::from_bits_retain(action.flags);
         let (stack, mask) = {
             let own = self.signals.lock();
@@ -68,7 +75,9 @@ impl CurrentTask {
         let frame = RtSigframe {
             pretcode: action.restorer,
             uc: Ucontext {
-                uc_flags: UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS | if fpstate != 0 { UC_FP_XSTATE } else { 0 },
+                uc_flags: UC_SIGCONTEXT_SS
+                    | UC_STRICT_RESTORE_SS
+                    | if fpstate != 0 { UC_FP_XSTATE } else { 0 },
                 uc_link: 0,
                 uc_stack: shown,
                 uc_mcontext: sigcontext(&regs, fpstate, mask, fault),

@@ -68,7 +68,8 @@ pub fn exit_code(status: u32) -> i32 {
 pub(super) fn notify_parent(child: &Arc<ThreadGroup>, code: i32, status: u32) {
     let Some(parent) = child.parent() else { return };
     let action = parent.action(Signal::SIGCHLD);
-    let quiet = SaFlags::from_bits_retain(action.flags).contains(SaFlags::SA_NOCLDSTOP) || action.handler == SIG_IGN;
+    let quiet =
+        SaFlags::from_bits_retain(action.flags).contains(SaFlags::SA_NOCLDSTOP) || action.handler == SIG_IGN;
     if !quiet {
         let _ = parent.send_signal(child_info(child, &parent, Signal::SIGCHLD, code, status as i32));
     }
@@ -110,8 +111,7 @@ impl CurrentTask {
         let mut any = false;
         for child in children {
             let of_clone = child.family.lock().exit_signal != Some(Signal::SIGCHLD);
-            let clone_wanted =
-                if options.contains(WaitOptions::__WCLONE) { of_clone } else { !of_clone };
+            let clone_wanted = if options.contains(WaitOptions::__WCLONE) { of_clone } else { !of_clone };
             if !options.contains(WaitOptions::__WALL) && !clone_wanted {
                 continue;
             }

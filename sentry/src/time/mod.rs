@@ -26,7 +26,8 @@ pub struct Clock {
 
 fn read(id: ClockId) -> Timespec {
     // The clocks asked for here exist on every Linux.
-    clock_gettime(id).map_or_else(|_| Timespec::default(), |t| Timespec { tv_sec: t.tv_sec(), tv_nsec: t.tv_nsec() })
+    clock_gettime(id)
+        .map_or_else(|_| Timespec::default(), |t| Timespec { tv_sec: t.tv_sec(), tv_nsec: t.tv_nsec() })
 }
 
 fn nanos(t: Timespec) -> u64 {

@@ -114,7 +114,12 @@ pub struct Dentry {
 }
 
 impl Dentry {
-    fn new(superblock: Arc<SuperBlock>, inode: Arc<dyn Inode>, parent: Option<Arc<Dentry>>, name: &[u8]) -> Arc<Dentry> {
+    fn new(
+        superblock: Arc<SuperBlock>,
+        inode: Arc<dyn Inode>,
+        parent: Option<Arc<Dentry>>,
+        name: &[u8],
+    ) -> Arc<Dentry> {
         Arc::new(Dentry {
             superblock,
             inode,
@@ -225,7 +230,11 @@ impl Dentry {
     }
 
     /// As [`Dentry::lookup`], with the directory locked by the caller. The flag says whether it is new to the cache.
-    pub fn lookup_locked(self: &Arc<Dentry>, children: &mut Children, name: &[u8]) -> Result<(Arc<Dentry>, bool)> {
+    pub fn lookup_locked(
+        self: &Arc<Dentry>,
+        children: &mut Children,
+        name: &[u8],
+    ) -> Result<(Arc<Dentry>, bool)> {
         let cacheable = self.inode.lookups_cacheable();
         let known = match children.map.get(name) {
             Some(Child::Present(weak)) => weak.upgrade(),
@@ -246,7 +255,8 @@ impl Dentry {
                 // The same object under the same name keeps its dentry: mounts and working directories hang on it.
                 if let Some(dentry) = known
                     && (Arc::ptr_eq(&dentry.inode, &inode)
-                        || (dentry.inode.ino() == inode.ino() && dentry.inode.file_type() == inode.file_type()))
+                        || (dentry.inode.ino() == inode.ino()
+                            && dentry.inode.file_type() == inode.file_type()))
                 {
                     return Ok((dentry, false));
                 }
@@ -267,7 +277,12 @@ impl Dentry {
     }
 
     /// Enters a new child under a name that was not taken.
-    pub fn insert(self: &Arc<Dentry>, children: &mut Children, name: &[u8], inode: Arc<dyn Inode>) -> Arc<Dentry> {
+    pub fn insert(
+        self: &Arc<Dentry>,
+        children: &mut Children,
+        name: &[u8],
+        inode: Arc<dyn Inode>,
+    ) -> Arc<Dentry> {
         let dentry = Dentry::new(self.superblock.clone(), inode, Some(self.clone()), name);
         children.set(name, &dentry);
         dentry

@@ -97,7 +97,13 @@ impl FdTable {
 
     /// dup2(2): installs a file at this number; what was there is returned, for the caller to flush and drop. EBADF
     /// at or above `limit`.
-    pub fn install_at(&self, fd: Fd, file: Arc<File>, flags: FdFlags, limit: u64) -> Result<Option<Arc<File>>> {
+    pub fn install_at(
+        &self,
+        fd: Fd,
+        file: Arc<File>,
+        flags: FdFlags,
+        limit: u64,
+    ) -> Result<Option<Arc<File>>> {
         let index = usize::try_from(fd).map_err(|_| Errno::EBADF)?;
         if index as u64 >= limit.min(NR_OPEN) {
             return Err(Errno::EBADF);
@@ -125,7 +131,9 @@ impl FdTable {
 
     /// Sets FD_CLOEXEC on a range (close_range(2) with CLOSE_RANGE_CLOEXEC).
     pub fn set_cloexec_range(&self, first: u32, last: u32) {
-        for (_, flags) in self.0.write().slots.iter_mut().take(last as usize + 1).skip(first as usize).flatten() {
+        for (_, flags) in
+            self.0.write().slots.iter_mut().take(last as usize + 1).skip(first as usize).flatten()
+        {
             *flags |= FdFlags::CLOEXEC;
         }
     }
@@ -148,6 +156,7 @@ impl FdTable {
     pub fn list(&self) -> Vec<(Fd, Arc<File>, FdFlags)> {
         let slots = self.0.read();
         let open = slots.slots.iter().enumerate();
-        open.filter_map(|(fd, slot)| slot.as_ref().map(|(file, flags)| (fd as Fd, file.clone(), *flags))).collect()
+        open.filter_map(|(fd, slot)| slot.as_ref().map(|(file, flags)| (fd as Fd, file.clone(), *flags)))
+            .collect()
     }
 }

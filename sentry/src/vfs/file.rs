@@ -168,7 +168,11 @@ impl File {
 
     /// F_SETFL: replaces the flags that may change.
     pub fn set_flags(&self, flags: OpenFlags) {
-        let settable = OpenFlags::O_APPEND | OpenFlags::O_NONBLOCK | OpenFlags::O_DIRECT | OpenFlags::O_NOATIME | OpenFlags::FASYNC;
+        let settable = OpenFlags::O_APPEND
+            | OpenFlags::O_NONBLOCK
+            | OpenFlags::O_DIRECT
+            | OpenFlags::O_NOATIME
+            | OpenFlags::FASYNC;
         let new = (self.flags() - settable) | (flags & settable);
         self.flags.store(new.bits(), Ordering::Relaxed);
         self.ops.flags_changed(new);
@@ -218,5 +222,26 @@ impl Drop for File {
         super::locks::file_closed(self);
         super::notify::file_closed(self);
         self.path.mount().file_closed(self.flags());
+    }
+}
+
+/// What O_PATH gives: a place, and no operations.
+pub struct PathOnly;
+
+impl FileOps for PathOnly {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn read(&self, _io: &Io<'_>, _dst: &mut dyn Sink, _offset: u64) -> Result<usize> {
+        Err(Errno::EBADF)
+    }
+
+    fn write(&self, _io: &Io<'_>, _src: &mut dyn Source, _offset: &mut u64) -> Result<usize> {
+        Err(Errno::EBADF)
+    }
+
+    fn read_dir(&self, _io: &Io<'_>, _offset: u64, _sink: &mut dyn DirSink) -> Result<u64> {
+        Err(Errno::EBADF)
     }
 }

@@ -8,3 +8,6 @@ pub struct LockTable {}
 
 /// The last descriptor of an open file description is gone: its flock and OFD locks go too.
 pub(super) fn file_closed(_file: &File) {}
+
+/// A process closed a descriptor: its POSIX locks on the inode go.
+pub(super) fn descriptor_closed(_task: &crate::task::CurrentTask, _file: &std::sync::Arc<File>) {}

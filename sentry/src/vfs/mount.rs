@@ -233,7 +233,8 @@ impl MountNamespace {
     pub fn top(&self, mut path: Path) -> Path {
         while path.dentry().mounts() > 0 {
             let table = self.table.read();
-            let Some(mount) = table.attached.get(&point(path.mount(), path.dentry())).and_then(|list| list.last())
+            let Some(mount) =
+                table.attached.get(&point(path.mount(), path.dentry())).and_then(|list| list.last())
             else {
                 break;
             };
@@ -280,7 +281,9 @@ impl MountNamespace {
     fn attach_one(self: &Arc<Self>, tree: MountTree, at: &Path) {
         let mut table = self.table.write();
         let mut links = vec![(tree.root, at.clone())];
-        links.extend(tree.children.into_iter().map(|(mount, parent, dentry)| (mount, Path::new(parent, dentry))));
+        links.extend(
+            tree.children.into_iter().map(|(mount, parent, dentry)| (mount, Path::new(parent, dentry))),
+        );
         for (mount, at) in links {
             mount.state.write().parent = Some((Arc::downgrade(at.mount()), at.dentry().clone()));
             let _ = mount.namespace.set(Arc::downgrade(self));
@@ -299,7 +302,11 @@ impl MountNamespace {
         for mount in self.table.read().all.values() {
             let p = mount.propagation();
             let same = Arc::ptr_eq(mount, at.mount());
-            if !same && group != 0 && (p.group == group || p.master == group) && at.dentry().is_below(&mount.root) {
+            if !same
+                && group != 0
+                && (p.group == group || p.master == group)
+                && at.dentry().is_below(&mount.root)
+            {
                 found.push((Path::new(mount.clone(), at.dentry().clone()), p.group != group));
             }
         }
@@ -334,7 +341,12 @@ impl MountNamespace {
             _ => Vec::new(),
         };
         for (at, _) in mirrors {
-            let copy = self.table.read().attached.get(&point(at.mount(), at.dentry())).and_then(|l| l.last().cloned());
+            let copy = self
+                .table
+                .read()
+                .attached
+                .get(&point(at.mount(), at.dentry()))
+                .and_then(|l| l.last().cloned());
             if let Some(copy) = copy.filter(|c| Arc::ptr_eq(c.root(), mount.root())) {
                 self.remove(&copy);
             }
@@ -458,7 +470,10 @@ impl MountNamespace {
     }
 
     /// A copy of the namespace (CLONE_NEWNS). The second result maps mounts of the old one to those of the new.
-    pub fn clone_for(self: &Arc<Self>, user_ns: Arc<UserNamespace>) -> (Arc<MountNamespace>, HashMap<u32, Arc<Mount>>) {
+    pub fn clone_for(
+        self: &Arc<Self>,
+        user_ns: Arc<UserNamespace>,
+    ) -> (Arc<MountNamespace>, HashMap<u32, Arc<Mount>>) {
         let _change = self.change.lock();
         let old = self.table.read();
         let mut copies: HashMap<u32, Arc<Mount>> = HashMap::new();
@@ -480,7 +495,8 @@ impl MountNamespace {
             for list in old.attached.values() {
                 for mount in list {
                     let Some(at) = mount.parent() else { continue };
-                    let (Some(copy), Some(parent)) = (copies.get(&mount.id), copies.get(&at.mount().id)) else {
+                    let (Some(copy), Some(parent)) = (copies.get(&mount.id), copies.get(&at.mount().id))
+                    else {
                         continue;
                     };
                     copy.state.write().parent = Some((Arc::downgrade(parent), at.dentry().clone()));

@@ -1,6 +1,6 @@
 //! Permission checks that are the same for every filesystem (fs/namei.c, fs/attr.c).
 
-use abi::capability::Capability;
+use abi::capability::{CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER, CAP_FSETID};
 use abi::stat::{FileType, S_ISGID, S_ISVTX};
 use abi::{Errno, Result};
 
@@ -30,11 +30,11 @@ pub fn generic(creds: &Credentials, attributes: &Attributes, mask: u32) -> Resul
     }
     let directory = attributes.file_type() == FileType::Directory;
     if directory || mask & EXEC == 0 || mode & 0o111 != 0 {
-        if creds.capable_over(attributes, Capability::DAC_OVERRIDE) {
+        if creds.capable_over(attributes, CAP_DAC_OVERRIDE) {
             return Ok(());
         }
         let read_only = mask & WRITE == 0 && (directory || mask & EXEC == 0);
-        if read_only && creds.capable_over(attributes, Capability::DAC_READ_SEARCH) {
+        if read_only && creds.capable_over(attributes, CAP_DAC_READ_SEARCH) {
             return Ok(());
         }
     }
@@ -44,7 +44,8 @@ pub fn generic(creds: &Credentials, attributes: &Attributes, mask: u32) -> Resul
 /// inode_permission() with the mount taken into account: EROFS before EACCES.
 pub fn check(creds: &Credentials, mount: &Mount, inode: &dyn Inode, mask: u32) -> Result<()> {
     if mask & WRITE != 0 {
-        let on_disk = matches!(inode.file_type(), FileType::Regular | FileType::Directory | FileType::Symlink);
+        let on_disk =
+            matches!(inode.file_type(), FileType::Regular | FileType::Directory | FileType::Symlink);
         if on_disk && mount.is_read_only() {
             return Err(Errno::EROFS);
         }
@@ -54,7 +55,7 @@ pub fn check(creds: &Credentials, mount: &Mount, inode: &dyn Inode, mask: u32) -
 
 /// May `creds` act as the owner of the inode (inode_owner_or_capable)?
 pub fn is_owner(creds: &Credentials, attributes: &Attributes) -> bool {
-    creds.fsuid == attributes.uid || creds.capable_over(attributes, Capability::FOWNER)
+    creds.fsuid == attributes.uid || creds.capable_over(attributes, CAP_FOWNER)
 }
 
 /// may_delete(): write and search permission on the directory are checked by the caller; here the sticky bit.
@@ -62,7 +63,7 @@ pub fn check_sticky(creds: &Credentials, dir: &Attributes, target: &Attributes) 
     if dir.mode & S_ISVTX == 0 || creds.fsuid == target.uid || creds.fsuid == dir.uid {
         return Ok(());
     }
-    if creds.capable_over(target, Capability::FOWNER) { Ok(()) } else { Err(Errno::EPERM) }
+    if creds.capable_over(target, CAP_FOWNER) { Ok(()) } else { Err(Errno::EPERM) }
 }
 
 /// Execution: a regular file, on a mount without noexec, with an x bit that applies.
@@ -83,7 +84,7 @@ pub fn new_inode_owner(creds: &Credentials, dir: &Attributes, mode: u32, is_dir:
         mode |= S_ISGID;
     } else if mode & (S_ISGID | 0o010) == S_ISGID | 0o010
         && !creds.in_group(dir.gid)
-        && !creds.capable(Capability::FSETID)
+        && !creds.capable(CAP_FSETID)
     {
         mode &= !S_ISGID;
     }

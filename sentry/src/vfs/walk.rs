@@ -257,12 +257,16 @@ impl Walker<'_> {
             };
             let must_be_dir = parent.slash || flags.contains(WalkFlags::DIRECTORY);
             let found = self.step(&mut state, &parent.dir, &name)?;
-            if found.inode().file_type() == FileType::Symlink && (parent.slash || flags.contains(WalkFlags::FOLLOW)) {
+            if found.inode().file_type() == FileType::Symlink
+                && (parent.slash || flags.contains(WalkFlags::FOLLOW))
+            {
                 match self.follow(&mut state, &parent.dir, &found, b"")? {
                     // A link's slash does not get lost: `path/` must be a directory wherever it leads.
                     None if parent.slash => state.path.to_mut().push(b'/'),
                     None => {}
-                    Some(Found::Path(path)) if must_be_dir && !path.dentry().is_dir() => return Err(Errno::ENOTDIR),
+                    Some(Found::Path(path)) if must_be_dir && !path.dentry().is_dir() => {
+                        return Err(Errno::ENOTDIR);
+                    }
                     Some(found) => return Ok(found),
                 }
                 continue;
