@@ -1,0 +1,316 @@
+//! The pages of a thread with its signal frame, shared by the stub thread and the sentry.
+//!
+//! ```text
+//! 0      control block: see the CONTROL_ constants
+//!        ...
+//! frame  struct rt_sigframe: restorer, ucontext, siginfo (asm/sigframe.h); the stack pointer when a handler starts
+//!        padding to 64, XSAVE image, magic, end
+//! ```
+//!
+//! The kernel puts a frame always at the same place, because SS_AUTODISARM makes every handler start at the top of
+//! the signal stack. (With AMX there are two places: a thread's image grows when it first uses the tiles.) Sibling
+//! guest threads can write the pages at any time: they are read once into sentry memory, only at offsets known
+//! beforehand, and no pointer in them is followed.
+
+use super::xstate::Layout;
+use platform::{Context, Fault, Registers};
+
+/// Where ucontext is.
+pub const UCONTEXT: usize = 8;
+/// Where siginfo is.
+pub const SIGINFO: usize = UCONTEXT + UCONTEXT_SIZE;
+/// Bytes of `struct rt_sigframe`.
+const FRAME_SIZE: usize = SIGINFO + 128;
+const UCONTEXT_SIZE: usize = 304;
+const UC_STACK: usize = UCONTEXT + 16;
+const UC_MCONTEXT: usize = UCONTEXT + 40;
+const UC_SIGMASK: usize = UCONTEXT + 296;
+/// Words of `struct sigcontext`, general registers first.
+const RAX: usize = 13;
+const RSP: usize = 15;
+const RIP: usize = 16;
+const EFLAGS: usize = 17;
+const SELECTORS: usize = 18;
+const ERROR: usize = 19;
+const TRAPNO: usize = 20;
+const FPSTATE: usize = 23;
+const SIGCONTEXT_WORDS: usize = 32;
+
+/// UC_FP_XSTATE | UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS: an image follows, and `ss` is to be loaded.
+const UC_FLAGS: u64 = 7;
+/// SS_AUTODISARM: without it the guest's stack pointer would aim the next frame.
+const SS_AUTODISARM: u64 = 1 << 31;
+/// `__USER_CS`, `gs` 0, `fs` 0, `__USER_DS`.
+const USER_SELECTORS: u64 = 0x33 | 0x2b << 48;
+
+/// Bytes of the control block.
+const CONTROL_SIZE: usize = 256;
+/// `fs` base to load before the handler returns.
+pub const CONTROL_FS: usize = 0;
+/// `gs` base to load before the handler returns.
+pub const CONTROL_GS: usize = 8;
+/// Counts the handler's entries.
+pub const CONTROL_COUNT: usize = 16;
+/// What seccomp(2) returned in a new thread, -1 before; the byte of the message that brings the listener.
+pub const CONTROL_STATUS: usize = 24;
+/// struct iovec of that message.
+pub const CONTROL_IOVEC: usize = 32;
+/// struct cmsghdr and a descriptor.
+pub const CONTROL_CMSG: usize = 48;
+/// struct msghdr.
+pub const CONTROL_MSGHDR: usize = 72;
+/// A call to be made: number, six arguments.
+pub const CONTROL_CALL: usize = 128;
+/// Two words that a call may write.
+pub const CONTROL_RESULT: usize = 184;
+
+/// Where a frame and its image are, the same in every thread.
+#[derive(Clone, Debug)]
+pub struct Shape {
+    frame: usize,
+    image: usize,
+    end: usize,
+    xstate: Layout,
+}
+
+impl Shape {
+    /// As get_sigframe() and fpu__alloc_mathframe() compute it.
+    fn new(end: usize, xstate: Layout) -> Self {
+        let image = (end - xstate.frame_size()) & !63;
+        let frame = ((image - FRAME_SIZE) & !15) - 8;
+        Self { frame, image, end, xstate }
+    }
+}
+
+/// The shapes of frames on this host.
+#[derive(Clone, Debug)]
+pub struct Geometry {
+    /// Bytes of a thread's pages.
+    pub size: usize,
+    /// The one of a new thread, then (with AMX) the one after the first use of tiles.
+    pub shapes: Vec<Shape>,
+}
+
+impl Geometry {
+    /// The geometry for this host's registers.
+    pub fn new() -> Option<Self> {
+        let layouts = Layout::detect()?;
+        let largest = layouts.iter().map(Layout::frame_size).max()?;
+        let size = (CONTROL_SIZE + FRAME_SIZE + 16 + 64 + largest + 64).next_power_of_two().max(4096);
+        if size > platform::stub::SLOT_SIZE as usize {
+            return None;
+        }
+        Some(Self { size, shapes: layouts.into_iter().map(|layout| Shape::new(size, layout)).collect() })
+    }
+}
+
+/// One thread's pages: where the sentry and where the stub has them.
+pub struct Page {
+    /// The sentry's mapping.
+    at: *mut u8,
+    /// The stub's address.
+    pub guest: u64,
+}
+
+// SAFETY: the memory is shared with another process and only copied; it stays mapped as long as the arena, which
+// outlives the pages that it hands out.
+unsafe impl Send for Page {}
+
+impl Page {
+    /// # Safety
+    /// `at` must be a writable mapping of [`Geometry::size`] bytes that lives as long as the result.
+    pub unsafe fn new(at: *mut u8, guest: u64) -> Self {
+        Self { at, guest }
+    }
+
+    fn read(&self, offset: usize, out: &mut [u8]) {
+        // SAFETY: all callers stay in the page. The copy is opaque to the compiler, so that concurrent writes by the
+        // guest make for odd values but not for undefined behaviour.
+        unsafe {
+            core::arch::asm!("rep movsb", inout("rcx") out.len() => _, inout("rsi") self.at.add(offset) => _,
+                inout("rdi") out.as_mut_ptr() => _, options(nostack, preserves_flags));
+        }
+    }
+
+    fn write(&self, offset: usize, bytes: &[u8]) {
+        // SAFETY: as in `read`.
+        unsafe {
+            core::arch::asm!("rep movsb", inout("rcx") bytes.len() => _, inout("rsi") bytes.as_ptr() => _,
+                inout("rdi") self.at.add(offset) => _, options(nostack, preserves_flags));
+        }
+    }
+
+    fn read_u64(&self, offset: usize) -> u64 {
+        let mut word = [0; 8];
+        self.read(offset, &mut word);
+        u64::from_le_bytes(word)
+    }
+
+    fn write_u64(&self, offset: usize, value: u64) {
+        self.write(offset, &value.to_le_bytes());
+    }
+
+    fn register(index: usize) -> usize {
+        UC_MCONTEXT + index * 8
+    }
+
+    /// Sets rax of the frame.
+    pub fn set_rax(&self, shape: &Shape, value: u64) {
+        self.write_u64(shape.frame + Self::register(RAX), value);
+    }
+
+    /// rax of the frame.
+    pub fn rax(&self, shape: &Shape) -> u64 {
+        self.read_u64(shape.frame + Self::register(RAX))
+    }
+
+    /// Sets rip of the frame.
+    pub fn set_rip(&self, shape: &Shape, value: u64) {
+        self.write_u64(shape.frame + Self::register(RIP), value);
+    }
+
+    /// rip of the frame.
+    pub fn rip(&self, shape: &Shape) -> u64 {
+        self.read_u64(shape.frame + Self::register(RIP))
+    }
+
+    /// rdi, rsi, rdx, r10, r8, r9 of the frame.
+    pub fn call_arguments(&self, shape: &Shape) -> [u64; 6] {
+        [8, 9, 12, 2, 0, 1].map(|index| self.read_u64(shape.frame + Self::register(index)))
+    }
+
+    /// `si_call_addr` and `si_arch` of a SIGSYS frame.
+    pub fn trapped_call(&self, shape: &Shape) -> (u64, u32) {
+        let info = shape.frame + SIGINFO;
+        (self.read_u64(info + 16), (self.read_u64(info + 24) >> 32) as u32)
+    }
+
+    /// The exception of a frame that was made for `signal`.
+    pub fn fault(&self, shape: &Shape, signal: i32) -> Fault {
+        let info = shape.frame + SIGINFO;
+        Fault {
+            signal,
+            code: self.read_u64(info + 8) as u32 as i32,
+            addr: self.read_u64(info + 16),
+            trapno: self.read_u64(shape.frame + Self::register(TRAPNO)),
+            error: self.read_u64(shape.frame + Self::register(ERROR)),
+        }
+    }
+
+    /// Copies the frame's registers to `context`. The bases of fs and gs are not in a frame.
+    pub fn load(&self, shape: &Shape, context: &mut Context) {
+        let mut bytes = [0; SIGCONTEXT_WORDS * 8];
+        self.read(shape.frame + UC_MCONTEXT, &mut bytes);
+        let mut words = [0; SIGCONTEXT_WORDS];
+        for (word, chunk) in words.iter_mut().zip(bytes.chunks_exact(8)) {
+            *word = chunk.iter().rev().fold(0, |value, &byte| value << 8 | u64::from(byte));
+        }
+        let selectors = words[SELECTORS];
+        let (fs_base, gs_base) = (context.regs.fs_base, context.regs.gs_base);
+        context.regs = Registers {
+            r8: words[0],
+            r9: words[1],
+            r10: words[2],
+            r11: words[3],
+            r12: words[4],
+            r13: words[5],
+            r14: words[6],
+            r15: words[7],
+            rdi: words[8],
+            rsi: words[9],
+            rbp: words[10],
+            rbx: words[11],
+            rdx: words[12],
+            rax: words[RAX],
+            rcx: words[14],
+            rsp: words[RSP],
+            rip: words[RIP],
+            eflags: words[EFLAGS],
+            cs: selectors & 0xffff,
+            ss: selectors >> 48,
+            orig_rax: u64::MAX,
+            fs_base,
+            gs_base,
+            ds: 0,
+            es: 0,
+            fs: 0,
+            gs: 0,
+        };
+        context.xstate.0.resize(shape.xstate.size(), 0);
+        self.read(shape.image, &mut context.xstate.0);
+        shape.xstate.clean(&mut context.xstate.0);
+    }
+
+    /// Writes a frame from which rt_sigreturn(2) continues with `context`. `scratch` saves an allocation.
+    pub fn store(&self, shape: &Shape, context: &mut Context, scratch: &mut Vec<u8>) {
+        let regs = &context.regs;
+        let mut frame = [0u8; UCONTEXT_SIZE];
+        let mut put = |offset: usize, value: u64| {
+            frame[offset - UCONTEXT..offset - UCONTEXT + 8].copy_from_slice(&value.to_le_bytes());
+        };
+        put(UCONTEXT, UC_FLAGS);
+        put(UC_STACK, self.guest);
+        put(UC_STACK + 8, SS_AUTODISARM);
+        put(UC_STACK + 16, shape.end as u64);
+        let trap = if context.single_step { super::TRAP_FLAG } else { 0 };
+        let words = [
+            regs.r8, regs.r9, regs.r10, regs.r11, regs.r12, regs.r13, regs.r14, regs.r15, regs.rdi, regs.rsi,
+            regs.rbp, regs.rbx, regs.rdx, regs.rax, regs.rcx, regs.rsp, regs.rip, regs.eflags | trap, USER_SELECTORS,
+        ];
+        for (index, word) in words.into_iter().enumerate() {
+            put(Self::register(index), word);
+        }
+        put(Self::register(FPSTATE), self.guest + shape.image as u64);
+        put(UC_SIGMASK, 0);
+        self.write(shape.frame + UCONTEXT, &frame);
+        shape.xstate.clean(&mut context.xstate.0);
+        shape.xstate.frame_image(&context.xstate.0, scratch);
+        self.write(shape.image, scratch);
+        self.write_u64(CONTROL_FS, canonical(regs.fs_base));
+        self.write_u64(CONTROL_GS, canonical(regs.gs_base));
+    }
+
+    /// Fills in what a new thread needs to hand over its listener.
+    pub fn prepare(&self) {
+        let address = self.guest;
+        self.write(0, &[0; CONTROL_SIZE]);
+        self.write_u64(CONTROL_STATUS, u64::MAX);
+        self.write_u64(CONTROL_IOVEC, address + CONTROL_STATUS as u64);
+        self.write_u64(CONTROL_IOVEC + 8, 1);
+        // CMSG_LEN(4), SOL_SOCKET, SCM_RIGHTS
+        self.write_u64(CONTROL_CMSG, 20);
+        self.write_u64(CONTROL_CMSG + 8, 1 | 1 << 32);
+        self.write_u64(CONTROL_MSGHDR + 16, address + CONTROL_IOVEC as u64);
+        self.write_u64(CONTROL_MSGHDR + 24, 1);
+        self.write_u64(CONTROL_MSGHDR + 32, address + CONTROL_CMSG as u64);
+        self.write_u64(CONTROL_MSGHDR + 40, 24);
+    }
+
+    /// Where the stub finds a field of the control block.
+    pub fn control_address(&self, field: usize) -> u64 {
+        self.guest + field as u64
+    }
+
+    /// Where the stub has the frame: the stack pointer of a handler.
+    pub fn frame_address(&self, shape: &Shape) -> u64 {
+        self.guest + shape.frame as u64
+    }
+
+    /// Puts a call where the stub looks for it.
+    pub fn set_call(&self, number: u64, args: [u64; 6]) {
+        self.write_u64(CONTROL_CALL, number);
+        for (index, arg) in args.into_iter().enumerate() {
+            self.write_u64(CONTROL_CALL + 8 + index * 8, arg);
+        }
+    }
+
+    /// The words that a call wrote.
+    pub fn call_output(&self) -> [u64; 2] {
+        [self.read_u64(CONTROL_RESULT), self.read_u64(CONTROL_RESULT + 8)]
+    }
+}
+
+/// The nearest address that the base registers accept. (A larger one raises #GP in wrfsbase.)
+fn canonical(base: u64) -> u64 {
+    ((base << 16) as i64 >> 16) as u64
+}

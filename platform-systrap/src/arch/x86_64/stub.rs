@@ -1,0 +1,207 @@
+//! The code that guest threads run in the stub: the start of a thread, and the one signal handler.
+//!
+//! It is linked as read-only data and mapped at [`EXTRA_TEXT`] of each stub process. It uses no SSE, no TLS, no stack,
+//! and keeps in registers what a sibling thread must not change.
+//!
+//! The handler runs on the signal stack in the thread's shared page with all signals blocked. It tells the sentry with
+//! the doorbell, a call that the thread's filter hands to the listener:
+//!
+//! ```text
+//! rdi signal, or START or CALLED   rsi siginfo, or the result of a call    rdx ucontext
+//! r10 fs base    r8 gs base    r9 entries so far, so that a restarted doorbell is told from a new one
+//! ```
+//!
+//! and the answer says how to go on: see [`Command`].
+
+use super::filter;
+use super::frame::{
+    CONTROL_CALL, CONTROL_CMSG, CONTROL_COUNT, CONTROL_FS, CONTROL_GS, CONTROL_STATUS, SIGINFO,
+    UCONTEXT,
+};
+use crate::DOORBELL;
+use platform::stub::{EXTRA_TEXT, SLOT_SIZE, STUB_TEXT, arch::FAULT_HANDLER};
+
+/// `rdi` of a doorbell: a thread has started.
+pub const START: u64 = 0x100;
+/// `rdi` of a doorbell: a call that the sentry ordered was made.
+pub const CALLED: u64 = 0x101;
+
+/// The answer to a doorbell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub enum Command {
+    /// rt_sigreturn.
+    Return = 0,
+    /// Load the bases of fs and gs from the page, then rt_sigreturn.
+    LoadAndReturn = 1,
+    /// Make the call in the page, then ring again.
+    Call = 2,
+    /// End the thread.
+    Exit = 3,
+}
+
+/// Offset of the stub's thread entry.
+const START_OFFSET: u64 = 0;
+/// Offset of the signal handler.
+const HANDLER_OFFSET: u64 = 8;
+/// Offset of `struct sock_fprog`.
+const PROGRAM_OFFSET: usize = 0x400;
+
+std::arch::global_asm!(
+    ".pushsection .rodata.systrap_text, \"a\", @progbits",
+    ".balign 64",
+    ".globl __systrap_text_start, __systrap_text_end",
+    ".hidden __systrap_text_start, __systrap_text_end",
+    "__systrap_text_start:",
+    ".balign 8; jmp .Lsystrap_start",
+    ".balign 8; jmp .Lsystrap_handler",
+    ".balign 16",
+    // A new thread: rsp = its frame. The filter comes with a listener, which the service thread sends to the sentry.
+    ".Lsystrap_start:",
+    "mov r15, rsp",
+    "and r15, -{slot}",
+    "mov edi, 1", // SECCOMP_SET_MODE_FILTER
+    "mov esi, 8", // SECCOMP_FILTER_FLAG_NEW_LISTENER
+    "lea rdx, [rip + __systrap_text_start + {program}]",
+    "mov eax, 317",
+    "syscall",
+    "mov ebx, eax",
+    "mov [r15 + {cmsg} + 16], eax",
+    "mov [r15 + {status}], eax",
+    "lea rdi, [r15 + {status}]",
+    "mov esi, 129", // FUTEX_WAKE | FUTEX_PRIVATE_FLAG
+    "mov edx, 1",
+    "mov eax, 202",
+    "syscall",
+    "test ebx, ebx",
+    "js .Lsystrap_exit",
+    "mov edi, {start}",
+    "lea rsi, [rsp + {siginfo}]",
+    "lea rdx, [rsp + {ucontext}]",
+    "xor r10d, r10d",
+    "xor r8d, r8d",
+    "xor r9d, r9d",
+    "mov eax, {doorbell}",
+    "syscall",
+    "mov r12, rax",
+    "mov edi, ebx",
+    "mov eax, 3",
+    "syscall",
+    "mov rax, r12",
+    "jmp .Lsystrap_answer",
+    // rdi = signal, rsi = siginfo, rdx = ucontext, rsp = frame.
+    ".Lsystrap_handler:",
+    // The service thread has no signal stack and a handler of its own.
+    "mov rax, [rdx + 168]",
+    "movabs rcx, {stub_text}",
+    "sub rax, rcx",
+    "cmp rax, 0x1000",
+    "jb .Lsystrap_service",
+    "mov r15, rsp",
+    "and r15, -{slot}",
+    "rdfsbase r10",
+    "rdgsbase r8",
+    ".Lsystrap_ring:",
+    "mov r9, [r15 + {count}]",
+    "inc r9",
+    "mov [r15 + {count}], r9",
+    "mov eax, {doorbell}",
+    "syscall",
+    ".Lsystrap_answer:",
+    "cmp rax, 1",
+    "je .Lsystrap_load",
+    "jb .Lsystrap_return",
+    "cmp rax, 2",
+    "je .Lsystrap_call",
+    // Ordered, or the sentry's end is closed (ENOSYS).
+    ".Lsystrap_exit:",
+    "xor edi, edi",
+    "mov eax, 60",
+    "syscall",
+    "ud2",
+    ".Lsystrap_load:",
+    "mov rax, [r15 + {fs}]",
+    "wrfsbase rax",
+    "mov rax, [r15 + {gs}]",
+    "wrgsbase rax",
+    ".Lsystrap_return:",
+    "add rsp, 8",
+    "mov eax, 15",
+    "syscall",
+    "ud2",
+    ".Lsystrap_call:",
+    "mov r12, rdx",
+    "mov eax, [r15 + {call}]",
+    "mov rdi, [r15 + {call} + 8]",
+    "mov rsi, [r15 + {call} + 16]",
+    "mov rdx, [r15 + {call} + 24]",
+    "mov r10, [r15 + {call} + 32]",
+    "mov r8, [r15 + {call} + 40]",
+    "mov r9, [r15 + {call} + 48]",
+    "syscall",
+    "mov edi, {called}",
+    "mov rsi, rax",
+    "mov rdx, r12",
+    "jmp .Lsystrap_ring",
+    ".Lsystrap_service:",
+    "movabs rax, {service}",
+    "jmp rax",
+    "__systrap_text_end:",
+    ".popsection",
+    program = const PROGRAM_OFFSET,
+    slot = const SLOT_SIZE,
+    cmsg = const CONTROL_CMSG,
+    status = const CONTROL_STATUS,
+    count = const CONTROL_COUNT,
+    fs = const CONTROL_FS,
+    gs = const CONTROL_GS,
+    call = const CONTROL_CALL,
+    siginfo = const SIGINFO,
+    ucontext = const UCONTEXT,
+    start = const START,
+    called = const CALLED,
+    doorbell = const DOORBELL,
+    stub_text = const STUB_TEXT,
+    service = const FAULT_HANDLER,
+);
+
+unsafe extern "C" {
+    static __systrap_text_start: u8;
+    static __systrap_text_end: u8;
+}
+
+/// Where threads start.
+pub const ENTRY: u64 = EXTRA_TEXT + START_OFFSET;
+/// Where the `struct sock_fprog` of the threads' filter is.
+pub const PROGRAM: u64 = EXTRA_TEXT + PROGRAM_OFFSET as u64;
+/// Guest code for the trial run: getpid, then the call whose number was the result, then an invalid instruction.
+pub const TRIAL: &[u8] = &[
+    0xb8, 39, 0, 0, 0, // mov eax, 39
+    0x0f, 0x05, // syscall
+    0x0f, 0x05, // syscall
+    0x0f, 0x0b, // ud2
+];
+/// The handler of all signals.
+pub const HANDLER: u64 = EXTRA_TEXT + HANDLER_OFFSET;
+
+/// The text with the thread filter behind it, to be mapped at [`EXTRA_TEXT`].
+pub fn text() -> Vec<u8> {
+    // SAFETY: the symbols delimit read-only data defined above.
+    let code = unsafe {
+        let start = &raw const __systrap_text_start;
+        let end = &raw const __systrap_text_end;
+        std::slice::from_raw_parts(start, end as usize - start as usize)
+    };
+    assert!(code.len() <= PROGRAM_OFFSET, "the stub's code runs into its filter");
+    let mut text = code.to_vec();
+    text.resize(PROGRAM_OFFSET, 0xcc);
+    let program = filter::program();
+    text.extend_from_slice(&(program.len() as u64).to_le_bytes());
+    text.extend_from_slice(&(PROGRAM + 16).to_le_bytes());
+    for instruction in program {
+        text.extend_from_slice(&instruction.code.to_le_bytes());
+        text.extend_from_slice(&[instruction.jt, instruction.jf]);
+        text.extend_from_slice(&instruction.k.to_le_bytes());
+    }
+    text
+}

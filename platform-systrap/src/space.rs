@@ -1,0 +1,134 @@
+//! A guest address space: a stub process, and the pages that its threads share with the sentry.
+
+use crate::Host;
+use crate::arch::frame::Page;
+use crate::thread::Guest;
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+use parking_lot::Mutex;
+use platform::stub::{Op, Slot, StubProcess};
+use platform::{AddressSpace, Change, Context, Errno, Result, Thread};
+use std::ffi::c_void;
+use std::num::NonZeroUsize;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+/// Threads whose pages are one mapping of the sentry's.
+const CHUNK: usize = 64;
+
+/// The platform's [`AddressSpace`].
+pub struct Space {
+    pub(crate) host: Arc<Host>,
+    pub(crate) process: Arc<StubProcess>,
+    /// All threads' pages, by slot number.
+    memory: OwnedFd,
+    chunks: Mutex<Chunks>,
+}
+
+/// The parts of the memory that are mapped here, in order.
+struct Chunks {
+    size: NonZeroUsize,
+    mapped: Vec<NonNull<c_void>>,
+}
+
+// SAFETY: the mappings belong to the process, not to a thread.
+unsafe impl Send for Chunks {}
+
+impl Drop for Chunks {
+    fn drop(&mut self) {
+        for &chunk in &self.mapped {
+            // SAFETY: mapped by `Space::lease` with this size; the threads that used it hold the space.
+            let _ = unsafe { munmap(chunk, self.size.get()) };
+        }
+    }
+}
+
+/// A thread's slot and its pages.
+pub(crate) struct Lease {
+    pub(crate) page: Page,
+    /// Given back when the thread is gone.
+    _slot: Slot,
+}
+
+impl Space {
+    pub(crate) fn new(host: Arc<Host>, process: Arc<StubProcess>) -> Result<Self> {
+        let memory = memfd_create("systrap", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
+        fcntl(&memory, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_SHRINK))?;
+        let size = NonZeroUsize::new(host.geometry.size * CHUNK).ok_or(Errno::EINVAL)?;
+        Ok(Self { host, process, memory, chunks: Mutex::new(Chunks { size, mapped: Vec::new() }) })
+    }
+
+    /// A slot for a new thread, and what the stub must do to have its pages, with [`Space::memory`] as descriptor.
+    pub(crate) fn lease(&self) -> Result<(Lease, [Op; 2])> {
+        let slot = self.process.allocate_slot()?;
+        let size = self.host.geometry.size;
+        let index = slot.index() as usize;
+        let offset = index * size;
+        let mut chunks = self.chunks.lock();
+        let whole = chunks.size;
+        while chunks.mapped.len() <= index / CHUNK {
+            let start = chunks.mapped.len() * whole.get();
+            nix::unistd::ftruncate(&self.memory, (start + whole.get()) as i64)?;
+            let prot = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+            // SAFETY: a new mapping at an address of the kernel's choice.
+            let chunk = unsafe { mmap(None, whole, prot, MapFlags::MAP_SHARED, &self.memory, start as i64) }?;
+            chunks.mapped.push(chunk);
+        }
+        let chunk = chunks.mapped.get(index / CHUNK).ok_or(Errno::EINVAL)?;
+        // SAFETY: inside the chunk. It is unmapped when the space is dropped, which every thread holds.
+        let page = unsafe { Page::new(chunk.as_ptr().cast::<u8>().add(index % CHUNK * size), slot.addr()) };
+        let prot = libc::PROT_READ | libc::PROT_WRITE;
+        let flags = libc::MAP_SHARED | libc::MAP_FIXED;
+        let args = [slot.addr(), size as u64, prot as u64, flags as u64, 0, offset as u64];
+        let ops = [
+            Op::call(libc::SYS_mmap, args).with_fd(4),
+            Op::call(libc::SYS_madvise, [slot.addr(), size as u64, libc::MADV_DONTFORK as u64, 0, 0, 0]),
+        ];
+        Ok((Lease { page, _slot: slot }, ops))
+    }
+
+    /// The memory of the threads' pages.
+    pub(crate) fn memory(&self) -> BorrowedFd<'_> {
+        self.memory.as_fd()
+    }
+}
+
+impl AddressSpace for Space {
+    fn new_thread(self: Arc<Self>, context: &Context) -> Result<Box<dyn Thread>> {
+        Ok(Box::new(Guest::new(self, context)?))
+    }
+
+    fn apply(&self, _by: Option<&mut dyn Thread>, changes: &[Change<'_>]) -> Result<()> {
+        self.process.apply(changes)
+    }
+
+    fn fork(&self, _by: Option<&mut dyn Thread>) -> Result<Arc<dyn AddressSpace>> {
+        Ok(Arc::new(Self::new(self.host.clone(), self.process.fork()?)?))
+    }
+
+    fn read_batch(&self, segments: &mut [(u64, &mut [u8])]) -> Result<usize> {
+        self.process.read_batch(segments)
+    }
+
+    fn write_batch(&self, segments: &[(u64, &[u8])]) -> Result<usize> {
+        self.process.write_batch(segments)
+    }
+
+    fn poke(&self, addr: u64, buf: &[u8]) -> Result<usize> {
+        self.process.poke(addr, buf)
+    }
+
+    fn compare_exchange(&self, _by: Option<&mut dyn Thread>, addr: u64, expected: u32, new: u32) -> Result<u32> {
+        self.process.compare_exchange(addr, expected, new)
+    }
+
+    fn resident(&self, addr: u64, pages: &mut [u8]) -> Result<()> {
+        self.process.resident(addr, pages)
+    }
+
+    fn kill(&self) {
+        self.process.kill();
+    }
+}
