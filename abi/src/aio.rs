@@ -4,8 +4,9 @@
 layout! {
     /// `struct iocb`.
     struct Iocb[64] {
-        aio_data: u64, aio_key: u32, aio_rw_flags: u32, aio_lio_opcode: u16, aio_reqprio: i16, aio_fildes: u32, aio_buf: u64,
-        aio_nbytes: u64, aio_offset: i64, _aio_reserved2: u64, aio_flags: u32, aio_resfd: u32,
+        aio_data: u64, aio_key: u32, aio_rw_flags: u32, aio_lio_opcode: u16, aio_reqprio: i16,
+        aio_fildes: u32, aio_buf: u64, aio_nbytes: u64, aio_offset: i64, _aio_reserved2: u64, aio_flags: u32,
+        aio_resfd: u32,
     }
 
     /// `struct io_event`.
@@ -13,7 +14,8 @@ layout! {
 
     /// The beginning of the ring that a context's address points to (`struct aio_ring`).
     struct AioRing[32] {
-        id: u32, nr: u32, head: u32, tail: u32, magic: u32, compat_features: u32, incompat_features: u32, header_length: u32,
+        id: u32, nr: u32, head: u32, tail: u32, magic: u32, compat_features: u32, incompat_features: u32,
+        header_length: u32,
     }
 }
 

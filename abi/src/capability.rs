@@ -169,7 +169,9 @@ layout! {
     struct UserCapData[12] { effective: u32, permitted: u32, inheritable: u32 }
 
     /// `struct vfs_cap_data`: the attribute `security.capability`, with the low words first.
-    struct VfsCapData[20] { magic_etc: u32, permitted_lo: u32, inheritable_lo: u32, permitted_hi: u32, inheritable_hi: u32 }
+    struct VfsCapData[20] {
+        magic_etc: u32, permitted_lo: u32, inheritable_lo: u32, permitted_hi: u32, inheritable_hi: u32,
+    }
 
     /// `struct vfs_ns_cap_data`: the same, for one user namespace.
     struct VfsNsCapData[24] { data: VfsCapData, rootid: u32 }

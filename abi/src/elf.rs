@@ -13,7 +13,8 @@ layout! {
 
     /// `Elf64_Phdr`.
     struct Elf64Phdr[56] {
-        p_type: u32, p_flags: u32, p_offset: u64, p_vaddr: u64, p_paddr: u64, p_filesz: u64, p_memsz: u64, p_align: u64,
+        p_type: u32, p_flags: u32, p_offset: u64, p_vaddr: u64, p_paddr: u64, p_filesz: u64, p_memsz: u64,
+        p_align: u64,
     }
 
     /// `Elf64_Shdr`.
@@ -36,15 +37,17 @@ layout! {
 
     /// `struct elf_prstatus`, the note NT_PRSTATUS of each thread in a core dump.
     struct ElfPrstatus[336] {
-        si_signo: i32, si_code: i32, si_errno: i32, pr_cursig: i16, _pad0: u16, pr_sigpend: u64, pr_sighold: u64,
-        pr_pid: i32, pr_ppid: i32, pr_pgrp: i32, pr_sid: i32, pr_utime: Timeval, pr_stime: Timeval, pr_cutime: Timeval,
-        pr_cstime: Timeval, pr_reg: UserRegs, pr_fpvalid: i32, _pad1: u32,
+        si_signo: i32, si_code: i32, si_errno: i32, pr_cursig: i16, _pad0: u16, pr_sigpend: u64,
+        pr_sighold: u64, pr_pid: i32, pr_ppid: i32, pr_pgrp: i32, pr_sid: i32, pr_utime: Timeval,
+        pr_stime: Timeval, pr_cutime: Timeval, pr_cstime: Timeval, pr_reg: UserRegs, pr_fpvalid: i32,
+        _pad1: u32,
     }
 
     /// `struct elf_prpsinfo`, the note NT_PRPSINFO of a core dump.
     struct ElfPrpsinfo[136] {
-        pr_state: u8, pr_sname: u8, pr_zomb: u8, pr_nice: i8, _pad: u32, pr_flag: u64, pr_uid: u32, pr_gid: u32, pr_pid: i32,
-        pr_ppid: i32, pr_pgrp: i32, pr_sid: i32, pr_fname: [u8; 16], pr_psargs: [u8; 80],
+        pr_state: u8, pr_sname: u8, pr_zomb: u8, pr_nice: i8, _pad: u32, pr_flag: u64, pr_uid: u32,
+        pr_gid: u32, pr_pid: i32, pr_ppid: i32, pr_pgrp: i32, pr_sid: i32, pr_fname: [u8; 16],
+        pr_psargs: [u8; 80],
     }
 }
 

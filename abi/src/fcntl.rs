@@ -124,7 +124,9 @@ pub const LOCK_UN: u32 = 8;
 
 layout! {
     /// `struct flock`, in which F_SETLK and its sisters describe a range.
-    struct Flock[32] { l_type: i16, l_whence: i16, _pad0: [u8; 4], l_start: i64, l_len: i64, l_pid: i32, _pad1: [u8; 4] }
+    struct Flock[32] {
+        l_type: i16, l_whence: i16, _pad0: [u8; 4], l_start: i64, l_len: i64, l_pid: i32, _pad1: [u8; 4],
+    }
 
     /// `struct f_owner_ex` of F_SETOWN_EX.
     struct FOwnerEx[8] { r#type: i32, pid: i32 }
@@ -273,3 +275,21 @@ pub const DN_MULTISHOT: u32 = 0x80000000;
 pub const OPEN_HOW_SIZE_VER0: u64 = 24;
 /// The largest handle of name_to_handle_at(2).
 pub const MAX_HANDLE_SZ: usize = 128;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn access_modes() {
+        let of = |bits| {
+            let flags = OpenFlags::from_bits_retain(bits);
+            (flags.readable(), flags.writable())
+        };
+        assert_eq!((of(O_RDONLY), of(O_WRONLY), of(O_RDWR)), ((true, false), (false, true), (true, true)));
+        assert_eq!(of(3), (false, false), "for ioctl only");
+        assert_eq!(of(OpenFlags::O_PATH.bits() | O_RDWR), (false, false));
+        assert!(OpenFlags::O_TMPFILE.is_tmpfile() && !OpenFlags::O_DIRECTORY.is_tmpfile());
+        assert_eq!(OpenFlags::from_bits(0x8000_0000), None);
+    }
+}

@@ -29,22 +29,23 @@ layout! {
     /// `struct in6_pktinfo`, the control message of IPV6_PKTINFO.
     struct In6Pktinfo[20] { ipi6_addr: [u8; 16], ipi6_ifindex: i32 }
 
-    /// `struct tcp_info`; getsockopt(TCP_INFO) gives as much of it as was asked for. The first byte of bit fields is the two
-    /// window scales (sending in the low half); the second has `tcpi_delivery_rate_app_limited` in bit 0 and
+    /// `struct tcp_info`; getsockopt(TCP_INFO) gives as much of it as was asked for. The first
+    /// byte of bit fields is the two window scales (sending in the low half); the second has `tcpi_delivery_rate_app_limited` in bit 0 and
     /// `tcpi_fastopen_client_fail` in bits 1 and 2.
     struct TcpInfo[248] {
-        tcpi_state: u8, tcpi_ca_state: u8, tcpi_retransmits: u8, tcpi_probes: u8, tcpi_backoff: u8, tcpi_options: u8,
-        tcpi_wscale: u8, tcpi_bits: u8, tcpi_rto: u32, tcpi_ato: u32, tcpi_snd_mss: u32, tcpi_rcv_mss: u32,
-        tcpi_unacked: u32, tcpi_sacked: u32, tcpi_lost: u32, tcpi_retrans: u32, tcpi_fackets: u32,
-        tcpi_last_data_sent: u32, tcpi_last_ack_sent: u32, tcpi_last_data_recv: u32, tcpi_last_ack_recv: u32,
-        tcpi_pmtu: u32, tcpi_rcv_ssthresh: u32, tcpi_rtt: u32, tcpi_rttvar: u32, tcpi_snd_ssthresh: u32,
-        tcpi_snd_cwnd: u32, tcpi_advmss: u32, tcpi_reordering: u32, tcpi_rcv_rtt: u32, tcpi_rcv_space: u32,
-        tcpi_total_retrans: u32, tcpi_pacing_rate: u64, tcpi_max_pacing_rate: u64, tcpi_bytes_acked: u64,
-        tcpi_bytes_received: u64, tcpi_segs_out: u32, tcpi_segs_in: u32, tcpi_notsent_bytes: u32, tcpi_min_rtt: u32,
-        tcpi_data_segs_in: u32, tcpi_data_segs_out: u32, tcpi_delivery_rate: u64, tcpi_busy_time: u64,
-        tcpi_rwnd_limited: u64, tcpi_sndbuf_limited: u64, tcpi_delivered: u32, tcpi_delivered_ce: u32,
-        tcpi_bytes_sent: u64, tcpi_bytes_retrans: u64, tcpi_dsack_dups: u32, tcpi_reord_seen: u32, tcpi_rcv_ooopack: u32,
-        tcpi_snd_wnd: u32, tcpi_rcv_wnd: u32, tcpi_rehash: u32, tcpi_total_rto: u16, tcpi_total_rto_recoveries: u16,
+        tcpi_state: u8, tcpi_ca_state: u8, tcpi_retransmits: u8, tcpi_probes: u8, tcpi_backoff: u8,
+        tcpi_options: u8, tcpi_wscale: u8, tcpi_bits: u8, tcpi_rto: u32, tcpi_ato: u32, tcpi_snd_mss: u32,
+        tcpi_rcv_mss: u32, tcpi_unacked: u32, tcpi_sacked: u32, tcpi_lost: u32, tcpi_retrans: u32,
+        tcpi_fackets: u32, tcpi_last_data_sent: u32, tcpi_last_ack_sent: u32, tcpi_last_data_recv: u32,
+        tcpi_last_ack_recv: u32, tcpi_pmtu: u32, tcpi_rcv_ssthresh: u32, tcpi_rtt: u32, tcpi_rttvar: u32,
+        tcpi_snd_ssthresh: u32, tcpi_snd_cwnd: u32, tcpi_advmss: u32, tcpi_reordering: u32, tcpi_rcv_rtt: u32,
+        tcpi_rcv_space: u32, tcpi_total_retrans: u32, tcpi_pacing_rate: u64, tcpi_max_pacing_rate: u64,
+        tcpi_bytes_acked: u64, tcpi_bytes_received: u64, tcpi_segs_out: u32, tcpi_segs_in: u32,
+        tcpi_notsent_bytes: u32, tcpi_min_rtt: u32, tcpi_data_segs_in: u32, tcpi_data_segs_out: u32,
+        tcpi_delivery_rate: u64, tcpi_busy_time: u64, tcpi_rwnd_limited: u64, tcpi_sndbuf_limited: u64,
+        tcpi_delivered: u32, tcpi_delivered_ce: u32, tcpi_bytes_sent: u64, tcpi_bytes_retrans: u64,
+        tcpi_dsack_dups: u32, tcpi_reord_seen: u32, tcpi_rcv_ooopack: u32, tcpi_snd_wnd: u32,
+        tcpi_rcv_wnd: u32, tcpi_rehash: u32, tcpi_total_rto: u16, tcpi_total_rto_recoveries: u16,
         tcpi_total_rto_time: u32,
     }
 }
@@ -294,3 +295,24 @@ pub const ICMPV6_DEST_UNREACH: u8 = 1;
 pub const ICMPV6_PKT_TOOBIG: u8 = 2;
 pub const ICMPV6_ECHO_REQUEST: u8 = 128;
 pub const ICMPV6_ECHO_REPLY: u8 = 129;
+
+#[cfg(test)]
+mod tests {
+    use zerocopy::IntoBytes;
+
+    use super::*;
+
+    #[test]
+    fn addresses_are_in_network_order() {
+        let addr: SocketAddrV4 = "127.0.0.1:8080".parse().unwrap();
+        let raw = SockaddrIn::from(addr);
+        assert_eq!(raw.as_bytes(), [2, 0, 0x1f, 0x90, 127, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(SocketAddrV4::from(raw), addr);
+
+        let addr = SocketAddrV6::new(Ipv6Addr::LOCALHOST, 80, 0x12345, 7);
+        let raw = SockaddrIn6::from(addr);
+        assert_eq!(raw.as_bytes()[..8], [10, 0, 0, 80, 0, 1, 0x23, 0x45]);
+        assert_eq!((raw.as_bytes()[23], raw.as_bytes()[24]), (1, 7));
+        assert_eq!(SocketAddrV6::from(raw), addr);
+    }
+}

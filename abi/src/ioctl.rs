@@ -123,13 +123,19 @@ pub const NS_GET_OWNER_UID: u32 = 0xb704;
 
 layout! {
     /// `struct fsxattr` of FS_IOC_FSGETXATTR.
-    struct Fsxattr[28] { fsx_xflags: u32, fsx_extsize: u32, fsx_nextents: u32, fsx_projid: u32, fsx_cowextsize: u32, fsx_pad: [u8; 8] }
+    struct Fsxattr[28] {
+        fsx_xflags: u32, fsx_extsize: u32, fsx_nextents: u32, fsx_projid: u32, fsx_cowextsize: u32,
+        fsx_pad: [u8; 8],
+    }
 
     /// `struct file_clone_range` of FICLONERANGE.
     struct FileCloneRange[32] { src_fd: i64, src_offset: u64, src_length: u64, dest_offset: u64 }
 
     /// `struct fiemap` without its extents.
-    struct Fiemap[32] { fm_start: u64, fm_length: u64, fm_flags: u32, fm_mapped_extents: u32, fm_extent_count: u32, fm_reserved: u32 }
+    struct Fiemap[32] {
+        fm_start: u64, fm_length: u64, fm_flags: u32, fm_mapped_extents: u32, fm_extent_count: u32,
+        fm_reserved: u32,
+    }
 
     /// `struct fiemap_extent`.
     struct FiemapExtent[56] {
@@ -142,3 +148,22 @@ pub const FIEMAP_EXTENT_LAST: u32 = 1;
 pub const FIEMAP_EXTENT_UNKNOWN: u32 = 2;
 pub const FIEMAP_EXTENT_DELALLOC: u32 = 4;
 pub const FIEMAP_EXTENT_UNWRITTEN: u32 = 0x800;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{seccomp, tty};
+
+    #[test]
+    fn numbers_are_made_as_the_headers_make_them() {
+        assert_eq!(io(b'T', 0x15), tty::TIOCMGET);
+        assert_eq!(ior(b'T', 0x2a, size_of::<tty::Termios2>()), tty::TCGETS2);
+        assert_eq!(iow(b'T', 0x2b, size_of::<tty::Termios2>()), tty::TCSETS2);
+        let recv = iowr(b'!', 0, size_of::<seccomp::SeccompNotif>());
+        assert_eq!(recv, seccomp::SECCOMP_IOCTL_NOTIF_RECV);
+        assert_eq!((ioc_type(recv), ioc_number(recv), ioc_size(recv)), (b'!', 0, 80));
+        assert_eq!(iow(0x94, 13, size_of::<FileCloneRange>()), FICLONERANGE);
+        assert_eq!(ior(b'X', 31, size_of::<Fsxattr>()), FS_IOC_FSGETXATTR);
+        assert_eq!(iowr(b'f', 11, size_of::<Fiemap>()), FS_IOC_FIEMAP);
+    }
+}

@@ -66,13 +66,14 @@ pub const MSGMNB: u32 = 16384;
 layout! {
     /// `struct ipc64_perm`.
     struct IpcPerm[48] {
-        key: i32, uid: u32, gid: u32, cuid: u32, cgid: u32, mode: u32, seq: u16, _pad1: u16, _pad2: u32, _unused: [u64; 2],
+        key: i32, uid: u32, gid: u32, cuid: u32, cgid: u32, mode: u32, seq: u16, _pad1: u16, _pad2: u32,
+        _unused: [u64; 2],
     }
 
     /// `struct shmid64_ds`.
     struct ShmidDs[112] {
-        shm_perm: IpcPerm, shm_segsz: u64, shm_atime: i64, shm_dtime: i64, shm_ctime: i64, shm_cpid: i32, shm_lpid: i32,
-        shm_nattch: u64, _unused: [u64; 2],
+        shm_perm: IpcPerm, shm_segsz: u64, shm_atime: i64, shm_dtime: i64, shm_ctime: i64, shm_cpid: i32,
+        shm_lpid: i32, shm_nattch: u64, _unused: [u64; 2],
     }
 
     /// `struct shminfo64` of IPC_INFO.
@@ -85,7 +86,8 @@ layout! {
 
     /// `struct semid64_ds`.
     struct SemidDs[104] {
-        sem_perm: IpcPerm, sem_otime: i64, _unused1: u64, sem_ctime: i64, _unused2: u64, sem_nsems: u64, _unused: [u64; 2],
+        sem_perm: IpcPerm, sem_otime: i64, _unused1: u64, sem_ctime: i64, _unused2: u64, sem_nsems: u64,
+        _unused: [u64; 2],
     }
 
     /// `struct seminfo` of IPC_INFO and SEM_INFO.
@@ -105,7 +107,8 @@ layout! {
 
     /// `struct msginfo` of IPC_INFO and MSG_INFO.
     struct Msginfo[32] {
-        msgpool: i32, msgmap: i32, msgmax: i32, msgmnb: i32, msgmni: i32, msgssz: i32, msgtql: i32, msgseg: u16, _pad: u16,
+        msgpool: i32, msgmap: i32, msgmax: i32, msgmnb: i32, msgmni: i32, msgssz: i32, msgtql: i32,
+        msgseg: u16, _pad: u16,
     }
 
     /// `struct mq_attr`.

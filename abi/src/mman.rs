@@ -165,5 +165,7 @@ layout! {
     struct CachestatRange[16] { off: u64, len: u64 }
 
     /// `struct cachestat`, in pages.
-    struct Cachestat[40] { nr_cache: u64, nr_dirty: u64, nr_writeback: u64, nr_evicted: u64, nr_recently_evicted: u64 }
+    struct Cachestat[40] {
+        nr_cache: u64, nr_dirty: u64, nr_writeback: u64, nr_evicted: u64, nr_recently_evicted: u64,
+    }
 }

@@ -12,12 +12,12 @@ layout! {
 
     /// `struct statmount` without the strings that follow it; fields ending in a string are offsets into these.
     struct Statmount[512] {
-        size: u32, mnt_opts: u32, mask: u64, sb_dev_major: u32, sb_dev_minor: u32, sb_magic: u64, sb_flags: u32,
-        fs_type: u32, mnt_id: u64, mnt_parent_id: u64, mnt_id_old: u32, mnt_parent_id_old: u32, mnt_attr: u64,
-        mnt_propagation: u64, mnt_peer_group: u64, mnt_master: u64, propagate_from: u64, mnt_root: u32, mnt_point: u32,
-        mnt_ns_id: u64, fs_subtype: u32, sb_source: u32, opt_num: u32, opt_array: u32, opt_sec_num: u32,
-        opt_sec_array: u32, supported_mask: u64, mnt_uidmap_num: u32, mnt_uidmap: u32, mnt_gidmap_num: u32,
-        mnt_gidmap: u32, _spare2: [u64; 43],
+        size: u32, mnt_opts: u32, mask: u64, sb_dev_major: u32, sb_dev_minor: u32, sb_magic: u64,
+        sb_flags: u32, fs_type: u32, mnt_id: u64, mnt_parent_id: u64, mnt_id_old: u32, mnt_parent_id_old: u32,
+        mnt_attr: u64, mnt_propagation: u64, mnt_peer_group: u64, mnt_master: u64, propagate_from: u64,
+        mnt_root: u32, mnt_point: u32, mnt_ns_id: u64, fs_subtype: u32, sb_source: u32, opt_num: u32,
+        opt_array: u32, opt_sec_num: u32, opt_sec_array: u32, supported_mask: u64, mnt_uidmap_num: u32,
+        mnt_uidmap: u32, mnt_gidmap_num: u32, mnt_gidmap: u32, _spare2: [u64; 43],
     }
 }
 
@@ -55,7 +55,7 @@ bitflags! {
         const MS_NOSEC = 0x10000000;
         const MS_BORN = 0x20000000;
         const MS_ACTIVE = 0x40000000;
-        const MS_NOUSER = 0xffffffff80000000;
+        const MS_NOUSER = 0x80000000;
     }
 
     /// Flags of umount2(2).

@@ -71,7 +71,9 @@ layout! {
     struct Rtgenmsg[1] { rtgen_family: u8 }
 
     /// `struct ifinfomsg` of RTM_GETLINK.
-    struct Ifinfomsg[16] { ifi_family: u8, _ifi_pad: u8, ifi_type: u16, ifi_index: i32, ifi_flags: u32, ifi_change: u32 }
+    struct Ifinfomsg[16] {
+        ifi_family: u8, _ifi_pad: u8, ifi_type: u16, ifi_index: i32, ifi_flags: u32, ifi_change: u32,
+    }
 
     /// `struct ifaddrmsg` of RTM_GETADDR.
     struct Ifaddrmsg[8] { ifa_family: u8, ifa_prefixlen: u8, ifa_flags: u8, ifa_scope: u8, ifa_index: u32 }
@@ -92,11 +94,12 @@ layout! {
 
     /// `struct rtnl_link_stats64`, of IFLA_STATS64.
     struct RtnlLinkStats64[200] {
-        rx_packets: u64, tx_packets: u64, rx_bytes: u64, tx_bytes: u64, rx_errors: u64, tx_errors: u64, rx_dropped: u64,
-        tx_dropped: u64, multicast: u64, collisions: u64, rx_length_errors: u64, rx_over_errors: u64,
-        rx_crc_errors: u64, rx_frame_errors: u64, rx_fifo_errors: u64, rx_missed_errors: u64, tx_aborted_errors: u64,
-        tx_carrier_errors: u64, tx_fifo_errors: u64, tx_heartbeat_errors: u64, tx_window_errors: u64,
-        rx_compressed: u64, tx_compressed: u64, rx_nohandler: u64, rx_otherhost_dropped: u64,
+        rx_packets: u64, tx_packets: u64, rx_bytes: u64, tx_bytes: u64, rx_errors: u64, tx_errors: u64,
+        rx_dropped: u64, tx_dropped: u64, multicast: u64, collisions: u64, rx_length_errors: u64,
+        rx_over_errors: u64, rx_crc_errors: u64, rx_frame_errors: u64, rx_fifo_errors: u64,
+        rx_missed_errors: u64, tx_aborted_errors: u64, tx_carrier_errors: u64, tx_fifo_errors: u64,
+        tx_heartbeat_errors: u64, tx_window_errors: u64, rx_compressed: u64, tx_compressed: u64,
+        rx_nohandler: u64, rx_otherhost_dropped: u64,
     }
 
     /// `struct rtnl_link_stats`, of IFLA_STATS: the first of [`RtnlLinkStats64`]'s in 32 bits, in the same order.

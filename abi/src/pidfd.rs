@@ -17,8 +17,8 @@ pub const PIDFD_SELF_THREAD_GROUP: i32 = -10001;
 layout! {
     /// `struct pidfd_info` of `PIDFD_GET_INFO`.
     struct PidfdInfo[72] {
-        mask: u64, cgroupid: u64, pid: u32, tgid: u32, ppid: u32, ruid: u32, rgid: u32, euid: u32, egid: u32, suid: u32,
-        sgid: u32, fsuid: u32, fsgid: u32, exit_code: i32, coredump_mask: u32, _spare1: u32,
+        mask: u64, cgroupid: u64, pid: u32, tgid: u32, ppid: u32, ruid: u32, rgid: u32, euid: u32, egid: u32,
+        suid: u32, sgid: u32, fsuid: u32, fsgid: u32, exit_code: i32, coredump_mask: u32, _spare1: u32,
     }
 }
 

@@ -84,9 +84,9 @@ pub const PTRACE_PEEKSIGINFO_SHARED: u32 = 1;
 layout! {
     /// `struct user_regs_struct`: PTRACE_GETREGS and the register set NT_PRSTATUS.
     struct UserRegs[216] {
-        r15: u64, r14: u64, r13: u64, r12: u64, bp: u64, bx: u64, r11: u64, r10: u64, r9: u64, r8: u64, ax: u64, cx: u64,
-        dx: u64, si: u64, di: u64, orig_ax: u64, ip: u64, cs: u64, flags: u64, sp: u64, ss: u64, fs_base: u64,
-        gs_base: u64, ds: u64, es: u64, fs: u64, gs: u64,
+        r15: u64, r14: u64, r13: u64, r12: u64, bp: u64, bx: u64, r11: u64, r10: u64, r9: u64, r8: u64,
+        ax: u64, cx: u64, dx: u64, si: u64, di: u64, orig_ax: u64, ip: u64, cs: u64, flags: u64, sp: u64,
+        ss: u64, fs_base: u64, gs_base: u64, ds: u64, es: u64, fs: u64, gs: u64,
     }
 
     /// `struct user_i387_struct`: PTRACE_GETFPREGS and NT_PRFPREG, the image of FXSAVE.
@@ -105,7 +105,9 @@ layout! {
     struct PtracePeeksiginfoArgs[16] { off: u64, flags: u32, nr: i32 }
 
     /// `struct ptrace_rseq_configuration`.
-    struct PtraceRseqConfiguration[24] { rseq_abi_pointer: u64, rseq_abi_size: u32, signature: u32, flags: u32, _pad: u32 }
+    struct PtraceRseqConfiguration[24] {
+        rseq_abi_pointer: u64, rseq_abi_size: u32, signature: u32, flags: u32, _pad: u32,
+    }
 }
 
 // The size of `struct user`, which PTRACE_PEEKUSR reads: [`UserRegs`] first, debug registers from [`U_DEBUGREG`].

@@ -182,3 +182,63 @@ impl SigInfo {
         self.half(3)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use zerocopy::IntoBytes;
+
+    use super::*;
+    use crate::signal::{CLD_EXITED, SEGV_MAPERR, SI_QUEUE, SI_TKILL, SI_USER, SYS_SECCOMP};
+
+    fn u32_at(info: &SigInfo, offset: usize) -> u32 {
+        u32::from_ne_bytes(info.as_bytes()[offset..offset + 4].try_into().unwrap())
+    }
+
+    fn u64_at(info: &SigInfo, offset: usize) -> u64 {
+        u64::from_ne_bytes(info.as_bytes()[offset..offset + 8].try_into().unwrap())
+    }
+
+    #[test]
+    fn fields_are_where_linux_has_them() {
+        let mut info = SigInfo::kill(Signal::SIGTERM, SI_TKILL, 7, 1000);
+        assert_eq!((u32_at(&info, 0), u32_at(&info, 8) as i32), (15, SI_TKILL));
+        assert_eq!((u32_at(&info, 16), u32_at(&info, 20)), (7, 1000));
+        assert_eq!((info.pid(), info.uid(), info.is_from_user()), (7, 1000, true));
+        info.set_pid(8);
+        info.set_uid(1001);
+        assert_eq!((info.pid(), info.uid(), u64_at(&info, 24)), (8, 1001, 0));
+
+        let info = SigInfo::queue(Signal::SIGUSR1, SI_QUEUE, 7, 1, 0x1234_5678_9abc);
+        assert_eq!((u64_at(&info, 24), info.value()), (0x1234_5678_9abc, 0x1234_5678_9abc));
+
+        let mut info = SigInfo::timer(Signal::SIGALRM, 3, 0, 5);
+        info.set_overrun(4);
+        assert_eq!((u32_at(&info, 16), u32_at(&info, 20), u64_at(&info, 24)), (3, 4, 5));
+        assert_eq!((info.timer_id(), info.overrun(), info.value()), (3, 4, 5));
+
+        let info = SigInfo::child(Signal::SIGCHLD, CLD_EXITED, 7, 1, -2, 10, 20);
+        assert_eq!((u32_at(&info, 24) as i32, u64_at(&info, 32), u64_at(&info, 40)), (-2, 10, 20));
+        assert_eq!((info.status(), info.utime(), info.stime()), (-2, 10, 20));
+
+        let info = SigInfo::fault(Signal::SIGSEGV, SEGV_MAPERR, !0);
+        assert_eq!((u64_at(&info, 16), info.addr(), info.is_from_user()), (!0, !0, false));
+        assert_eq!(u32_at(&SigInfo::pkey_fault(1, 15), 32), 15);
+
+        let info = SigInfo::poll(Signal::SIGIO, 1, -1, 9);
+        assert_eq!((u64_at(&info, 16), u32_at(&info, 24)), (!0, 9));
+        assert_eq!((info.band(), info.fd()), (-1, 9));
+
+        let info = SigInfo::sigsys(SYS_SECCOMP, 0x400000, 39, 0xc000_003e, 5);
+        assert_eq!((u32_at(&info, 4), u64_at(&info, 16)), (5, 0x400000));
+        assert_eq!((u32_at(&info, 24), u32_at(&info, 28)), (39, 0xc000_003e));
+        assert_eq!((info.call_addr(), info.syscall(), info.arch()), (0x400000, 39, 0xc000_003e));
+    }
+
+    #[test]
+    fn a_guests_signal_number_may_be_none() {
+        for (number, signal) in [(0, None), (65, None), (-1, None), (64, Signal::new(64))] {
+            let info = SigInfo { si_signo: number, si_code: SI_USER, ..SigInfo::default() };
+            assert_eq!(info.signal(), signal);
+        }
+    }
+}

@@ -89,6 +89,9 @@ pub enum DefaultAction {
 }
 
 impl Signal {
+    /// Another name of `SIGIO`.
+    pub const SIGPOLL: Signal = Signal::SIGIO;
+
     /// The signal with this number, or `None` outside 1..=64.
     pub const fn new(number: u32) -> Option<Signal> {
         if number >= 1 && number <= NSIG { Some(Signal(number as u8)) } else { None }
@@ -97,6 +100,18 @@ impl Signal {
     /// As [`Signal::new`], from what a system call was given as an `int`.
     pub const fn from_i32(number: i32) -> Option<Signal> {
         if number < 0 { None } else { Signal::new(number as u32) }
+    }
+
+    /// From a name, with or without `SIG` and in any case, or a decimal number, as kill(1) takes it.
+    pub fn parse(text: &str) -> Option<Signal> {
+        if let Ok(number) = text.parse() {
+            return Signal::new(number);
+        }
+        let upper = text.to_ascii_uppercase();
+        let short = upper.strip_prefix("SIG").unwrap_or(&upper);
+        (1..SIGRTMIN)
+            .filter_map(Signal::new)
+            .find(|signal| signal.name().and_then(|name| name.strip_prefix("SIG")) == Some(short))
     }
 
     /// The number, 1 to 64.
@@ -265,7 +280,9 @@ layout! {
     struct StackT[24] { ss_sp: u64, ss_flags: u32, _pad: u32, ss_size: u64 }
 
     /// `struct sigevent`. Of the union only the thread id is used by the kernel.
-    struct Sigevent[64] { sigev_value: u64, sigev_signo: i32, sigev_notify: i32, sigev_notify_thread_id: i32, _pad: [u32; 11] }
+    struct Sigevent[64] {
+        sigev_value: u64, sigev_signo: i32, sigev_notify: i32, sigev_notify_thread_id: i32, _pad: [u32; 11],
+    }
 
     /// `struct signalfd_siginfo`.
     struct SignalfdSiginfo[128] {
@@ -280,13 +297,15 @@ layout! {
 
     /// `struct sigcontext`: the registers in a signal frame.
     struct Sigcontext[256] {
-        r8: u64, r9: u64, r10: u64, r11: u64, r12: u64, r13: u64, r14: u64, r15: u64, di: u64, si: u64, bp: u64,
-        bx: u64, dx: u64, ax: u64, cx: u64, sp: u64, ip: u64, flags: u64, cs: u16, gs: u16, fs: u16, ss: u16, err: u64,
-        trapno: u64, oldmask: u64, cr2: u64, fpstate: u64, reserved1: [u64; 8],
+        r8: u64, r9: u64, r10: u64, r11: u64, r12: u64, r13: u64, r14: u64, r15: u64, di: u64, si: u64,
+        bp: u64, bx: u64, dx: u64, ax: u64, cx: u64, sp: u64, ip: u64, flags: u64, cs: u16, gs: u16, fs: u16,
+        ss: u16, err: u64, trapno: u64, oldmask: u64, cr2: u64, fpstate: u64, reserved1: [u64; 8],
     }
 
     /// `struct ucontext`.
-    struct Ucontext[304] { uc_flags: u64, uc_link: u64, uc_stack: StackT, uc_mcontext: Sigcontext, uc_sigmask: SignalSet }
+    struct Ucontext[304] {
+        uc_flags: u64, uc_link: u64, uc_stack: StackT, uc_mcontext: Sigcontext, uc_sigmask: SignalSet,
+    }
 
     /// `struct rt_sigframe`: what a handler finds above its return address.
     struct RtSigframe[440] { pretcode: u64, uc: Ucontext, info: SigInfo }
@@ -397,3 +416,47 @@ pub const POLL_HUP: i32 = 6;
 // `si_code` of SIGSYS.
 pub const SYS_SECCOMP: i32 = 1;
 pub const SYS_USER_DISPATCH: i32 = 2;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_are_1_to_64() {
+        assert_eq!((Signal::new(0), Signal::new(65), Signal::from_i32(-1)), (None, None, None));
+        assert_eq!(Signal::new(64).map(Signal::number), Some(64));
+        assert_eq!(Signal::from_i32(9), Some(Signal::SIGKILL));
+        assert!(!Signal::SIGSYS.is_realtime() && Signal(32).is_realtime());
+        for text in ["SIGTERM", "TERM", "sigterm", "15"] {
+            assert_eq!(Signal::parse(text), Some(Signal::SIGTERM), "{text}");
+        }
+        for text in ["", "SIG", "SIGSIGTERM", "0", "65", "-9"] {
+            assert_eq!(Signal::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn sets_keep_signal_n_in_bit_n_minus_1() {
+        let mut set = SignalSet::of(&[Signal::SIGHUP, Signal(64)]);
+        assert_eq!(set.0, 1 | 1 << 63);
+        set.add(Signal::SIGKILL);
+        assert!(set.contains(Signal::SIGKILL) && !set.contains(Signal::SIGINT));
+        assert_eq!(set.iter().map(Signal::number).collect::<Vec<_>>(), [1, 9, 64]);
+        set.remove(Signal::SIGHUP);
+        assert_eq!(set.first(), Some(Signal::SIGKILL));
+        assert_eq!(set.difference(SignalSet::UNBLOCKABLE), Signal(64).into());
+        assert_eq!(set.iter().collect::<SignalSet>(), set);
+        assert_eq!((SignalSet::FULL.iter().count(), SignalSet::EMPTY.first()), (64, None));
+        assert_eq!(SignalSet::UNBLOCKABLE.0, 1 << 8 | 1 << 18);
+    }
+
+    #[test]
+    fn default_actions_are_those_of_signal_7() {
+        let of = |action| (1..=64).filter(|n| Signal(*n).default_action() == action).collect::<Vec<_>>();
+        assert_eq!(of(DefaultAction::Core), [3, 4, 5, 6, 7, 8, 11, 24, 25, 31]);
+        assert_eq!(of(DefaultAction::Ignore), [17, 23, 28]);
+        assert_eq!(of(DefaultAction::Stop), [19, 20, 21, 22]);
+        assert_eq!(of(DefaultAction::Continue), [18]);
+        assert_eq!(of(DefaultAction::Term).len(), 64 - 10 - 3 - 4 - 1);
+    }
+}

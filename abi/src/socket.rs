@@ -210,7 +210,9 @@ layout! {
     }
 
     /// `struct sock_extended_err` of `MSG_ERRQUEUE`.
-    struct SockExtendedErr[16] { ee_errno: u32, ee_origin: u8, ee_type: u8, ee_code: u8, ee_pad: u8, ee_info: u32, ee_data: u32 }
+    struct SockExtendedErr[16] {
+        ee_errno: u32, ee_origin: u8, ee_type: u8, ee_code: u8, ee_pad: u8, ee_info: u32, ee_data: u32,
+    }
 }
 
 pub const SO_EE_ORIGIN_NONE: u8 = 0;
@@ -218,18 +220,28 @@ pub const SO_EE_ORIGIN_LOCAL: u8 = 1;
 pub const SO_EE_ORIGIN_ICMP: u8 = 2;
 pub const SO_EE_ORIGIN_ICMP6: u8 = 3;
 
-/// Rounds the length of a control message up to where the next one starts (`CMSG_ALIGN`). Nothing above
-/// `usize::MAX - 7` may be asked; a guest's length is checked first.
+/// Rounds the length of a control message up to where the next one starts (`CMSG_ALIGN`). Never overflows.
 pub const fn cmsg_align(len: usize) -> usize {
-    len.next_multiple_of(8)
+    len.saturating_add(7) & !7
 }
 
 /// `cmsg_len` of a message with `data` bytes (`CMSG_LEN`).
 pub const fn cmsg_len(data: usize) -> usize {
-    size_of::<Cmsghdr>() + data
+    size_of::<Cmsghdr>().saturating_add(data)
 }
 
 /// The room that a message with `data` bytes takes (`CMSG_SPACE`).
 pub const fn cmsg_space(data: usize) -> usize {
-    size_of::<Cmsghdr>() + cmsg_align(data)
+    size_of::<Cmsghdr>().saturating_add(cmsg_align(data))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_messages_are_padded_to_words() {
+        assert_eq!((cmsg_len(4), cmsg_space(4), cmsg_space(8), cmsg_space(0)), (20, 24, 24, 16));
+        assert!(cmsg_align(usize::MAX) > usize::MAX - 8 && cmsg_space(usize::MAX) > usize::MAX - 8);
+    }
 }

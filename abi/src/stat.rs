@@ -238,3 +238,37 @@ pub const fn major(dev: u64) -> u32 {
 pub const fn minor(dev: u64) -> u32 {
     (dev as u32 & 0xff) | ((dev as u32 >> 12) & 0xfff00)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn device_numbers_are_encoded_as_the_kernel_does() {
+        assert_eq!(makedev(1, 3), 0x103);
+        assert_eq!(makedev(0xabc, 0x12345), 0x123a_bc45, "as seen in st_rdev after mknod");
+        for (maj, min) in [(0, 0), (1, 3), (136, 255), (0xfff, 0xfffff)] {
+            assert_eq!((major(makedev(maj, min)), minor(makedev(maj, min))), (maj, min));
+            assert_eq!(makedev(maj, min), libc::makedev(maj, min));
+        }
+    }
+
+    #[test]
+    fn types_convert_to_modes_and_entries() {
+        let types = [
+            (FileType::Fifo, S_IFIFO, libc::DT_FIFO),
+            (FileType::CharDevice, S_IFCHR, libc::DT_CHR),
+            (FileType::Directory, S_IFDIR, libc::DT_DIR),
+            (FileType::BlockDevice, S_IFBLK, libc::DT_BLK),
+            (FileType::Regular, S_IFREG, libc::DT_REG),
+            (FileType::Symlink, S_IFLNK, libc::DT_LNK),
+            (FileType::Socket, S_IFSOCK, libc::DT_SOCK),
+        ];
+        for (kind, mode, dtype) in types {
+            assert_eq!((kind.mode(), kind.dtype()), (mode, dtype));
+            assert_eq!(FileType::from_mode(mode | 0o7777), Some(kind));
+            assert_eq!(FileType::from_dtype(dtype), Some(kind));
+        }
+        assert_eq!((FileType::from_mode(0o644), FileType::from_mode(S_IFMT)), (None, None));
+    }
+}

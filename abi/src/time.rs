@@ -29,8 +29,9 @@ layout! {
     /// `struct timex` of adjtimex(2).
     struct Timex[208] {
         modes: u32, _pad0: u32, offset: i64, freq: i64, maxerror: i64, esterror: i64, status: i32, _pad1: u32,
-        constant: i64, precision: i64, tolerance: i64, time: Timeval, tick: i64, ppsfreq: i64, jitter: i64, shift: i32,
-        _pad2: u32, stabil: i64, jitcnt: i64, calcnt: i64, errcnt: i64, stbcnt: i64, tai: i32, _pad3: [u32; 11],
+        constant: i64, precision: i64, tolerance: i64, time: Timeval, tick: i64, ppsfreq: i64, jitter: i64,
+        shift: i32, _pad2: u32, stabil: i64, jitcnt: i64, calcnt: i64, errcnt: i64, stbcnt: i64, tai: i32,
+        _pad3: [u32; 11],
     }
 }
 
@@ -167,3 +168,30 @@ pub const STA_NANO: i32 = 0x2000;
 // What adjtimex(2) returns.
 pub const TIME_OK: i32 = 0;
 pub const TIME_ERROR: i32 = 5;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_normal_times_are_durations() {
+        let ts = |tv_sec, tv_nsec| Timespec { tv_sec, tv_nsec }.to_duration();
+        assert_eq!(ts(1, 999_999_999), Ok(Duration::new(1, 999_999_999)));
+        assert_eq!(ts(i64::MAX, 0), Ok(Duration::from_secs(i64::MAX as u64)));
+        for (sec, nsec) in [(-1, 0), (0, -1), (0, 1_000_000_000), (0, i64::MAX), (i64::MIN, i64::MIN)] {
+            assert_eq!(ts(sec, nsec), Err(Errno::EINVAL));
+        }
+        let tv = |tv_sec, tv_usec| Timeval { tv_sec, tv_usec }.to_duration();
+        assert_eq!(tv(1, 999_999), Ok(Duration::from_micros(1_999_999)));
+        assert_eq!((tv(0, 1_000_000), tv(-1, 0)), (Err(Errno::EINVAL), Err(Errno::EINVAL)));
+    }
+
+    #[test]
+    fn conversions_neither_wrap_nor_lose_the_sign() {
+        assert_eq!(Timespec::from(Duration::MAX).tv_sec, i64::MAX);
+        assert_eq!(Timespec::from_nanos(-1), Timespec { tv_sec: -1, tv_nsec: 999_999_999 });
+        assert_eq!(Timespec::from_nanos(-1).to_nanos_saturating(), -1);
+        assert_eq!(Timespec { tv_sec: i64::MAX, tv_nsec: 1 }.to_nanos_saturating(), i64::MAX);
+        assert_eq!(Timeval::from_nanos(1_999_999_999), Timeval { tv_sec: 1, tv_usec: 999_999 });
+    }
+}

@@ -9,7 +9,8 @@ layout! {
 
     /// `struct termios2` of TCGETS2.
     struct Termios2[44] {
-        c_iflag: u32, c_oflag: u32, c_cflag: u32, c_lflag: u32, c_line: u8, c_cc: [u8; 19], c_ispeed: u32, c_ospeed: u32,
+        c_iflag: u32, c_oflag: u32, c_cflag: u32, c_lflag: u32, c_line: u8, c_cc: [u8; 19], c_ispeed: u32,
+        c_ospeed: u32,
     }
 
     /// `struct termio` of TCGETA.

@@ -20,3 +20,13 @@ pub fn field(text: &[u8]) -> [u8; 65] {
     }
     field
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn fields_always_end_in_nul() {
+        assert_eq!(super::field(b"Linux")[..6], *b"Linux\0");
+        let long = super::field(&[b'x'; 100]);
+        assert_eq!((long[63], long[64]), (b'x', 0));
+    }
+}
