@@ -59,7 +59,8 @@ fn measure(platform: &dyn Platform, name: &str) {
         .apply(None, &[Change::MapAnonymous { addr: CODE, len: PAGE_SIZE, prot: Prot::READ | Prot::EXEC }])
         .expect("a mapping");
     space.poke(CODE, LOOP).expect("code");
-    let line = |what: &str, ns: f64| println!("{name:12} {what:34} {ns:8.0} ns  {:6.1} x native", ns / native);
+    let line =
+        |what: &str, ns: f64| println!("{name:12} {what:34} {ns:8.0} ns  {:6.1} x native", ns / native);
     line("native getppid", native);
     {
         let mut thread = thread(&space, libc::SYS_getpid);

@@ -120,15 +120,8 @@ impl SystrapPlatform {
         let wakes_readers = release >= (6, 11);
         let monitor = Monitor::new(!wakes_readers).map_err(|errno| Error::Trial("timer", errno))?;
         let text = stub::text();
-        let signals = [
-            libc::SIGSEGV,
-            libc::SIGBUS,
-            libc::SIGFPE,
-            libc::SIGILL,
-            libc::SIGTRAP,
-            libc::SIGSYS,
-            KICK,
-        ];
+        let signals =
+            [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGTRAP, libc::SIGSYS, KICK];
         let handlers = signals.map(|signal| Handler {
             signal,
             addr: stub::HANDLER,

@@ -120,7 +120,13 @@ impl AddressSpace for Space {
         self.process.poke(addr, buf)
     }
 
-    fn compare_exchange(&self, _by: Option<&mut dyn Thread>, addr: u64, expected: u32, new: u32) -> Result<u32> {
+    fn compare_exchange(
+        &self,
+        _by: Option<&mut dyn Thread>,
+        addr: u64,
+        expected: u32,
+        new: u32,
+    ) -> Result<u32> {
         self.process.compare_exchange(addr, expected, new)
     }
 

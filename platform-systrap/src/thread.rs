@@ -251,7 +251,13 @@ impl Inner {
                     // `int 0x80` on a kernel without 32-bit calls: a general protection fault of gate 0x80.
                     page.set_rip(shape, page.rip(shape).wrapping_sub(CALL_SIZE));
                     let error = 0x80 << 3 | 2;
-                    Exit::Fault(Fault { signal: libc::SIGSEGV, code: libc::SI_KERNEL, addr: 0, trapno: 13, error })
+                    Exit::Fault(Fault {
+                        signal: libc::SIGSEGV,
+                        code: libc::SI_KERNEL,
+                        addr: 0,
+                        trapno: 13,
+                        error,
+                    })
                 }
             }
             signal @ (libc::SIGSEGV | libc::SIGBUS | libc::SIGFPE | libc::SIGILL | libc::SIGTRAP) => {

@@ -254,8 +254,25 @@ impl Page {
         put(UC_STACK + 16, shape.end as u64);
         let trap = if context.single_step { super::TRAP_FLAG } else { 0 };
         let words = [
-            regs.r8, regs.r9, regs.r10, regs.r11, regs.r12, regs.r13, regs.r14, regs.r15, regs.rdi, regs.rsi,
-            regs.rbp, regs.rbx, regs.rdx, regs.rax, regs.rcx, regs.rsp, regs.rip, regs.eflags | trap, USER_SELECTORS,
+            regs.r8,
+            regs.r9,
+            regs.r10,
+            regs.r11,
+            regs.r12,
+            regs.r13,
+            regs.r14,
+            regs.r15,
+            regs.rdi,
+            regs.rsi,
+            regs.rbp,
+            regs.rbx,
+            regs.rdx,
+            regs.rax,
+            regs.rcx,
+            regs.rsp,
+            regs.rip,
+            regs.eflags | trap,
+            USER_SELECTORS,
         ];
         for (index, word) in words.into_iter().enumerate() {
             put(Self::register(index), word);
