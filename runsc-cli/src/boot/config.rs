@@ -1,0 +1,61 @@
+//! What the command hands to the boot process: one sealed memfd, and the file descriptors that it numbers.
+
+use std::os::fd::RawFd;
+
+use serde::{Deserialize, Serialize};
+
+use super::guest::Guest;
+
+/// The contents of the memfd.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct BootConfig {
+    /// What to run.
+    pub guest: Guest,
+    /// `ptrace` or `systrap`.
+    pub platform: String,
+    /// The process has the host's nobody to become.
+    pub become_nobody: bool,
+    /// End when the command that started it ends.
+    pub die_with_command: bool,
+    /// Other processes of the host change the served files, too.
+    pub shared_files: bool,
+    /// Sockets in served directories may be connected to.
+    pub host_sockets: bool,
+    /// Log the guest's system calls.
+    pub strace: bool,
+    /// Only these, by name; empty for all.
+    pub strace_calls: Vec<String>,
+    /// Log more, and name unimplemented calls at the end.
+    pub debug: bool,
+    /// What came with it.
+    pub donated: Donated,
+    /// What a test makes it try.
+    pub misbehave: Option<String>,
+}
+
+/// Numbers of file descriptors in the boot process.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Donated {
+    /// A pipe for the outcome of the boot.
+    pub outcome: RawFd,
+    /// The listening control socket.
+    pub control: RawFd,
+    /// The record file.
+    pub record: RawFd,
+    /// The gofer's connection.
+    pub gofer: RawFd,
+    /// The first process's standard input, output and error.
+    pub stdio: [RawFd; 3],
+    /// Where trace events go.
+    pub log: Option<RawFd>,
+}
+
+/// What goes through the outcome pipe.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// The first process is loaded and waits for start.
+    Ready,
+    /// Causes, outermost first.
+    Failed(Vec<String>),
+}

@@ -1,0 +1,122 @@
+//! The boot process: becomes the sentry of one sandbox.
+//!
+//! In this order, because each step takes away what the one before needed: namespaces and an empty root, the
+//! platform with its first stub process, filters on both threads, the kernel. Nothing of the guest's is touched
+//! before the filters are in place.
+
+pub mod config;
+pub mod control;
+pub mod guest;
+mod kernel;
+mod launcher;
+
+pub use kernel::{DEFAULT_PLATFORM, PLATFORMS, platform, syscall_table};
+
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::{OwnedFd, RawFd};
+
+use anyhow::{Context, Result};
+use nix::sys::prctl;
+use nix::sys::signal::Signal;
+
+use crate::confine::policy::Role;
+use crate::confine::{filter, namespaces};
+use crate::message;
+use crate::process::{FIRST_FD, adopt};
+use crate::record::{self, ExitStatus};
+use crate::report;
+use config::{BootConfig, Outcome};
+use launcher::Launcher;
+
+/// `runsc boot`. Does not return: the process ends as the container's first process did.
+pub fn main() -> ! {
+    let status = match run() {
+        Ok(status) => status.code(),
+        // The command has been told, or the record has.
+        Err(_) => crate::EXIT_FAILURE,
+    };
+    // SAFETY: ends the process at once; nothing is left to be dropped.
+    unsafe { libc::_exit(status) }
+}
+
+fn run() -> Result<ExitStatus> {
+    // SAFETY: the command donated it, and this is the first to look.
+    let text = message::read_memfd(unsafe { adopt(FIRST_FD)? })?;
+    let config: BootConfig = serde_json::from_slice(&text).context("reading the boot configuration")?;
+    // SAFETY: the configuration numbers what the command donated, each number once.
+    let mut outcome = File::from(unsafe { adopt(config.donated.outcome)? });
+    let started = start(config);
+    let message = match &started {
+        Ok(_) => Outcome::Ready,
+        Err(error) => Outcome::Failed(report::chain(error)),
+    };
+    // If nobody listens any more, the command is gone, and nobody would ever start this container.
+    outcome.write_all(&serde_json::to_vec(&message)?).context("telling the outcome")?;
+    drop(outcome);
+    let sentry = started?;
+    let status = control::serve(&sentry.kernel, &sentry.launcher, &sentry.control);
+    match &status {
+        Ok(status) => record::set_exit(*status),
+        Err(error) => record::set_last_words(&report::line(error)),
+    }
+    if sentry.debug {
+        for (call, count) in sentry.kernel.unimplemented() {
+            tracing::info!("unimplemented: {call} ({count} times)");
+        }
+    }
+    status
+}
+
+struct Sentry {
+    kernel: std::sync::Arc<dyn control::Control>,
+    launcher: Launcher,
+    control: OwnedFd,
+    debug: bool,
+}
+
+fn start(config: BootConfig) -> Result<Sentry> {
+    prctl::set_name(c"runsc-sandbox")?;
+    let donated = &config.donated;
+    // SAFETY: see `run`.
+    let take = |number: RawFd| unsafe { adopt(number) };
+    record::open(take(donated.record)?.into())?;
+    tell_panics();
+    report::start_tracing(donated.log.map(take).transpose()?, config.debug || config.strace);
+    let control = take(donated.control)?;
+    let channel = take(donated.gofer)?;
+    let stdio = [take(donated.stdio[0])?, take(donated.stdio[1])?, take(donated.stdio[2])?];
+    namespaces::enter_empty_root()?;
+    namespaces::drop_privileges(config.become_nobody)?;
+    if config.die_with_command {
+        // After the change of user, which would clear it.
+        prctl::set_pdeathsig(Signal::SIGKILL).context("PR_SET_PDEATHSIG")?;
+    }
+    let platform =
+        kernel::platform(&config.platform).with_context(|| format!("platform {}", config.platform))?;
+    filter::report_denied_calls()?;
+    #[cfg(feature = "misbehave")]
+    if let Some(what) = config.misbehave.as_deref().and_then(|w| w.strip_prefix("unfiltered-")) {
+        return Err(crate::confine::misbehave::attempt(what));
+    }
+    let launcher = Launcher::start(&config.platform)?;
+    filter::install(Role::Control, &config.platform)?;
+    #[cfg(feature = "misbehave")]
+    if let Some(what) = config.misbehave.clone() {
+        return Err(crate::confine::misbehave::attempt(&what));
+    }
+    let debug = config.debug;
+    let kernel = launcher.run(move || kernel::start(config, platform, channel, stdio))?;
+    Ok(Sentry { kernel, launcher, control, debug })
+}
+
+/// Writes what a panic says where it outlives the process. Without a backtrace: that would open files.
+fn tell_panics() {
+    std::panic::set_hook(Box::new(|info| {
+        let thread = std::thread::current();
+        let text = format!("panic in thread {:?}: {info}", thread.name().unwrap_or("unnamed"));
+        record::set_last_words(&text);
+        tracing::error!("{text}");
+        let _ = writeln!(std::io::stderr(), "{text}");
+    }));
+}

@@ -1,0 +1,541 @@
+//! The command line: gVisor's and runc's verbs and flags.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{ArgAction, CommandFactory, Parser, Subcommand, ValueEnum};
+
+use crate::report::LogFormat;
+use crate::spec::OverlayPolicy;
+
+/// An application kernel for containers: runs each container's programs on a kernel of their own.
+#[derive(Debug, Parser)]
+#[command(name = "runsc", version = VERSION, max_term_width = 110, subcommand_required = true)]
+pub struct Cli {
+    /// Flags before the verb.
+    #[command(flatten)]
+    pub global: Global,
+    /// The verb.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// The second line names [`crate::state::OCI_VERSION`].
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "\nspec: 1.2.0");
+
+/// What runs guest code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Platform {
+    /// The best that this host has.
+    Auto,
+    /// PTRACE_SYSEMU: slow, works wherever ptrace does.
+    Ptrace,
+    /// Seccomp notifications and traps.
+    Systrap,
+}
+
+/// What networks a container has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Network {
+    /// The loopback interface.
+    None,
+    /// The sandbox's own stack on the interfaces of the container's network namespace.
+    Sandbox,
+    /// The host's stack.
+    Host,
+}
+
+/// Who else changes the served files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FileAccess {
+    /// Nobody: attributes and names are cached.
+    Exclusive,
+    /// Others on the host: they are looked up anew.
+    Shared,
+}
+
+/// Flags that stand before the verb.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Global {
+    /// Directory of the containers' state [default: /run/runsc, or $XDG_RUNTIME_DIR/runsc without root]
+    #[arg(long, value_name = "DIR")]
+    pub root: Option<PathBuf>,
+    /// What runs guest code
+    #[arg(long, value_enum, default_value = "auto")]
+    pub platform: Platform,
+    /// What networks containers have; sandbox and host are not there yet
+    #[arg(long, value_enum, default_value = "none")]
+    pub network: Network,
+    /// Where writes to files of the host go: none (to the host), root:memory or all:memory (root filesystem, or bind
+    /// mounts too, to the sandbox's memory)
+    #[arg(long, value_name = "SCOPE:MEDIUM", default_value = "root:memory")]
+    pub overlay2: OverlayPolicy,
+    /// Whether other processes of the host change the root filesystem meanwhile
+    #[arg(long, value_enum, default_value = "exclusive")]
+    pub file_access: FileAccess,
+    /// Whether sockets of the host in mounted directories can be connected to: none, open, create or all
+    #[arg(long, value_name = "MODE", default_value = "none")]
+    pub host_uds: String,
+    /// Log the system calls of the guest, decoded
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", action = ArgAction::Set, hide_possible_values = true)]
+    pub strace: bool,
+    /// Only these system calls, by name
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub strace_syscalls: Vec<String>,
+    /// Log more, and name the calls that are not implemented and were made
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", action = ArgAction::Set, hide_possible_values = true)]
+    pub debug: bool,
+    /// Files for logs of the sandbox: %ID%, %COMMAND% and %TIMESTAMP% are filled in; with a final slash, a directory
+    /// [default: standard error]
+    #[arg(long, value_name = "PATTERN")]
+    pub debug_log: Option<String>,
+    /// File for what a panicking sentry says (patterns as in --debug-log)
+    #[arg(long, value_name = "PATTERN")]
+    pub panic_log: Option<String>,
+    /// File for errors of the command
+    #[arg(long, value_name = "FILE")]
+    pub log: Option<PathBuf>,
+    /// How --log is written
+    #[arg(long, value_enum, default_value = "text")]
+    pub log_format: LogFormat,
+    /// Run in a user namespace that knows only the caller; the default without root
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = ArgAction::Set, hide_possible_values = true)]
+    pub rootless: Option<bool>,
+    /// Do not set up cgroups (they are not set up yet)
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", action = ArgAction::Set, hide_possible_values = true)]
+    pub ignore_cgroups: bool,
+    /// Set up cgroups through systemd (they are not set up yet)
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", action = ArgAction::Set, hide_possible_values = true)]
+    pub systemd_cgroup: bool,
+    /// What a test makes the confined process try.
+    #[cfg(feature = "misbehave")]
+    #[arg(long)]
+    pub misbehave: Option<String>,
+}
+
+/// Flags of gVisor's and runc's that are understood and change nothing here, with whether they take a value.
+const ACCEPTED: [(&str, bool); 34] = [
+    ("allow-flag-override", false),
+    ("alsologtostderr", false),
+    ("cpu-num-from-quota", false),
+    ("criu", true),
+    ("dcache", true),
+    ("debug-command", true),
+    ("debug-log-format", true),
+    ("debug-to-user-log", false),
+    ("directfs", false),
+    ("enable-core-tags", false),
+    ("file-access-mounts", true),
+    ("gso", false),
+    ("gvisor-gro", false),
+    ("host-fifo", true),
+    ("host-settings", true),
+    ("metric-server", true),
+    ("net-disconnect-ok", false),
+    ("net-raw", false),
+    ("num-network-channels", true),
+    ("oci-seccomp", false),
+    ("overlay", false),
+    ("platform_device_path", true),
+    ("pod-init-config", true),
+    ("profile", false),
+    ("qdisc", true),
+    ("ref-leak-mode", true),
+    ("rx-checksum-offload", false),
+    ("software-gso", false),
+    ("strace-event", false),
+    ("strace-log-size", true),
+    ("tx-checksum-offload", false),
+    ("vfs2", false),
+    ("watchdog-action", true),
+    ("xdp", true),
+];
+
+/// Brings the flags before the verb into clap's form: one dash will do, as for gVisor, and accepted flags that
+/// change nothing are left out.
+pub fn normalise(args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let command = Cli::command();
+    let takes_value = |name: &str| {
+        if let Some((_, takes)) = ACCEPTED.iter().find(|(known, _)| *known == name) {
+            return *takes;
+        }
+        command
+            .get_arguments()
+            .find(|arg| arg.get_long() == Some(name))
+            .is_some_and(|arg| arg.get_action().takes_values() && !arg.is_require_equals_set())
+    };
+    let mut args = args.into_iter();
+    let mut normal: Vec<OsString> = args.next().into_iter().collect();
+    while let Some(arg) = args.next() {
+        let text = arg.to_string_lossy().into_owned();
+        let flag = match text.strip_prefix("--").or_else(|| text.strip_prefix('-')) {
+            // The verb, or nothing that could be a long flag.
+            None | Some("" | "h" | "V" | "v") => {
+                normal.push(arg);
+                break;
+            }
+            Some(flag) => flag,
+        };
+        let name = flag.split('=').next().unwrap_or(flag);
+        let accepted = ACCEPTED.iter().any(|(known, _)| *known == name);
+        let value = match flag.contains('=') || !takes_value(name) {
+            true => None,
+            false => args.next(),
+        };
+        if !accepted {
+            normal.push(format!("--{flag}").into());
+            normal.extend(value);
+        }
+    }
+    normal.extend(args);
+    normal
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Run a command on the files of this host, with its writes kept in memory
+    Do(Do),
+    /// Create and start a container, wait for it and delete it
+    Run(Run),
+    /// Create a container, whose process then waits for start
+    Create(Create),
+    /// Start the process of a created container
+    Start(Id),
+    /// Write a config.json to begin with
+    Spec(SpecArgs),
+    /// List containers
+    List(List),
+    /// Print the state of a container
+    State(Id),
+    /// Send a signal to a container
+    Kill(Kill),
+    /// Remove containers that have stopped
+    Delete(Delete),
+    /// Run another process in a container
+    Exec(Box<Exec>),
+    /// List the processes of a container
+    Ps(Ps),
+    /// Wait until a container has stopped, and print its exit status
+    Wait(Wait),
+    /// List the system calls and how far they are supported
+    Syscalls(Syscalls),
+    /// Say what this host can do for each platform
+    Platforms,
+    #[command(hide = true)]
+    Boot(Id),
+    #[command(hide = true)]
+    Gofer(Id),
+}
+
+/// `runsc do`
+#[derive(Debug, clap::Args)]
+pub struct Do {
+    /// Directory of the host that becomes the root
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    pub root: PathBuf,
+    /// Working directory inside [default: the current one]
+    #[arg(long, value_name = "DIR")]
+    pub cwd: Option<String>,
+    /// Do not pass on the environment but for these
+    #[arg(long, short, value_name = "NAME=VALUE")]
+    pub env: Vec<String>,
+    /// Mount a directory of the host, for writing: SOURCE[:DESTINATION[:ro]]
+    #[arg(long, short, value_name = "SPEC")]
+    pub volume: Vec<String>,
+    /// Keep writes in memory; with =false they go to the host's files
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "true", default_missing_value = "true", action = ArgAction::Set, hide_possible_values = true)]
+    pub force_overlay: bool,
+    /// Accepted: there is nothing that it would silence
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", action = ArgAction::Set, hide = true)]
+    pub quiet: bool,
+    /// The command and its arguments
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
+}
+
+/// What `create` and `run` share.
+#[derive(Debug, clap::Args)]
+pub struct CreateFlags {
+    /// Directory with the config.json
+    #[arg(long, short, value_name = "DIR", default_value = ".")]
+    pub bundle: PathBuf,
+    /// Unix socket that takes the master side of the container's terminal
+    #[arg(long, value_name = "SOCKET")]
+    pub console_socket: Option<PathBuf>,
+    /// File that gets the pid of the sandbox
+    #[arg(long, value_name = "FILE")]
+    pub pid_file: Option<PathBuf>,
+    /// Accepted
+    #[arg(long, hide = true)]
+    pub user_log: Option<PathBuf>,
+    /// Accepted
+    #[arg(long, hide = true)]
+    pub no_pivot: bool,
+    /// Accepted
+    #[arg(long, hide = true)]
+    pub no_new_keyring: bool,
+    /// Accepted: there are no more than the three
+    #[arg(long, hide = true, default_value_t = 0)]
+    pub preserve_fds: u32,
+}
+
+/// `runsc create`
+#[derive(Debug, clap::Args)]
+pub struct Create {
+    #[command(flatten)]
+    pub flags: CreateFlags,
+    /// The new container's id
+    pub id: String,
+}
+
+/// `runsc run`
+#[derive(Debug, clap::Args)]
+pub struct Run {
+    #[command(flatten)]
+    pub flags: CreateFlags,
+    /// Do not wait for the container
+    #[arg(long, short, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", action = ArgAction::Set, hide_possible_values = true)]
+    pub detach: bool,
+    /// Accepted
+    #[arg(long, hide = true)]
+    pub no_subreaper: bool,
+    /// The new container's id
+    pub id: String,
+}
+
+/// A container.
+#[derive(Debug, clap::Args)]
+pub struct Id {
+    /// The container's id
+    pub id: String,
+}
+
+/// `runsc spec`
+#[derive(Debug, clap::Args)]
+pub struct SpecArgs {
+    /// Where to write it
+    #[arg(long, short, value_name = "DIR", default_value = ".")]
+    pub bundle: PathBuf,
+    /// Working directory of the process
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    pub cwd: String,
+    /// Accepted
+    #[arg(long, hide = true)]
+    pub rootless: bool,
+    /// The process's arguments [default: sh]
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
+}
+
+/// How a list is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Columns.
+    Table,
+    /// One JSON value.
+    Json,
+}
+
+/// `runsc list`
+#[derive(Debug, clap::Args)]
+pub struct List {
+    /// table or json
+    #[arg(long, short, value_enum, default_value = "table")]
+    pub format: Format,
+    /// Only ids
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+/// `runsc kill`
+#[derive(Debug, clap::Args)]
+pub struct Kill {
+    /// To all processes of the container
+    #[arg(long, short)]
+    pub all: bool,
+    /// To this process, by its pid inside
+    #[arg(long)]
+    pub pid: Option<i32>,
+    /// The container's id
+    pub id: String,
+    /// Name or number
+    #[arg(default_value = "TERM")]
+    pub signal: String,
+}
+
+/// `runsc delete`
+#[derive(Debug, clap::Args)]
+pub struct Delete {
+    /// Kill what still runs; do not complain of what is not there
+    #[arg(long, short)]
+    pub force: bool,
+    /// The containers' ids
+    #[arg(required = true)]
+    pub ids: Vec<String>,
+}
+
+/// `runsc exec`
+#[derive(Debug, clap::Args)]
+pub struct Exec {
+    /// Working directory inside
+    #[arg(long, value_name = "DIR")]
+    pub cwd: Option<String>,
+    /// Environment variable; those of the container's process are there, too
+    #[arg(long, short, value_name = "NAME=VALUE")]
+    pub env: Vec<String>,
+    /// User, by name or number, and perhaps group
+    #[arg(long, short, value_name = "USER[:GROUP]")]
+    pub user: Option<String>,
+    /// Further groups
+    #[arg(long, short = 'g', visible_alias = "additional-gid", value_name = "GID", value_delimiter = ',')]
+    pub additional_gids: Vec<u32>,
+    /// Further capabilities
+    #[arg(long, short, value_name = "CAP", value_delimiter = ',')]
+    pub cap: Vec<String>,
+    /// Give it a terminal
+    #[arg(long, short, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = ArgAction::Set, hide_possible_values = true)]
+    pub tty: Option<bool>,
+    /// Do not wait for it
+    #[arg(long, short, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", action = ArgAction::Set, hide_possible_values = true)]
+    pub detach: bool,
+    /// A process.json instead of a command
+    #[arg(long, short, value_name = "FILE")]
+    pub process: Option<PathBuf>,
+    /// Unix socket that takes the master side of the process's terminal
+    #[arg(long, value_name = "SOCKET")]
+    pub console_socket: Option<PathBuf>,
+    /// File that gets the pid of a process of the host that ends as this one does
+    #[arg(long, value_name = "FILE")]
+    pub pid_file: Option<PathBuf>,
+    /// File that gets the pid inside
+    #[arg(long, value_name = "FILE")]
+    pub internal_pid_file: Option<PathBuf>,
+    /// No privileges by setuid programs
+    #[arg(long)]
+    pub no_new_privs: bool,
+    /// Accepted: there are no more than the three
+    #[arg(long, hide = true, default_value_t = 0)]
+    pub preserve_fds: u32,
+    /// Accepted
+    #[arg(long, hide = true)]
+    pub apparmor: Option<String>,
+    /// Accepted
+    #[arg(long, hide = true)]
+    pub process_label: Option<String>,
+    /// Accepted
+    #[arg(long, hide = true)]
+    pub cgroup: Option<String>,
+    /// Accepted
+    #[arg(long, hide = true)]
+    pub ignore_paused: bool,
+    /// The container's id
+    pub id: String,
+    /// The command and its arguments
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
+}
+
+/// `runsc ps`
+#[derive(Debug, clap::Args)]
+pub struct Ps {
+    /// table, or json: an array of the pids
+    #[arg(long, short, value_enum, default_value = "table")]
+    pub format: Format,
+    /// The container's id
+    pub id: String,
+    /// Accepted: options for ps(1)
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    pub options: Vec<String>,
+}
+
+/// `runsc wait`
+#[derive(Debug, clap::Args)]
+pub struct Wait {
+    /// Wait for this process, by its pid inside, instead of the first one
+    #[arg(long, visible_alias = "rootpid")]
+    pub pid: Option<i32>,
+    /// The container's id
+    pub id: String,
+}
+
+/// `runsc syscalls`
+#[derive(Debug, clap::Args)]
+pub struct Syscalls {
+    /// table or json
+    #[arg(long, short, value_enum, default_value = "table")]
+    pub format: Format,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(normalise(line.split_whitespace().map(OsString::from)))
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    /// The calls that clients make, as recorded.
+    #[test]
+    fn clients_are_understood() {
+        for line in [
+            "runsc --root R --log F --log-format json create --bundle B --pid-file P --console-socket S c1",
+            "runsc --root R --log F --log-format json start c1",
+            "runsc --root R --log F --log-format json kill --all c1 9",
+            "runsc --root R --log F --log-format json exec --process F --console-socket S --detach --pid-file P c1",
+            "runsc --systemd-cgroup --log-format=json --log F create --bundle B --pid-file P c1",
+            "runsc delete --force c1",
+            "runsc exec --pid-file P --process F --detach --tty --console-socket S c1",
+            "runsc ps --format json c1",
+            "runsc --root S --ignore-cgroups --network=none run --bundle B --detach c1",
+            "runsc exec --cwd / --env A=B c1 sh -c true",
+            "runsc kill c1 SIGKILL",
+            "runsc --root=R state c1",
+            "runsc -root=R -debug -debug-log /l/ -platform=ptrace do -- ls -la",
+            "runsc --overlay2=none --watchdog-action panic --directfs=false --strace=true do sh -c exit",
+            "runsc --version",
+            "runsc wait c1",
+        ] {
+            match parse(line) {
+                Ok(_) => {}
+                Err(error) if error.kind() == clap::error::ErrorKind::DisplayVersion => {}
+                Err(error) => panic!("{line}: {error}"),
+            }
+        }
+    }
+
+    #[test]
+    fn what_follows_the_command_is_its_own() {
+        let Ok(Cli { verb: Verb::Do(args), global }) = parse("runsc -debug do --cwd /x ls --color -debug")
+        else {
+            panic!("no do")
+        };
+        assert!(global.debug);
+        assert_eq!(args.command, ["ls", "--color", "-debug"]);
+        assert_eq!(args.cwd.as_deref(), Some("/x"));
+    }
+
+    #[test]
+    fn the_version_names_the_specification() {
+        assert!(VERSION.ends_with(crate::state::OCI_VERSION));
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        for line in [
+            "runsc",
+            "runsc fly",
+            "runsc --platform=magic list",
+            "runsc --no-such-flag list",
+            "runsc create",
+            "runsc do",
+        ] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+}

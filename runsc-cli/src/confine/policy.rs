@@ -1,0 +1,298 @@
+//! The host calls that a sentry may make, by role of the thread, with what its arguments must be.
+//!
+//! Whatever is not listed ends the sentry. Nothing here names a file, makes a socket other than a connected pair,
+//! executes a program or makes memory executable: what a sentry holds was given to it before.
+
+use libc::{c_int, c_long};
+
+/// What a thread is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Runs guest tasks: system calls of the guest are handled here.
+    Task,
+    /// Serves the control socket.
+    Control,
+}
+
+/// A system call that is allowed.
+#[derive(Clone, Copy, Debug)]
+pub struct Call {
+    /// Its number.
+    pub number: c_long,
+    /// One of these must hold, each of them a list of tests that must all hold. An empty list allows every call.
+    pub when: &'static [&'static [(u8, Test)]],
+}
+
+/// A test of one argument.
+#[derive(Clone, Copy, Debug)]
+pub enum Test {
+    /// The low 32 bits are this.
+    Is(u64),
+    /// All 64 bits are zero.
+    Null,
+    /// The low 32 bits, masked.
+    Masked {
+        /// Bits that count.
+        mask: u64,
+        /// What they must be.
+        value: u64,
+    },
+}
+
+use Test::{Is, Masked, Null};
+
+const fn any(number: c_long) -> Call {
+    Call { number, when: &[] }
+}
+
+const fn when(number: c_long, when: &'static [&'static [(u8, Test)]]) -> Call {
+    Call { number, when }
+}
+
+/// None of these flags is set.
+const fn without(flags: c_int) -> Test {
+    Masked { mask: flags as u32 as u64, value: 0 }
+}
+
+/// All of these flags are set.
+const fn with(flags: c_int) -> Test {
+    Masked { mask: flags as u32 as u64, value: flags as u32 as u64 }
+}
+
+/// clone(2) as the C library makes a thread.
+const THREAD: u64 = (libc::CLONE_VM
+    | libc::CLONE_FS
+    | libc::CLONE_FILES
+    | libc::CLONE_SIGHAND
+    | libc::CLONE_THREAD
+    | libc::CLONE_SYSVSEM
+    | libc::CLONE_SETTLS
+    | libc::CLONE_PARENT_SETTID
+    | libc::CLONE_CHILD_CLEARTID) as u64;
+
+/// What any Rust program does: memory that is never executable, threads, locks, time, signals, its own end.
+const RUNTIME: &[Call] = &[
+    any(libc::SYS_brk),
+    any(libc::SYS_clock_getres),
+    any(libc::SYS_clock_gettime),
+    any(libc::SYS_clock_nanosleep),
+    when(libc::SYS_clone, &[&[(0, Is(THREAD))]]),
+    any(libc::SYS_clone3),
+    any(libc::SYS_exit),
+    any(libc::SYS_exit_group),
+    any(libc::SYS_futex),
+    any(libc::SYS_getcpu),
+    any(libc::SYS_getpid),
+    any(libc::SYS_getrandom),
+    any(libc::SYS_gettid),
+    any(libc::SYS_gettimeofday),
+    any(libc::SYS_madvise),
+    any(libc::SYS_membarrier),
+    when(libc::SYS_mmap, &[&[(2, without(libc::PROT_EXEC))]]),
+    when(libc::SYS_mprotect, &[&[(2, without(libc::PROT_EXEC))]]),
+    any(libc::SYS_mremap),
+    any(libc::SYS_munmap),
+    any(libc::SYS_nanosleep),
+    when(libc::SYS_prctl, &[&[(0, Is(libc::PR_SET_NAME as u64))]]),
+    any(libc::SYS_restart_syscall),
+    any(libc::SYS_rseq),
+    any(libc::SYS_rt_sigaction),
+    any(libc::SYS_rt_sigprocmask),
+    any(libc::SYS_rt_sigreturn),
+    any(libc::SYS_sched_getaffinity),
+    any(libc::SYS_sched_yield),
+    any(libc::SYS_set_robust_list),
+    any(libc::SYS_sigaltstack),
+    any(libc::SYS_time),
+    any(libc::SYS_uname),
+];
+
+/// Files that the sentry was given or made in memory: contents and size, nothing that names another file.
+const FILES: &[Call] = &[
+    any(libc::SYS_close),
+    any(libc::SYS_copy_file_range),
+    any(libc::SYS_dup),
+    any(libc::SYS_dup3),
+    any(libc::SYS_fallocate),
+    when(
+        libc::SYS_fcntl,
+        &[
+            &[(1, Is(libc::F_DUPFD_CLOEXEC as u64))],
+            &[(1, Is(libc::F_GETFD as u64))],
+            &[(1, Is(libc::F_SETFD as u64))],
+            &[(1, Is(libc::F_GETFL as u64))],
+            &[(1, Is(libc::F_SETFL as u64))],
+            &[(1, Is(libc::F_ADD_SEALS as u64))],
+            &[(1, Is(libc::F_GET_SEALS as u64))],
+        ],
+    ),
+    any(libc::SYS_fdatasync),
+    any(libc::SYS_fstat),
+    any(libc::SYS_fsync),
+    any(libc::SYS_ftruncate),
+    any(libc::SYS_lseek),
+    any(libc::SYS_memfd_create),
+    // fstat of newer C libraries: the flag says that the descriptor itself is meant, and the path is null or empty.
+    when(libc::SYS_newfstatat, &[&[(3, with(libc::AT_EMPTY_PATH))]]),
+    any(libc::SYS_pread64),
+    any(libc::SYS_preadv),
+    any(libc::SYS_preadv2),
+    any(libc::SYS_pwrite64),
+    any(libc::SYS_pwritev),
+    any(libc::SYS_pwritev2),
+    any(libc::SYS_read),
+    any(libc::SYS_readv),
+    any(libc::SYS_sendfile),
+    when(libc::SYS_statx, &[&[(2, with(libc::AT_EMPTY_PATH))]]),
+    any(libc::SYS_sync_file_range),
+    any(libc::SYS_write),
+    any(libc::SYS_writev),
+];
+
+/// Waiting, and talking over sockets and pipes that are there.
+const WAITING: &[Call] = &[
+    any(libc::SYS_epoll_create1),
+    any(libc::SYS_epoll_ctl),
+    any(libc::SYS_epoll_pwait),
+    any(libc::SYS_epoll_pwait2),
+    any(libc::SYS_epoll_wait),
+    any(libc::SYS_eventfd2),
+    when(
+        libc::SYS_ioctl,
+        &[
+            &[(1, Is(libc::FIONREAD))],
+            &[(1, Is(libc::FIONBIO))],
+            &[(1, Is(libc::TCGETS))],
+            &[(1, Is(libc::TCSETS))],
+            &[(1, Is(libc::TCSETSW))],
+            &[(1, Is(libc::TCSETSF))],
+            &[(1, Is(libc::TCFLSH))],
+            &[(1, Is(libc::TIOCGWINSZ))],
+            &[(1, Is(libc::TIOCSWINSZ))],
+            &[(1, Is(libc::TIOCOUTQ))],
+        ],
+    ),
+    any(libc::SYS_pipe2),
+    any(libc::SYS_poll),
+    any(libc::SYS_ppoll),
+    any(libc::SYS_recvfrom),
+    any(libc::SYS_recvmsg),
+    any(libc::SYS_sendmsg),
+    // Without an address: on connected sockets only.
+    when(libc::SYS_sendto, &[&[(4, Null)]]),
+    when(
+        libc::SYS_setsockopt,
+        &[
+            &[(1, Is(libc::SOL_SOCKET as u64)), (2, Is(libc::SO_PASSCRED as u64))],
+            &[(1, Is(libc::SOL_SOCKET as u64)), (2, Is(libc::SO_RCVTIMEO as u64))],
+            &[(1, Is(libc::SOL_SOCKET as u64)), (2, Is(libc::SO_SNDTIMEO as u64))],
+            &[(1, Is(libc::SOL_SOCKET as u64)), (2, Is(libc::SO_SNDBUF as u64))],
+        ],
+    ),
+    any(libc::SYS_shutdown),
+    when(libc::SYS_socketpair, &[&[(0, Is(libc::AF_UNIX as u64))]]),
+    any(libc::SYS_timerfd_create),
+    any(libc::SYS_timerfd_gettime),
+    any(libc::SYS_timerfd_settime),
+];
+
+/// The stub processes: their memory, their end. They are all that the sentry's pid namespace holds.
+const STUBS: &[Call] = &[
+    any(libc::SYS_kill),
+    any(libc::SYS_pidfd_getfd),
+    any(libc::SYS_pidfd_open),
+    any(libc::SYS_pidfd_send_signal),
+    any(libc::SYS_process_madvise),
+    any(libc::SYS_process_vm_readv),
+    any(libc::SYS_process_vm_writev),
+    any(libc::SYS_tgkill),
+    any(libc::SYS_wait4),
+    any(libc::SYS_waitid),
+];
+
+const PTRACE: &[Call] = &[any(libc::SYS_ptrace)];
+
+/// Requests on a seccomp listener (linux/seccomp.h): receive, send, id valid, add fd, set flags.
+const SYSTRAP: &[Call] = &[when(
+    libc::SYS_ioctl,
+    &[
+        &[(1, Is(0xc050_2100))],
+        &[(1, Is(0xc018_2101))],
+        &[(1, Is(0x4008_2102))],
+        &[(1, Is(0x4018_2103))],
+        &[(1, Is(0x4008_2104))],
+    ],
+)];
+
+const CONTROL: &[Call] = &[when(libc::SYS_accept4, &[&[(1, Null), (2, Null)]])];
+
+/// Everything that a thread of this role may call on this platform. A call may be listed more than once: any of its
+/// entries allows it.
+pub fn calls(role: Role, platform: &str) -> Vec<Call> {
+    let of_platform = match platform {
+        "ptrace" => PTRACE,
+        _ => SYSTRAP,
+    };
+    let of_role = match role {
+        Role::Task => &[][..],
+        Role::Control => CONTROL,
+    };
+    [RUNTIME, FILES, WAITING, STUBS, of_platform, of_role].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_reaches_the_host() {
+        for role in [Role::Task, Role::Control] {
+            for platform in ["ptrace", "systrap"] {
+                let calls = calls(role, platform);
+                for denied in [
+                    libc::SYS_open,
+                    libc::SYS_openat,
+                    libc::SYS_openat2,
+                    libc::SYS_open_by_handle_at,
+                    libc::SYS_socket,
+                    libc::SYS_connect,
+                    libc::SYS_bind,
+                    libc::SYS_execve,
+                    libc::SYS_execveat,
+                    libc::SYS_fork,
+                    libc::SYS_vfork,
+                    libc::SYS_mount,
+                    libc::SYS_move_mount,
+                    libc::SYS_fsopen,
+                    libc::SYS_unshare,
+                    libc::SYS_setns,
+                    libc::SYS_chroot,
+                    libc::SYS_bpf,
+                    libc::SYS_io_uring_setup,
+                    libc::SYS_perf_event_open,
+                    libc::SYS_userfaultfd,
+                    libc::SYS_keyctl,
+                ] {
+                    assert!(
+                        calls.iter().all(|call| call.number != denied),
+                        "{role:?} on {platform} may call {denied}"
+                    );
+                }
+                // A call that is allowed without conditions in one place must not have conditions in another.
+                for call in &calls {
+                    let unconditional = |other: &&Call| other.number == call.number && other.when.is_empty();
+                    if !call.when.is_empty() {
+                        assert!(!calls.iter().any(|other| unconditional(&other)), "{}", call.number);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn ptrace_is_for_the_ptrace_platform() {
+        let may_trace =
+            |platform| calls(Role::Task, platform).iter().any(|call| call.number == libc::SYS_ptrace);
+        assert!(may_trace("ptrace") && !may_trace("systrap"));
+    }
+}

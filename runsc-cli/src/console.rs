@@ -1,0 +1,232 @@
+//! Terminals and signals of a command that stands for a guest process.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::pty::openpty;
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, connect, sendmsg, socket,
+};
+use nix::sys::termios::{SetArg, Termios, tcgetattr, tcsetattr};
+use nix::unistd::isatty;
+
+/// Standard input, output and error for a guest process.
+#[derive(Debug)]
+pub struct Stdio {
+    /// What becomes 0, 1 and 2.
+    pub fds: [OwnedFd; 3],
+    /// They are a new terminal, which nobody's session has yet.
+    pub new_terminal: bool,
+}
+
+impl Stdio {
+    /// The command's own.
+    pub fn inherit() -> Result<Stdio> {
+        let own = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().context("dup");
+        Ok(Stdio {
+            fds: [
+                own(std::io::stdin().as_fd())?,
+                own(std::io::stdout().as_fd())?,
+                own(std::io::stderr().as_fd())?,
+            ],
+            new_terminal: false,
+        })
+    }
+
+    /// What `terminal` of a process and `--console-socket` ask for.
+    pub fn choose(
+        terminal: bool,
+        console_socket: Option<&Path>,
+        size: Option<(u16, u16)>,
+        detach: bool,
+    ) -> Result<Stdio> {
+        match (terminal, console_socket) {
+            (false, None) => Stdio::inherit(),
+            (true, Some(path)) => Stdio::new_pty(path, size),
+            (false, Some(_)) => {
+                bail!("a console socket without process.terminal in config.json")
+            }
+            (true, None) if detach => {
+                bail!("process.terminal needs --console-socket when detached")
+            }
+            (true, None) if !isatty(std::io::stdin())? => {
+                bail!("process.terminal, but standard input is no terminal")
+            }
+            (true, None) => Stdio::inherit(),
+        }
+    }
+
+    /// Makes a terminal and sends its master side to the socket's owner, as runc does.
+    fn new_pty(console_socket: &Path, size: Option<(u16, u16)>) -> Result<Stdio> {
+        let size = size.map(|(rows, columns)| nix::pty::Winsize {
+            ws_row: rows,
+            ws_col: columns,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        });
+        let pty = openpty(size.as_ref(), None).context("making a terminal")?;
+        let socket =
+            socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).context("socket")?;
+        connect(socket.as_raw_fd(), &UnixAddr::new(console_socket)?)
+            .with_context(|| format!("connecting to the console socket {console_socket:?}"))?;
+        sendmsg::<UnixAddr>(
+            socket.as_raw_fd(),
+            &[std::io::IoSlice::new(b"/dev/ptmx")],
+            &[ControlMessage::ScmRights(&[pty.master.as_raw_fd()])],
+            MsgFlags::MSG_NOSIGNAL,
+            None,
+        )
+        .context("sending the terminal to the console socket")?;
+        Ok(Stdio { fds: [pty.slave.try_clone()?, pty.slave.try_clone()?, pty.slave], new_terminal: true })
+    }
+}
+
+/// Puts the command's terminal back as it was, however the guest left it.
+pub struct TerminalGuard {
+    saved: Option<Termios>,
+}
+
+impl TerminalGuard {
+    /// Remembers the settings of standard input, if it is a terminal.
+    pub fn new() -> TerminalGuard {
+        TerminalGuard { saved: tcgetattr(std::io::stdin()).ok() }
+    }
+}
+
+impl Drop for TerminalGuard {
+    fn drop(&mut self) {
+        if let Some(saved) = &self.saved {
+            let _ = tcsetattr(std::io::stdin(), SetArg::TCSADRAIN, saved);
+        }
+    }
+}
+
+/// Signals that a command passes on to the guest process that it stands for: all that can be caught, but those that
+/// it causes itself.
+pub struct Signals {
+    fd: SignalFd,
+}
+
+impl Signals {
+    /// From here on they are passed on instead of acting on the command.
+    pub fn take_over() -> Result<Signals> {
+        let mut set = SigSet::empty();
+        for signal in Signal::iterator() {
+            match signal {
+                Signal::SIGKILL | Signal::SIGSTOP | Signal::SIGCHLD | Signal::SIGPIPE => {}
+                // Faults of its own.
+                Signal::SIGSEGV
+                | Signal::SIGBUS
+                | Signal::SIGILL
+                | Signal::SIGFPE
+                | Signal::SIGSYS
+                | Signal::SIGTRAP
+                | Signal::SIGABRT => {}
+                signal => set.add(signal),
+            }
+        }
+        set.thread_block().context("sigprocmask")?;
+        let fd =
+            SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).context("signalfd")?;
+        Ok(Signals { fd })
+    }
+
+    /// Waits until `ended` can be read; meanwhile calls `forward` with each signal.
+    pub fn forward_until(&self, ended: BorrowedFd<'_>, mut forward: impl FnMut(i32)) -> Result<()> {
+        loop {
+            let mut fds =
+                [PollFd::new(ended, PollFlags::POLLIN), PollFd::new(self.fd.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut fds, PollTimeout::NONE) {
+                Ok(_) => {}
+                Err(Errno::EINTR) => continue,
+                Err(errno) => return Err(errno).context("poll"),
+            }
+            let ready = |fd: &PollFd<'_>| fd.revents().is_some_and(|events| !events.is_empty());
+            if ready(&fds[0]) {
+                return Ok(());
+            }
+            while let Ok(Some(info)) = self.fd.read_signal() {
+                forward(info.ssi_signo as i32);
+            }
+        }
+    }
+}
+
+/// A signal by number or name, with or without SIG.
+pub fn signal_number(text: &str) -> Result<i32> {
+    if let Ok(number) = text.parse::<i32>() {
+        if (0..=64).contains(&number) {
+            return Ok(number);
+        }
+        bail!("there is no signal {number}");
+    }
+    let upper = text.to_ascii_uppercase();
+    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+    if let Some(offset) = name.strip_prefix("RTMIN+")
+        && let Ok(offset @ 0..=30) = offset.parse::<i32>()
+    {
+        return Ok(34 + offset);
+    }
+    match format!("SIG{name}").parse::<Signal>() {
+        Ok(signal) => Ok(signal as i32),
+        Err(_) => bail!("there is no signal {text:?}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_have_names_and_numbers() {
+        for (text, number) in
+            [("9", 9), ("KILL", 9), ("SIGTERM", 15), ("sigwinch", 28), ("0", 0), ("64", 64), ("RTMIN+1", 35)]
+        {
+            assert_eq!(signal_number(text).unwrap(), number, "{text}");
+        }
+        for bad in ["65", "-1", "SIGNONE", "", "RTMIN+31"] {
+            assert!(signal_number(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_console_socket_gets_the_master_side() {
+        use std::io::{Read, Write};
+        use std::os::fd::FromRawFd;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("console");
+        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let stdio = Stdio::choose(true, Some(&path), Some((33, 99)), true).unwrap();
+        let (connection, _) = listener.accept().unwrap();
+        let mut space = nix::cmsg_space!([i32; 1]);
+        let mut bytes = [0u8; 64];
+        let mut parts = [std::io::IoSliceMut::new(&mut bytes)];
+        let message = nix::sys::socket::recvmsg::<UnixAddr>(
+            connection.as_raw_fd(),
+            &mut parts,
+            Some(&mut space),
+            MsgFlags::empty(),
+        )
+        .unwrap();
+        let mut master = message
+            .cmsgs()
+            .unwrap()
+            .find_map(|part| match part {
+                // SAFETY: just received.
+                nix::sys::socket::ControlMessageOwned::ScmRights(fds) => {
+                    Some(unsafe { std::fs::File::from_raw_fd(fds[0]) })
+                }
+                _ => None,
+            })
+            .unwrap();
+        std::fs::File::from(stdio.fds[1].try_clone().unwrap()).write_all(b"hello\n").unwrap();
+        let mut line = [0u8; 7];
+        master.read_exact(&mut line).unwrap();
+        assert_eq!(&line, b"hello\r\n");
+    }
+}

@@ -1,0 +1,131 @@
+//! `runsc`: an OCI runtime whose containers run on an application kernel of their own.
+//!
+//! This binary is three programs: the command that a user or a container manager calls; the gofer, which serves a
+//! container's files (`gofer`); and the sentry, the kernel of a sandbox (`boot`). The command starts the other two by
+//! executing itself again.
+
+mod boot;
+mod capability;
+mod cli;
+mod clock;
+mod cmd;
+mod confine;
+mod console;
+mod container;
+mod control;
+mod gofer_process;
+mod hooks;
+mod message;
+mod process;
+mod record;
+mod report;
+mod sandbox;
+mod spec;
+mod state;
+mod users;
+
+use anyhow::{Context, Result, bail};
+use clap::Parser;
+
+use cli::{Cli, FileAccess, Global, Network, Platform, Verb};
+use container::Runtime;
+use sandbox::Options;
+
+/// The exit code of the runtime's own failures, as gVisor has it: those of containers stay below, but for signals.
+pub const EXIT_FAILURE: i32 = 128;
+
+fn main() {
+    let cli = Cli::parse_from(cli::normalise(std::env::args_os()));
+    match &cli.verb {
+        Verb::Boot(_) => boot::main(),
+        Verb::Gofer(_) => gofer_process::main(),
+        _ => {}
+    }
+    let global = cli.global.clone();
+    let code = match run(cli) {
+        Ok(code) => code,
+        Err(error) => {
+            let message = report::line(&error);
+            eprintln!("runsc: {message}");
+            if let Some(path) = &global.log
+                && let Err(error) = report::log_error(path, global.log_format, &message)
+            {
+                eprintln!("runsc: {}", report::line(&error));
+            }
+            EXIT_FAILURE
+        }
+    };
+    std::process::exit(code);
+}
+
+fn run(cli: Cli) -> Result<i32> {
+    let runtime = runtime(&cli.global)?;
+    match cli.verb {
+        Verb::Do(args) => cmd::run_do(runtime, &args).context("running the command"),
+        Verb::Run(args) => {
+            cmd::run(&runtime, &args).with_context(|| format!("running container {:?}", args.id))
+        }
+        Verb::Create(args) => {
+            cmd::create(&runtime, &args).with_context(|| format!("creating container {:?}", args.id))
+        }
+        Verb::Start(args) => {
+            cmd::start(&runtime, &args.id).with_context(|| format!("starting container {:?}", args.id))
+        }
+        Verb::Spec(args) => cmd::write_spec(&args),
+        Verb::List(args) => cmd::list(&runtime, &args),
+        Verb::State(args) => cmd::state(&runtime, &args.id),
+        Verb::Kill(args) => cmd::kill(&runtime, &args),
+        Verb::Delete(args) => cmd::delete(&runtime, &args),
+        Verb::Exec(args) => {
+            cmd::exec(&runtime, &args).with_context(|| format!("executing in container {:?}", args.id))
+        }
+        Verb::Ps(args) => cmd::ps(&runtime, &args),
+        Verb::Wait(args) => cmd::wait(&runtime, &args),
+        Verb::Syscalls(args) => cmd::syscalls(&args),
+        Verb::Platforms => cmd::platforms(),
+        Verb::Boot(_) | Verb::Gofer(_) => bail!("not to be called by hand"),
+    }
+}
+
+fn runtime(global: &Global) -> Result<Runtime> {
+    match global.network {
+        Network::None => {}
+        Network::Sandbox => bail!("--network=sandbox is not there yet, use --network=none"),
+        Network::Host => bail!("--network=host is not there yet, use --network=none"),
+    }
+    let host_sockets = match global.host_uds.as_str() {
+        "none" => false,
+        "open" | "all" => true,
+        "create" => bail!("--host-uds=create is not there yet, use none or open"),
+        other => bail!("--host-uds={other}: expected none, open, create or all"),
+    };
+    if let Some(pattern) = &global.debug_log {
+        let own = report::debug_log_path(pattern, "command", "command");
+        let file = report::open_log(&own)?;
+        report::start_tracing(Some(file.into()), global.debug);
+    }
+    Ok(Runtime {
+        root: state::Root::new(global.root.clone().unwrap_or_else(state::default_root)),
+        options: Options {
+            platform: match global.platform {
+                Platform::Ptrace => "ptrace",
+                Platform::Systrap => "systrap",
+                Platform::Auto => boot::DEFAULT_PLATFORM,
+            }
+            .to_owned(),
+            overlay: global.overlay2,
+            shared_files: global.file_access == FileAccess::Shared,
+            host_sockets,
+            strace: global.strace || !global.strace_syscalls.is_empty(),
+            strace_calls: global.strace_syscalls.clone(),
+            debug: global.debug,
+            debug_log: global.debug_log.clone(),
+            panic_log: global.panic_log.clone(),
+            rootless: global.rootless.unwrap_or_else(|| !nix::unistd::geteuid().is_root()),
+            #[cfg(feature = "misbehave")]
+            misbehave: global.misbehave.clone(),
+            #[cfg(not(feature = "misbehave"))]
+            misbehave: None,
+        },
+    })
+}

@@ -1,0 +1,146 @@
+//! How failures are told: one line with the whole chain of causes, and the log that the caller asked for.
+
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use anyhow::{Context, Error, Result};
+use nix::errno::Errno;
+use tracing_subscriber::filter::LevelFilter;
+
+use crate::clock;
+
+/// The causes of an error, outermost first, each without the next one's text.
+pub fn chain(error: &Error) -> Vec<String> {
+    error
+        .chain()
+        .flat_map(|cause| {
+            if let Some(Chain(causes)) = cause.downcast_ref::<Chain>() {
+                return causes.clone();
+            }
+            let errno = cause.downcast_ref::<Errno>().copied().or_else(|| {
+                let io = cause.downcast_ref::<std::io::Error>()?;
+                io.raw_os_error().map(Errno::from_raw)
+            });
+            vec![errno.map_or_else(|| cause.to_string(), |errno| errno.desc().to_owned())]
+        })
+        .collect()
+}
+
+/// The causes in one line.
+pub fn line(error: &Error) -> String {
+    chain(error).join(": ")
+}
+
+/// A failure that another process told of.
+#[derive(Debug)]
+pub struct Chain(pub Vec<String>);
+
+impl fmt::Display for Chain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join(": "))
+    }
+}
+
+impl std::error::Error for Chain {}
+
+/// How `--log` is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// `time level message`.
+    #[default]
+    Text,
+    /// One object a line with the members level, msg and time, as runc writes it and its callers read it.
+    Json,
+}
+
+/// Appends a failure to the file that `--log` names.
+pub fn log_error(path: &Path, format: LogFormat, message: &str) -> Result<()> {
+    let time = clock::now();
+    let entry = match format {
+        LogFormat::Text => format!("{time} error {message}\n"),
+        LogFormat::Json => {
+            format!("{}\n", serde_json::json!({"level": "error", "msg": message, "time": time}))
+        }
+    };
+    open_log(path)?.write_all(entry.as_bytes())?;
+    Ok(())
+}
+
+/// Opens a log file to append to.
+pub fn open_log(path: &Path) -> Result<File> {
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o644)
+        .open(path)
+        .with_context(|| format!("opening the log {path:?}"))
+}
+
+/// The file that `--debug-log` names for one process: `%COMMAND%`, `%ID%` and `%TIMESTAMP%` are filled in, and a
+/// pattern that ends with a slash is a directory.
+pub fn debug_log_path(pattern: &str, command: &str, id: &str) -> PathBuf {
+    let pattern = if pattern.ends_with('/') {
+        format!("{pattern}runsc.log.%TIMESTAMP%.%COMMAND%.txt")
+    } else {
+        pattern.to_owned()
+    };
+    let timestamp: String = clock::now().chars().filter(char::is_ascii_digit).take(20).collect();
+    PathBuf::from(
+        pattern.replace("%COMMAND%", command).replace("%ID%", id).replace("%TIMESTAMP%", &timestamp),
+    )
+}
+
+/// Sends this process's trace events to `file` (without one, they are dropped).
+pub fn start_tracing(file: Option<OwnedFd>, debug: bool) {
+    let Some(file) = file else { return };
+    let level = if debug { LevelFilter::DEBUG } else { LevelFilter::INFO };
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_ansi(false)
+        .with_writer(Mutex::new(File::from(file)))
+        .finish();
+    let _ = tracing::subscriber::set_global_default(subscriber);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn causes_are_told_once_and_without_numbers() {
+        let error = Err::<(), _>(std::io::Error::from_raw_os_error(13))
+            .context("open \"/data\"")
+            .context("running container \"x\"")
+            .unwrap_err();
+        assert_eq!(line(&error), "running container \"x\": open \"/data\": Permission denied");
+        let remote = Error::new(Chain(vec!["a".into(), "b".into()])).context("creating");
+        assert_eq!(chain(&remote), ["creating", "a", "b"]);
+        assert_eq!(line(&Error::new(Errno::ENOENT)), "No such file or directory");
+    }
+
+    #[test]
+    fn errors_are_logged_as_runc_logs_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        log_error(&path, LogFormat::Json, "a \"b\"").unwrap();
+        log_error(&path, LogFormat::Json, "c").unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let entries: Vec<serde_json::Value> =
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(entries[0]["level"], "error");
+        assert_eq!(entries[0]["msg"], "a \"b\"");
+        assert_eq!(entries[1]["msg"], "c");
+    }
+
+    #[test]
+    fn debug_logs_are_named_by_pattern() {
+        assert_eq!(debug_log_path("/l/%ID%-%COMMAND%", "boot", "c1"), PathBuf::from("/l/c1-boot"));
+        let path = debug_log_path("/l/", "run", "c1");
+        assert!(path.to_str().unwrap().ends_with(".run.txt"), "{path:?}");
+    }
+}

@@ -1,0 +1,291 @@
+//! Starting the two processes of a sandbox: the gofer and the sentry.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::time::Duration;
+
+use anyhow::{Context, Error, Result, anyhow, bail};
+use nix::fcntl::OFlag;
+use nix::sched::CloneFlags;
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::pipe2;
+use serde::{Deserialize, Serialize};
+
+use crate::boot::config::{BootConfig, Donated, Outcome};
+use crate::console::Stdio;
+use crate::control;
+use crate::message;
+use crate::process::{self, Child, FIRST_FD, Identity, ProcessId, Spawn};
+use crate::record;
+use crate::report::{self, Chain};
+use crate::spec::{OverlayPolicy, Plan};
+use crate::state::{self, Container};
+
+/// The record's name in the container's directory.
+pub const RECORD: &str = "record";
+
+/// How long a sentry may take to boot.
+const BOOT_LIMIT: Duration = Duration::from_secs(60);
+
+/// What the command line says about sandboxes.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// `ptrace` or `systrap`.
+    pub platform: String,
+    /// Where writes go.
+    pub overlay: OverlayPolicy,
+    /// `--file-access=shared`.
+    pub shared_files: bool,
+    /// `--host-uds`: sockets in served directories may be connected to.
+    pub host_sockets: bool,
+    /// `--strace`.
+    pub strace: bool,
+    /// `--strace-syscalls`.
+    pub strace_calls: Vec<String>,
+    /// `--debug`.
+    pub debug: bool,
+    /// `--debug-log`.
+    pub debug_log: Option<String>,
+    /// `--panic-log`.
+    pub panic_log: Option<String>,
+    /// In a user namespace that knows only the caller.
+    pub rootless: bool,
+    /// What a test makes the sentry try.
+    pub misbehave: Option<String>,
+}
+
+/// What the command hands to the gofer process.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct GoferConfig {
+    /// Number of the channel.
+    pub channel: RawFd,
+    /// Number of each directory or file to serve, and whether it is read-only.
+    pub served: Vec<(RawFd, bool)>,
+    /// Sockets may be connected to.
+    pub host_sockets: bool,
+    /// Where trace events go.
+    pub log: Option<RawFd>,
+    /// Log more.
+    pub debug: bool,
+}
+
+/// A sandbox that is starting.
+#[derive(Debug)]
+pub struct Sandbox {
+    /// The sentry.
+    pub sentry: Child,
+    /// The gofer.
+    pub gofer: Child,
+    outcome: OwnedFd,
+}
+
+/// Collects the descriptors that a child gets, and says which number each will have.
+struct Donations<'a> {
+    fds: Vec<BorrowedFd<'a>>,
+}
+
+impl<'a> Donations<'a> {
+    /// The first is the configuration.
+    fn add(&mut self, fd: BorrowedFd<'a>) -> RawFd {
+        self.fds.push(fd);
+        FIRST_FD + self.fds.len() as RawFd
+    }
+
+    fn with_config(self, config: &'a OwnedFd) -> Vec<BorrowedFd<'a>> {
+        std::iter::once(config.as_fd()).chain(self.fds).collect()
+    }
+}
+
+/// Starts gofer and sentry. Both end by themselves if the caller dies before the sentry has booted.
+pub fn start(
+    options: &Options,
+    container: &Container,
+    plan: Plan,
+    stdio: &Stdio,
+    die_with_command: bool,
+) -> Result<Sandbox> {
+    let id = &container.id;
+    let null: OwnedFd =
+        File::options().read(true).write(true).open("/dev/null").context("opening /dev/null")?.into();
+    let record = record::create(&container.path.join(RECORD))?;
+    let listening = state::listen(&container.path, control::SOCKET)?;
+    let (client, server) = channel()?;
+    let (outcome_read, outcome_write) = pipe2(OFlag::O_CLOEXEC)?;
+    let boot_log = open_log(options, "boot", id)?;
+    let gofer_log = match options.debug {
+        true => open_log(options, "gofer", id)?,
+        false => None,
+    };
+    let panic_log = options
+        .panic_log
+        .as_deref()
+        .map(|pattern| report::open_log(&report::debug_log_path(pattern, "boot", id)))
+        .transpose()?;
+    let error_output: BorrowedFd<'_> = match &panic_log {
+        Some(file) => file.as_fd(),
+        None => null.as_fd(),
+    };
+
+    let mut donations = Donations { fds: Vec::new() };
+    let config = GoferConfig {
+        channel: donations.add(server.as_fd()),
+        served: plan
+            .served
+            .iter()
+            .map(|served| (donations.add(served.fd.as_fd()), served.readonly))
+            .collect(),
+        host_sockets: options.host_sockets,
+        log: gofer_log.as_ref().map(|log| donations.add(log.as_fd())),
+        debug: options.debug,
+    };
+    let config = message::sealed_memfd(c"gofer", &serde_json::to_vec(&config)?)?;
+    let gofer = Spawn {
+        args: vec!["runsc-gofer".into(), "gofer".into(), id.clone()],
+        namespaces: CloneFlags::CLONE_NEWNS
+            | CloneFlags::CLONE_NEWNET
+            | CloneFlags::CLONE_NEWIPC
+            | CloneFlags::CLONE_NEWUTS,
+        identity: match options.rootless {
+            true => Identity::Single,
+            false => Identity::Inherited,
+        },
+        stdio: [null.as_fd(), null.as_fd(), error_output],
+        fds: donations.with_config(&config),
+        controlling_terminal: false,
+    }
+    .start()
+    .context("starting the gofer")?;
+    drop(server);
+    let gofer = Guard(Some(gofer));
+
+    let become_nobody = !options.rootless && process::knows_nobody();
+    let mut donations = Donations { fds: Vec::new() };
+    let donated = Donated {
+        outcome: donations.add(outcome_write.as_fd()),
+        control: donations.add(listening.as_fd()),
+        record: donations.add(record.as_fd()),
+        gofer: donations.add(client.as_fd()),
+        stdio: [
+            donations.add(stdio.fds[0].as_fd()),
+            donations.add(stdio.fds[1].as_fd()),
+            donations.add(stdio.fds[2].as_fd()),
+        ],
+        log: boot_log.as_ref().map(|log| donations.add(log.as_fd())),
+    };
+    let config = BootConfig {
+        guest: plan.guest,
+        platform: options.platform.clone(),
+        become_nobody,
+        die_with_command,
+        shared_files: options.shared_files,
+        host_sockets: options.host_sockets,
+        strace: options.strace,
+        strace_calls: options.strace_calls.clone(),
+        debug: options.debug,
+        donated,
+        misbehave: options.misbehave.clone(),
+    };
+    let config = message::sealed_memfd(c"boot", &serde_json::to_vec(&config)?)?;
+    let standard_input = match stdio.new_terminal {
+        true => stdio.fds[0].as_fd(),
+        false => null.as_fd(),
+    };
+    let sentry = Spawn {
+        args: vec!["runsc-sandbox".into(), "boot".into(), id.clone()],
+        namespaces: CloneFlags::CLONE_NEWPID
+            | CloneFlags::CLONE_NEWNS
+            | CloneFlags::CLONE_NEWNET
+            | CloneFlags::CLONE_NEWIPC
+            | CloneFlags::CLONE_NEWUTS,
+        identity: match become_nobody {
+            true => Identity::RootAndNobody,
+            false => Identity::Single,
+        },
+        stdio: [standard_input, null.as_fd(), error_output],
+        fds: donations.with_config(&config),
+        controlling_terminal: stdio.new_terminal,
+    }
+    .start()
+    .context("starting the sentry")?;
+    Ok(Sandbox { sentry, gofer: gofer.release()?, outcome: outcome_read })
+}
+
+/// A connected pair for the gofer's protocol: the sentry's end, and the gofer's.
+fn channel() -> Result<(OwnedFd, OwnedFd)> {
+    message::pair()
+}
+
+/// Where a process of the sandbox logs to: the file that `--debug-log` names, or the command's standard error if
+/// something is to be shown and no file is named.
+fn open_log(options: &Options, command: &str, id: &str) -> Result<Option<OwnedFd>> {
+    match &options.debug_log {
+        Some(pattern) => {
+            let file = report::open_log(&report::debug_log_path(pattern, command, id))?;
+            Ok(Some(file.into()))
+        }
+        None if options.debug || options.strace => Ok(Some(std::io::stderr().as_fd().try_clone_to_owned()?)),
+        None => Ok(None),
+    }
+}
+
+/// Ends the process unless it is released.
+struct Guard(Option<Child>);
+
+impl Guard {
+    fn release(mut self) -> Result<Child> {
+        self.0.take().ok_or_else(|| anyhow!("released twice"))
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if let Some(child) = &self.0 {
+            process::kill_and_reap(child);
+        }
+    }
+}
+
+impl Sandbox {
+    /// Names of the two processes for the state file.
+    pub fn ids(&self) -> Result<(ProcessId, ProcessId)> {
+        Ok((ProcessId::of(self.sentry.pid)?, ProcessId::of(self.gofer.pid)?))
+    }
+
+    /// Waits until the sentry has booted, or says why it has not.
+    pub fn wait_booted(&self, container: &Container) -> Result<()> {
+        if !process::wait_readable(self.outcome.as_fd(), Some(BOOT_LIMIT))? {
+            bail!("the sentry has not booted after {} s", BOOT_LIMIT.as_secs());
+        }
+        let mut text = Vec::new();
+        let file = File::from(self.outcome.try_clone()?);
+        file.take(1 << 20).read_to_end(&mut text).context("reading the sentry's outcome")?;
+        if text.is_empty() {
+            return Err(self.how_it_died(container));
+        }
+        match serde_json::from_slice(&text).context("reading the sentry's outcome")? {
+            Outcome::Ready => Ok(()),
+            Outcome::Failed(causes) => Err(Error::new(Chain(causes))),
+        }
+    }
+
+    /// After the sentry closed all that it had without a word.
+    fn how_it_died(&self, container: &Container) -> Error {
+        let _ = process::wait_readable(self.sentry.pidfd.as_fd(), Some(Duration::from_secs(5)));
+        if let Some(words) = record::read(&container.path.join(RECORD)).last_words {
+            return anyhow!("{words}");
+        }
+        let flags = nix::sys::wait::WaitPidFlag::WNOHANG;
+        match waitpid(self.sentry.pid, Some(flags)) {
+            Ok(WaitStatus::Signaled(_, signal, _)) => anyhow!("the sentry was killed by {signal}"),
+            Ok(WaitStatus::Exited(_, code)) => anyhow!("the sentry exited with status {code}"),
+            _ => anyhow!("the sentry stopped talking"),
+        }
+    }
+
+    /// Ends both processes, and their children with them.
+    pub fn kill(&self) {
+        process::kill_and_reap(&self.sentry);
+        process::kill_and_reap(&self.gofer);
+    }
+}
