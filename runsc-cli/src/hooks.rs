@@ -36,7 +36,6 @@ impl Point {
             return &[];
         };
         match self {
-            #[expect(deprecated, reason = "dockerd's network setup is such a hook")]
             Point::Prestart => hooks.prestart(),
             Point::CreateRuntime => hooks.create_runtime(),
             Point::CreateContainer => hooks.create_container(),

@@ -3,7 +3,7 @@
 //! The command is single-threaded when it starts one, so the child may use everything a forked process may.
 
 use std::ffi::CString;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -358,11 +358,6 @@ pub unsafe fn adopt(number: RawFd) -> Result<OwnedFd> {
         .with_context(|| format!("file descriptor {number} was not donated"))?;
     // SAFETY: it is open, and the caller promises that nobody owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
-}
-
-/// Lets the kernel close `fd` when the process ends: it is used through its number until then.
-pub fn keep_open(fd: OwnedFd) -> RawFd {
-    fd.into_raw_fd()
 }
 
 #[cfg(test)]
