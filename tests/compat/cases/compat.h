@@ -10,6 +10,12 @@
 // failed. Directories are made in $COMPAT_TMP, or /tmp.
 #pragma once
 #define _GNU_SOURCE
+// glibc says that its functions never call back into this file; but raise() and others run signal handlers.
+#include <sys/cdefs.h>
+#undef __LEAF
+#undef __LEAF_ATTR
+#define __LEAF
+#define __LEAF_ATTR
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
