@@ -29,8 +29,8 @@ layout! {
     /// `struct in6_pktinfo`, the control message of IPV6_PKTINFO.
     struct In6Pktinfo[20] { ipi6_addr: [u8; 16], ipi6_ifindex: i32 }
 
-    /// `struct tcp_info`; getsockopt(TCP_INFO) gives as much of it as was asked for. `tcpi_wscale` has the window scale for
-    /// sending in its low half; `tcpi_bits` has `tcpi_delivery_rate_app_limited` in bit 0 and
+    /// `struct tcp_info`; getsockopt(TCP_INFO) gives as much of it as was asked for. The first
+    /// byte of bit fields is the two window scales (sending in the low half); the second has `tcpi_delivery_rate_app_limited` in bit 0 and
     /// `tcpi_fastopen_client_fail` in bits 1 and 2.
     struct TcpInfo[248] {
         tcpi_state: u8, tcpi_ca_state: u8, tcpi_retransmits: u8, tcpi_probes: u8, tcpi_backoff: u8,

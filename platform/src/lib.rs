@@ -3,9 +3,12 @@
 //! A platform runs guest threads and owns guest address spaces. The sentry decides *what* is mapped where; how that
 //! memory is backed, copied on fork and paged in is the platform's affair. A platform knows nothing of the sentry.
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
 pub mod context;
 pub mod random;
 pub mod stub;
+pub mod xstate;
 
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;

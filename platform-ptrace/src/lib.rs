@@ -1,0 +1,105 @@
+//! The reference platform: a guest thread is a thread of a stub process, traced with PTRACE_SYSEMU by the sentry
+//! thread that runs it.
+//!
+//! Simple, and works wherever ptrace does; a system call costs two context switches and four host calls. The sentry must
+//! not wait for "any child" with waitpid(-1): that would take stops away from the threads that wait for them.
+
+mod thread;
+mod tracee;
+
+use platform::stub::filter::RET_TRAP;
+use platform::stub::{Handler, Options, StubProcess, Template, TemplateError, arch};
+use platform::{AddressSpace, Change, Context, Errno, Platform, Report, Result, Thread};
+use std::sync::Arc;
+
+/// The platform.
+pub struct Ptrace {
+    template: Template,
+}
+
+impl Ptrace {
+    /// Forks the template process; see [`Template::new`] for when that may be done.
+    pub fn new() -> std::result::Result<Ptrace, TemplateError> {
+        // A handler for each fault, whose frame is read for what ptrace does not tell (see `thread`).
+        let handler =
+            |signal| Handler { signal, addr: arch::FAULT_HANDLER, flags: libc::SA_NODEFER as u64, mask: 0 };
+        let options = Options {
+            // Calls from guest code never get as far as the filter, except those of the vsyscall page.
+            guest_action: RET_TRAP,
+            handlers: [libc::SIGFPE, libc::SIGILL, libc::SIGTRAP].map(handler).to_vec(),
+            ..Options::default()
+        };
+        Ok(Ptrace { template: Template::new(&options)? })
+    }
+}
+
+impl Platform for Ptrace {
+    fn name(&self) -> &'static str {
+        "ptrace"
+    }
+
+    fn new_address_space(&self) -> Result<Arc<dyn AddressSpace>> {
+        Ok(Arc::new(Space { process: self.template.spawn()? }))
+    }
+
+    fn report(&self) -> Report {
+        let layout = platform::xstate::layout();
+        let line = |name: &str, value: String| (name.to_owned(), value);
+        Report {
+            features: vec![
+                line("PTRACE_SYSEMU", "yes".into()),
+                line("process_vm_readv of stubs", "yes".into()),
+                line("XSAVE image", format!("{} bytes, components {:#x}", layout.size, layout.features)),
+            ],
+        }
+    }
+}
+
+/// A guest address space: a stub process.
+pub(crate) struct Space {
+    pub(crate) process: Arc<StubProcess>,
+}
+
+impl AddressSpace for Space {
+    fn new_thread(self: Arc<Self>, context: &Context) -> Result<Box<dyn Thread>> {
+        Ok(Box::new(thread::PtraceThread::new(self, context)?))
+    }
+
+    fn apply(&self, _by: Option<&mut dyn Thread>, changes: &[Change<'_>]) -> Result<()> {
+        self.process.apply(changes)
+    }
+
+    fn fork(&self, _by: Option<&mut dyn Thread>) -> Result<Arc<dyn AddressSpace>> {
+        Ok(Arc::new(Space { process: self.process.fork()? }))
+    }
+
+    fn read_batch(&self, segments: &mut [(u64, &mut [u8])]) -> Result<usize> {
+        self.process.read_batch(segments)
+    }
+
+    fn write_batch(&self, segments: &[(u64, &[u8])]) -> Result<usize> {
+        self.process.write_batch(segments)
+    }
+
+    fn poke(&self, addr: u64, buf: &[u8]) -> Result<usize> {
+        self.process.poke(addr, buf)
+    }
+
+    fn compare_exchange(
+        &self,
+        _by: Option<&mut dyn Thread>,
+        addr: u64,
+        expected: u32,
+        new: u32,
+    ) -> Result<u32, Errno> {
+        self.process.compare_exchange(addr, expected, new)
+    }
+
+    fn resident(&self, addr: u64, pages: &mut [u8]) -> Result<()> {
+        self.process.resident(addr, pages)
+    }
+
+    fn kill(&self) {
+        self.process.kill();
+    }
+}
