@@ -9,7 +9,7 @@ use crate::Space;
 use crate::tracee::{Go, Stop, SyscallInfo, Tracee, user_offset};
 use parking_lot::Mutex;
 use platform::stub::{Slot, StubProcess, arch};
-use platform::{Context, Death, Errno, Exit, Fault, Interrupter, Registers, Resume, Result, Thread, XState};
+use platform::{Context, Death, Errno, Exit, Fault, Interrupter, Registers, Result, Resume, Thread, XState};
 use std::cell::Cell;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -268,11 +268,7 @@ impl PtraceThread {
         Ok(Exit::Fault(Fault { signal, code: info.si_code, addr, trapno, error }))
     }
 
-    fn absent_vsyscall(
-        &mut self,
-        mut r: Registers,
-        number: u64,
-    ) -> Result<Option<Exit>, nix::errno::Errno> {
+    fn absent_vsyscall(&mut self, mut r: Registers, number: u64) -> Result<Option<Exit>, nix::errno::Errno> {
         let mut word = [0; 8];
         if self.space.process.read_batch(&mut [(r.rsp, &mut word)]) != Ok(8) {
             return Ok(None);
@@ -289,11 +285,7 @@ impl PtraceThread {
     /// The processor's exception number and error code. ptrace does not tell them, but a signal frame does: the
     /// signal is delivered on the slot's stack, the thread stops before the handler's first instruction, the
     /// frame is read, and everything is put back.
-    fn exception(
-        &mut self,
-        signal: i32,
-        registers: &Registers,
-    ) -> Result<(u64, u64), nix::errno::Errno> {
+    fn exception(&mut self, signal: i32, registers: &Registers) -> Result<(u64, u64), nix::errno::Errno> {
         let xstate = self.tracee.xstate()?;
         let mut on_slot = *registers;
         on_slot.rsp = self.slot.end();
@@ -318,7 +310,8 @@ impl PtraceThread {
         if read.is_err() {
             return Ok((0, 0));
         }
-        let word = |i: usize| words.get(i..i + 8).map_or(0, |b| u64::from_le_bytes(b.try_into().unwrap_or([0; 8])));
+        let word =
+            |i: usize| words.get(i..i + 8).map_or(0, |b| u64::from_le_bytes(b.try_into().unwrap_or([0; 8])));
         Ok((word(8), word(0)))
     }
 
@@ -362,7 +355,9 @@ impl PtraceThread {
         let seconds = u64::from_le_bytes(words.get(..8)?.try_into().ok()?);
         let nanos = u64::from_le_bytes(words.get(8..)?.try_into().ok()?);
         // A sibling thread may have written there: no more than can be true.
-        Some(Duration::new(seconds.min(u64::MAX / 2), (nanos % 1_000_000_000) as u32).min(self.born.elapsed()))
+        Some(
+            Duration::new(seconds.min(u64::MAX / 2), (nanos % 1_000_000_000) as u32).min(self.born.elapsed()),
+        )
     }
 }
 
@@ -450,7 +445,8 @@ impl Drop for PtraceThread {
         }
         *self.kick.gone.lock() = true;
         // Send it to its exit, and see it out: the slot is free only then.
-        let exit = Registers { rip: arch::EXIT, cs: 0x33, ss: 0x2b, orig_rax: u64::MAX, ..Registers::default() };
+        let exit =
+            Registers { rip: arch::EXIT, cs: 0x33, ss: 0x2b, orig_rax: u64::MAX, ..Registers::default() };
         if self.tracee.set_registers(&exit).is_err() {
             self.died();
             return;

@@ -66,8 +66,7 @@ impl Tracee {
     /// `addr` and `data` must be what the request expects.
     unsafe fn request(self, request: u32, addr: usize, data: *mut c_void) -> Result<i64, Host> {
         // SAFETY: the caller's promise. The raw call has no PEEK special case of the C library's.
-        let ret =
-            unsafe { libc::syscall(libc::SYS_ptrace, u64::from(request), self.0 as i64, addr, data) };
+        let ret = unsafe { libc::syscall(libc::SYS_ptrace, u64::from(request), self.0 as i64, addr, data) };
         Host::result(ret)
     }
 

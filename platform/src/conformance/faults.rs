@@ -152,8 +152,7 @@ fn registers(platform: &dyn Platform) -> Outcome {
     before.regs.orig_rax = after.regs.orig_rax;
     let mask = 0xcd5; // the arithmetic flags and direction
     assert_eq!(after.regs.eflags & mask, before.regs.eflags & mask);
-    (before.regs.eflags, before.regs.cs, before.regs.ss) =
-        (after.regs.eflags, after.regs.cs, after.regs.ss);
+    (before.regs.eflags, before.regs.cs, before.regs.ss) = (after.regs.eflags, after.regs.cs, after.regs.ss);
     assert_eq!(after.regs, before.regs);
     // Again and again.
     for _ in 0..100 {

@@ -171,9 +171,10 @@ fn jumps(platform: &dyn Platform) -> Outcome {
             let (sender, receiver) = std::sync::mpsc::channel::<()>();
             scope.spawn(move || {
                 // It may be in a loop of the stub's.
-                while receiver.recv_timeout(std::time::Duration::from_millis(20)).is_err_and(|e| {
-                    e == std::sync::mpsc::RecvTimeoutError::Timeout
-                }) {
+                while receiver
+                    .recv_timeout(std::time::Duration::from_millis(20))
+                    .is_err_and(|e| e == std::sync::mpsc::RecvTimeoutError::Timeout)
+                {
                     interrupter.interrupt();
                 }
             });

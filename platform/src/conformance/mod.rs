@@ -21,13 +21,6 @@ pub type Case = (&'static str, fn(&dyn Platform) -> Outcome);
 
 /// Every case.
 pub fn all() -> Vec<Case> {
-    [
-        registers::CASES,
-        memory::CASES,
-        faults::CASES,
-        interrupts::CASES,
-        threads::CASES,
-        hostile::CASES,
-    ]
-    .concat()
+    [registers::CASES, memory::CASES, faults::CASES, interrupts::CASES, threads::CASES, hostile::CASES]
+        .concat()
 }
