@@ -22,7 +22,10 @@ pub fn syscall_table() -> Vec<[String; 4]> {
 
 /// Makes a platform by its name.
 pub fn platform(name: &str) -> Result<Arc<dyn Platform>> {
-    bail!("there is no platform {name:?} in this build")
+    match name {
+        "systrap" => Ok(Arc::new(platform_systrap::SystrapPlatform::new()?)),
+        _ => bail!("there is no platform {name:?} in this build"),
+    }
 }
 
 /// Makes the kernel of the sandbox, mounts its files and loads its first process, which waits for its start.

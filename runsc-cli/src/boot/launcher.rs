@@ -1,7 +1,7 @@
 //! The thread that starts guest processes.
 //!
-//! It has the filter of task threads, so that the threads it makes for guest tasks have it, too: a filter of many
-//! instructions costs a millisecond to install, and nothing to inherit.
+//! It has the filters of task threads, so that the threads it makes for guest tasks have them, too: that costs nothing,
+//! while to install them on each would.
 
 use std::sync::mpsc::{Sender, channel};
 
@@ -18,7 +18,7 @@ pub struct Launcher {
 }
 
 impl Launcher {
-    /// Makes the thread. When this returns, its filter is in place.
+    /// Makes the thread. When this returns, its filters are in place.
     pub fn start(platform: &str) -> Result<Launcher> {
         let (jobs, queue) = channel::<Job>();
         let (ready, installed) = channel();
@@ -26,7 +26,7 @@ impl Launcher {
         std::thread::Builder::new()
             .name("launcher".into())
             .spawn(move || {
-                let result = filter::install(Role::Task, &platform);
+                let result = filter::narrow(Role::Task, &platform);
                 let failed = result.is_err();
                 let _ = ready.send(result);
                 if failed {

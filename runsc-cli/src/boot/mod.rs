@@ -1,7 +1,7 @@
 //! The boot process: becomes the sentry of one sandbox.
 //!
 //! In this order, because each step takes away what the one before needed: namespaces and an empty root, the
-//! platform with its first stub process, filters on both threads, the kernel. Nothing of the guest's is touched
+//! platform with its first stub process, filters on every thread, the kernel. Nothing of the guest's is touched
 //! before the filters are in place.
 
 pub mod config;
@@ -20,7 +20,6 @@ use anyhow::{Context, Result};
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 
-use crate::confine::policy::Role;
 use crate::confine::{filter, namespaces};
 use crate::message;
 use crate::process::{FIRST_FD, adopt};
@@ -99,8 +98,8 @@ fn start(config: BootConfig) -> Result<Sentry> {
     if let Some(what) = config.misbehave.as_deref().and_then(|w| w.strip_prefix("unfiltered-")) {
         return Err(crate::confine::misbehave::attempt(what));
     }
+    filter::install(&config.platform)?;
     let launcher = Launcher::start(&config.platform)?;
-    filter::install(Role::Control, &config.platform)?;
     #[cfg(feature = "misbehave")]
     if let Some(what) = config.misbehave.clone() {
         return Err(crate::confine::misbehave::attempt(&what));

@@ -15,13 +15,28 @@ use crate::record;
 #[cfg(target_arch = "x86_64")]
 const ARCH: TargetArch = TargetArch::x86_64;
 
-/// Puts the filters of `role` on the calling thread, and on those that it will make. A call that is not allowed
-/// raises SIGSYS, which ends the process (see [`report_denied_calls`]).
-pub fn install(role: Role, platform: &str) -> Result<()> {
-    for program in [compile(&calls(role, platform))?, thread_fallback()?] {
-        seccompiler::apply_filter(&program).context("installing a system call filter")?;
+/// Puts the filters on all threads of the process, those of platforms included: what the control thread may call,
+/// and with it what any thread may. A call that is not allowed raises SIGSYS, which ends the process (see
+/// [`report_denied_calls`]).
+pub fn install(platform: &str) -> Result<()> {
+    for program in [thread_fallback()?, compile(&calls(Role::Control, platform))?] {
+        seccompiler::apply_filter_all_threads(&program).context("installing a system call filter")?;
     }
     Ok(())
+}
+
+/// Takes from the calling thread, and from those that it will make, what only other roles may call. This is a filter
+/// of its own, and a short one: filters add up, and the one that is there is long.
+pub fn narrow(role: Role, platform: &str) -> Result<()> {
+    let allowed = calls(role, platform);
+    let denied: BTreeMap<i64, Vec<SeccompRule>> = calls(Role::Control, platform)
+        .iter()
+        .filter(|call| allowed.iter().all(|other| other.number != call.number))
+        .map(|call| (call.number, Vec::new()))
+        .collect();
+    let filter = SeccompFilter::new(denied, SeccompAction::Allow, SeccompAction::Trap, ARCH)?;
+    let program: BpfProgram = filter.try_into()?;
+    seccompiler::apply_filter(&program).context("installing a system call filter")
 }
 
 fn compile(calls: &[Call]) -> Result<BpfProgram> {
