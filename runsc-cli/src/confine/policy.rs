@@ -95,10 +95,7 @@ const RUNTIME: &[Call] = &[
     any(libc::SYS_nanosleep),
     when(
         libc::SYS_prctl,
-        &[
-            &[(0, Is(libc::PR_SET_NAME as u64))],
-            &[(0, Is(libc::PR_SET_NO_NEW_PRIVS as u64))],
-        ],
+        &[&[(0, Is(libc::PR_SET_NAME as u64))], &[(0, Is(libc::PR_SET_NO_NEW_PRIVS as u64))]],
     ),
     any(libc::SYS_restart_syscall),
     any(libc::SYS_rseq),
@@ -108,13 +105,7 @@ const RUNTIME: &[Call] = &[
     any(libc::SYS_sched_getaffinity),
     any(libc::SYS_sched_yield),
     // More filters only take away.
-    when(
-        libc::SYS_seccomp,
-        &[&[
-            (0, Is(libc::SECCOMP_SET_MODE_FILTER as u64)),
-            (1, Null),
-        ]],
-    ),
+    when(libc::SYS_seccomp, &[&[(0, Is(libc::SECCOMP_SET_MODE_FILTER as u64)), (1, Null)]]),
     any(libc::SYS_set_robust_list),
     any(libc::SYS_sigaltstack),
     any(libc::SYS_time),
