@@ -1,6 +1,7 @@
 //! The filesystems and file types.
 
 pub mod anonymous;
+pub mod inotify;
 pub mod pidfd;
 pub mod pipe;
 

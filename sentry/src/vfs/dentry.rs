@@ -1,8 +1,8 @@
 //! The dentry cache: names of directories, and what they were found to be.
 //!
 //! A directory's `children` lock is its lock in Linux's sense (i_rwsem): it is held over every lookup that asks the
-//! filesystem and over every change. The map holds weak references; what keeps unused dentries alive is the
-//! superblock's list of recently used ones, which has a budget.
+//! filesystem and over every change. The map holds weak references; what keeps unused dentries alive is that each one
+//! recently used refers to itself, until the superblock's budget runs out or its name is removed.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -26,7 +26,7 @@ const ABSENT: usize = 256;
 pub struct SuperBlock {
     dev: u64,
     fs: Arc<dyn FileSystem>,
-    recent: Mutex<VecDeque<Arc<Dentry>>>,
+    recent: Mutex<VecDeque<Weak<Dentry>>>,
     /// File locks, by inode number.
     pub locks: LockTable,
     /// Inotify watches, by inode number.
@@ -65,22 +65,33 @@ impl SuperBlock {
 
     /// Forgets all cached dentries: at the last unmount, and under memory pressure.
     pub fn shrink(&self) {
-        let dropped = std::mem::take(&mut *self.recent.lock());
-        drop(dropped);
+        let recent = std::mem::take(&mut *self.recent.lock());
+        for dentry in recent.iter().filter_map(Weak::upgrade) {
+            dentry.let_go();
+        }
     }
 
     fn remember(&self, dentry: &Arc<Dentry>) {
+        *dentry.kept.lock() = Some(dentry.clone());
+        if dentry.is_unlinked() {
+            // Removed just now: whoever did that may have been there before.
+            dentry.let_go();
+            return;
+        }
         let mut dropped = Vec::new();
         let mut recent = self.recent.lock();
-        recent.push_back(dentry.clone());
+        recent.push_back(Arc::downgrade(dentry));
         let mut turns = recent.len();
         while recent.len() > KEPT && turns > 0 {
             turns -= 1;
             let Some(old) = recent.pop_front() else { break };
-            if old.used.swap(false, Ordering::Relaxed) { recent.push_back(old) } else { dropped.push(old) }
+            let Some(dentry) = old.upgrade() else { continue };
+            if dentry.used.swap(false, Ordering::Relaxed) { recent.push_back(old) } else { dropped.push(dentry) }
         }
         drop(recent);
-        drop(dropped);
+        for dentry in dropped {
+            dentry.let_go();
+        }
     }
 }
 
@@ -111,6 +122,8 @@ pub struct Dentry {
     mounts: AtomicU64,
     unlinked: AtomicBool,
     used: AtomicBool,
+    /// Itself, while it is on the list of recently used ones.
+    kept: Mutex<Option<Arc<Dentry>>>,
 }
 
 impl Dentry {
@@ -128,7 +141,22 @@ impl Dentry {
             mounts: AtomicU64::new(0),
             unlinked: AtomicBool::new(false),
             used: AtomicBool::new(false),
+            kept: Mutex::new(None),
         })
+    }
+
+    /// Keeps a dentry that [`Dentry::insert`] has made for some time, as one that was looked up. To be called without
+    /// its directory's lock.
+    pub fn keep(self: &Arc<Dentry>) {
+        if self.parent().is_some_and(|dir| dir.inode.lookups_cacheable()) {
+            self.superblock.remember(self);
+        }
+    }
+
+    /// Is no longer kept for its own sake.
+    fn let_go(&self) {
+        let itself = self.kept.lock().take();
+        drop(itself);
     }
 
     /// A dentry without a name in any directory: pipes, sockets, unnamed temporary files.
@@ -265,6 +293,7 @@ impl Dentry {
             Err(Errno::ENOENT) => {
                 if let Some(dentry) = known {
                     dentry.unlinked.store(true, Ordering::Release);
+                    dentry.let_go();
                     children.map.remove(name);
                 }
                 if cacheable {
@@ -296,6 +325,7 @@ impl Dentry {
             children.note_absent(&name);
         }
         child.unlinked.store(true, Ordering::Release);
+        child.let_go();
     }
 
     /// `child` moved from this directory to `name` of `to`. The locks are those of [`Dentry::lock_both`].
@@ -355,14 +385,26 @@ impl Children {
 
 impl Drop for Dentry {
     fn drop(&mut self) {
-        let place = self.place.get_mut();
-        // Whoever drops the last reference may hold the parent's lock; then the dead entry is found later.
-        if let Some(parent) = &place.parent
-            && let Some(mut children) = parent.children.try_lock()
-            && let Some(Child::Present(weak)) = children.map.get(&place.name)
-            && weak.strong_count() == 0
-        {
-            children.map.remove(&place.name);
+        if *self.unlinked.get_mut() {
+            super::notify::dropped(self);
+        }
+        // One after the other: a chain of directories may be deeper than the stack.
+        let mut place = Place { parent: None, name: Box::default() };
+        std::mem::swap(&mut place, self.place.get_mut());
+        while let Some(parent) = place.parent.take() {
+            // Whoever drops the last reference may hold the parent's lock; then the dead entry is found later.
+            if let Some(mut children) = parent.children.try_lock()
+                && let Some(Child::Present(weak)) = children.map.get(&place.name)
+                && weak.strong_count() == 0
+            {
+                children.map.remove(&place.name);
+            }
+            let Some(mut parent) = Arc::into_inner(parent) else { break };
+            if *parent.unlinked.get_mut() {
+                super::notify::dropped(&parent);
+                *parent.unlinked.get_mut() = false;
+            }
+            std::mem::swap(&mut place, parent.place.get_mut());
         }
     }
 }

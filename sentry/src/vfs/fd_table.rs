@@ -160,3 +160,12 @@ impl FdTable {
             .collect()
     }
 }
+
+impl Drop for FdTable {
+    fn drop(&mut self) {
+        let owner = super::locks::Owner::process(self);
+        for (file, _) in self.0.get_mut().slots.iter().flatten() {
+            super::locks::owner_closed(owner, file);
+        }
+    }
+}

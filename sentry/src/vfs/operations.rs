@@ -136,7 +136,8 @@ fn create_or_open(
                 let inode = dir.inode().create(name, &new)?;
                 let dentry = dir.dentry().insert(&mut children, name, inode);
                 drop(children);
-                notify::created(dir.dentry(), name);
+                dentry.keep();
+                notify::created(dir.dentry(), name, &dentry);
                 return open_found(task, Path::new(dir.mount().clone(), dentry), flags, true);
             }
             Err(e) => return Err(e),
@@ -285,7 +286,8 @@ pub fn create(task: &Task, start: Option<&Path>, path: &[u8], kind: NewKind, mod
     let inode = dir.inode().create(name, &new)?;
     let dentry = dir.dentry().insert(&mut children, name, inode);
     drop(children);
-    notify::created(dir.dentry(), name);
+    dentry.keep();
+    notify::created(dir.dentry(), name, &dentry);
     Ok(Path::new(dir.mount().clone(), dentry))
 }
 
@@ -314,10 +316,10 @@ pub fn link(task: &Task, target: &Path, start: Option<&Path>, path: &[u8]) -> Re
     }
     check_protected_link(&creds, target, &attributes)?;
     dir.inode().link(name, target.inode())?;
-    dir.dentry().insert(&mut children, name, target.inode().clone());
+    let dentry = dir.dentry().insert(&mut children, name, target.inode().clone());
     drop(children);
-    notify::attrib(target);
-    notify::created(dir.dentry(), name);
+    dentry.keep();
+    notify::linked(dir.dentry(), name, &dentry);
     Ok(())
 }
 

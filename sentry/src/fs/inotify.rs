@@ -1,0 +1,235 @@
+//! inotify(7): a queue of events on watched files.
+
+use std::any::Any;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::{Arc, Weak};
+
+use abi::inotify::{InotifyEvent, InotifyMask as Mask};
+use abi::ioctl::FIONREAD;
+use abi::poll::PollEvents;
+use abi::{Errno, Result};
+use parking_lot::Mutex;
+use zerocopy::IntoBytes;
+
+use crate::task::CurrentTask;
+use crate::vfs::notify::{Listener, Watch, WatchTable};
+use crate::vfs::{Dentry, File, FileOps, Io, ObjectId, Sink};
+use crate::wait::WaitQueue;
+
+/// How many events wait at most (`fs.inotify.max_queued_events`).
+pub const MAX_QUEUED_EVENTS: usize = 16384;
+
+/// How many watches an instance has at most; Linux counts them by user (`fs.inotify.max_user_watches`).
+pub const MAX_WATCHES: usize = 65536;
+
+/// The wait for the reader ends for these.
+const READABLE: PollEvents = PollEvents::READABLE;
+
+#[derive(PartialEq, Eq)]
+struct Event {
+    wd: i32,
+    mask: Mask,
+    cookie: u32,
+    name: Box<[u8]>,
+}
+
+impl Event {
+    /// Bytes that the name takes in the record, with its NUL and padding.
+    fn name_len(&self) -> usize {
+        if self.name.is_empty() { 0 } else { (self.name.len() + 1).next_multiple_of(size_of::<InotifyEvent>()) }
+    }
+
+    fn len(&self) -> usize {
+        size_of::<InotifyEvent>() + self.name_len()
+    }
+
+    /// As the last event of the queue, `old` says it all (inotify_merge).
+    fn repeats(&self, old: &Event) -> bool {
+        !old.mask.contains(Mask::IN_IGNORED)
+            && (old.wd, old.mask, &old.name) == (self.wd, self.mask, &self.name)
+    }
+
+    fn record(&self) -> Vec<u8> {
+        let len = self.name_len();
+        let header = InotifyEvent { wd: self.wd, mask: self.mask.bits(), cookie: self.cookie, len: len as u32 };
+        let mut bytes = header.as_bytes().to_vec();
+        bytes.extend_from_slice(&self.name);
+        bytes.resize(size_of::<InotifyEvent>() + len, 0);
+        bytes
+    }
+}
+
+#[derive(Default)]
+struct State {
+    events: VecDeque<Event>,
+    watches: BTreeMap<i32, Arc<Watch>>,
+    by_object: HashMap<ObjectId, i32>,
+    last_wd: i32,
+}
+
+impl State {
+    fn take(&mut self, wd: i32) -> Option<Arc<Watch>> {
+        let watch = self.watches.remove(&wd)?;
+        self.by_object.remove(&watch.object());
+        Some(watch)
+    }
+}
+
+/// An inotify instance.
+pub struct Inotify {
+    me: Weak<Inotify>,
+    state: Mutex<State>,
+    queue: WaitQueue,
+}
+
+impl Inotify {
+    /// inotify_init1(2).
+    pub fn new() -> Arc<Inotify> {
+        Arc::new_cyclic(|me| Inotify { me: me.clone(), state: Mutex::default(), queue: WaitQueue::new() })
+    }
+
+    /// inotify_add_watch(2), after [`crate::vfs::notify::check_mask`], the walk (which IN_DONT_FOLLOW and IN_ONLYDIR
+    /// govern) and the check for read permission. EEXIST with IN_MASK_CREATE, ENOSPC with too many watches.
+    pub fn add_watch(&self, dentry: &Dentry, mask: Mask) -> Result<i32> {
+        let mut state = self.state.lock();
+        let known = state.by_object.get(&dentry.object()).and_then(|wd| state.watches.get(wd));
+        if let Some(watch) = known {
+            if mask.contains(Mask::IN_MASK_CREATE) {
+                return Err(Errno::EEXIST);
+            }
+            watch.set_mask(mask, mask.contains(Mask::IN_MASK_ADD));
+            return Ok(watch.wd);
+        }
+        if state.watches.len() >= MAX_WATCHES {
+            return Err(Errno::ENOSPC);
+        }
+        // Numbers are used again only after all others.
+        let mut numbers = (state.last_wd..i32::MAX).chain(0..state.last_wd).map(|wd| wd + 1);
+        let wd = numbers.find(|wd| !state.watches.contains_key(wd)).ok_or(Errno::ENOSPC)?;
+        state.last_wd = wd;
+        state.by_object.insert(dentry.object(), wd);
+        let listener: Weak<dyn Listener> = self.me.clone();
+        state.watches.insert(wd, WatchTable::add(dentry, wd, mask, listener));
+        Ok(wd)
+    }
+
+    /// inotify_rm_watch(2). EINVAL for an unknown descriptor.
+    pub fn remove_watch(&self, wd: i32) -> Result<()> {
+        let watch = self.state.lock().take(wd).ok_or(Errno::EINVAL)?;
+        watch.remove();
+        self.push(Event { wd, mask: Mask::IN_IGNORED, cookie: 0, name: Box::default() });
+        Ok(())
+    }
+
+    fn push(&self, event: Event) {
+        let mut state = self.state.lock();
+        if state.events.back().is_some_and(|last| event.repeats(last)) {
+            return;
+        }
+        // One place more than the limit, for the overflow.
+        if state.events.len() > MAX_QUEUED_EVENTS {
+            return;
+        }
+        if state.events.len() == MAX_QUEUED_EVENTS {
+            state.events.push_back(Event { wd: -1, mask: Mask::IN_Q_OVERFLOW, cookie: 0, name: Box::default() });
+        } else {
+            state.events.push_back(event);
+        }
+        drop(state);
+        self.queue.notify(READABLE);
+    }
+}
+
+impl Listener for Inotify {
+    fn event(&self, wd: i32, mut mask: Mask, cookie: u32, name: &[u8]) {
+        // Linux never says of these that they are about a directory.
+        if mask.intersects(Mask::IN_MOVE_SELF | Mask::IN_DELETE_SELF) {
+            mask -= Mask::IN_ISDIR;
+        }
+        self.push(Event { wd, mask, cookie, name: name.into() });
+    }
+
+    fn ignored(&self, wd: i32) {
+        let watch = self.state.lock().take(wd);
+        if watch.is_some() {
+            self.push(Event { wd, mask: Mask::IN_IGNORED, cookie: 0, name: Box::default() });
+        }
+    }
+}
+
+impl Drop for Inotify {
+    fn drop(&mut self) {
+        for watch in std::mem::take(&mut self.state.get_mut().watches).into_values() {
+            watch.remove();
+        }
+    }
+}
+
+/// An inotify instance as an open file.
+pub struct InotifyFile(pub Arc<Inotify>);
+
+impl FileOps for InotifyFile {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn read(&self, _io: &Io<'_>, dst: &mut dyn Sink, _offset: u64) -> Result<usize> {
+        let mut total = 0;
+        loop {
+            let record = {
+                let mut state = self.0.state.lock();
+                match state.events.front() {
+                    None if total == 0 => return Err(Errno::EAGAIN),
+                    None => return Ok(total),
+                    Some(event) if event.len() > dst.remaining() => {
+                        return if total == 0 { Err(Errno::EINVAL) } else { Ok(total) };
+                    }
+                    Some(event) => {
+                        let record = event.record();
+                        state.events.pop_front();
+                        record
+                    }
+                }
+            };
+            match dst.put(&record) {
+                Ok(n) if n == record.len() => total += n,
+                // As in Linux, the event is lost with the fault.
+                Ok(_) | Err(_) if total > 0 => return Ok(total),
+                Ok(_) => return Err(Errno::EFAULT),
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    fn poll(&self, _io: &Io<'_>) -> PollEvents {
+        if self.0.state.lock().events.is_empty() { PollEvents::empty() } else { READABLE }
+    }
+
+    fn wait_queue(&self) -> Option<&WaitQueue> {
+        Some(&self.0.queue)
+    }
+
+    fn ioctl(&self, task: &CurrentTask, _file: &Arc<File>, request: u32, arg: u64) -> Result<u64> {
+        match request {
+            FIONREAD => {
+                let bytes: usize = self.0.state.lock().events.iter().map(Event::len).sum();
+                task.mm().write_object(arg, &i32::try_from(bytes).unwrap_or(i32::MAX))?;
+                Ok(0)
+            }
+            _ => Err(Errno::ENOTTY),
+        }
+    }
+
+    fn fdinfo(&self) -> String {
+        let line = |w: &Arc<Watch>| {
+            let ObjectId { dev, ino } = w.object();
+            let mask = w.mask().bits();
+            format!("inotify wd:{:x} ino:{ino:x} sdev:{dev:x} mask:{mask:x} ignored_mask:0 \n", w.wd)
+        };
+        self.0.state.lock().watches.values().map(line).collect()
+    }
+
+    fn anonymous_name(&self) -> String {
+        "anon_inode:inotify".to_string()
+    }
+}
