@@ -36,7 +36,11 @@ struct Event {
 impl Event {
     /// Bytes that the name takes in the record, with its NUL and padding.
     fn name_len(&self) -> usize {
-        if self.name.is_empty() { 0 } else { (self.name.len() + 1).next_multiple_of(size_of::<InotifyEvent>()) }
+        if self.name.is_empty() {
+            0
+        } else {
+            (self.name.len() + 1).next_multiple_of(size_of::<InotifyEvent>())
+        }
     }
 
     fn len(&self) -> usize {
@@ -51,7 +55,8 @@ impl Event {
 
     fn record(&self) -> Vec<u8> {
         let len = self.name_len();
-        let header = InotifyEvent { wd: self.wd, mask: self.mask.bits(), cookie: self.cookie, len: len as u32 };
+        let header =
+            InotifyEvent { wd: self.wd, mask: self.mask.bits(), cookie: self.cookie, len: len as u32 };
         let mut bytes = header.as_bytes().to_vec();
         bytes.extend_from_slice(&self.name);
         bytes.resize(size_of::<InotifyEvent>() + len, 0);
@@ -131,7 +136,12 @@ impl Inotify {
             return;
         }
         if state.events.len() == MAX_QUEUED_EVENTS {
-            state.events.push_back(Event { wd: -1, mask: Mask::IN_Q_OVERFLOW, cookie: 0, name: Box::default() });
+            state.events.push_back(Event {
+                wd: -1,
+                mask: Mask::IN_Q_OVERFLOW,
+                cookie: 0,
+                name: Box::default(),
+            });
         } else {
             state.events.push_back(event);
         }

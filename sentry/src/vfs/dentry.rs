@@ -86,7 +86,11 @@ impl SuperBlock {
             turns -= 1;
             let Some(old) = recent.pop_front() else { break };
             let Some(dentry) = old.upgrade() else { continue };
-            if dentry.used.swap(false, Ordering::Relaxed) { recent.push_back(old) } else { dropped.push(dentry) }
+            if dentry.used.swap(false, Ordering::Relaxed) {
+                recent.push_back(old)
+            } else {
+                dropped.push(dentry)
+            }
         }
         drop(recent);
         for dentry in dropped {
