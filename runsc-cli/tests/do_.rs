@@ -1,0 +1,88 @@
+//! `runsc do`.
+
+mod common;
+
+use common::{Runsc, describe, text};
+
+#[test]
+fn a_command_sees_the_hosts_files_and_changes_nothing() {
+    need_sandbox!();
+    let runsc = Runsc::new();
+    let dir = runsc.dir.path().join("work");
+    std::fs::create_dir(&dir).unwrap();
+    std::fs::write(dir.join("file"), "contents\n").unwrap();
+    let output = runsc
+        .command(&["do", "sh", "-c", "cat file; echo changed > file; cat file; pwd; id -u; echo $MARK; exit 5"])
+        .current_dir(&dir)
+        .env("MARK", "passed")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(5), "{}", describe(&output));
+    let pwd = dir.canonicalize().unwrap();
+    assert_eq!(
+        text(&output.stdout),
+        format!("contents\nchanged\n{}\n0\npassed\n", pwd.display())
+    );
+    assert_eq!(std::fs::read_to_string(dir.join("file")).unwrap(), "contents\n");
+    assert_eq!(runsc.ok(&["list", "--quiet"]), "");
+}
+
+#[test]
+fn a_volume_is_written_to() {
+    need_sandbox!();
+    let runsc = Runsc::new();
+    let dir = runsc.dir.path().join("work");
+    std::fs::create_dir(&dir).unwrap();
+    let volume = format!("{}:/mnt", dir.display());
+    runsc.ok(&["do", "--volume", &volume, "sh", "-c", "echo x > /mnt/x"]);
+    assert_eq!(std::fs::read_to_string(dir.join("x")).unwrap(), "x\n");
+    let output = runsc.output(&["do", "--volume", &format!("{volume}:ro"), "sh", "-c", "echo y > /mnt/y"]);
+    assert!(text(&output.stderr).contains("Read-only file system"), "{}", describe(&output));
+}
+
+#[test]
+fn a_signal_reaches_the_command() {
+    need_sandbox!();
+    let runsc = Runsc::new();
+    let mut child = runsc
+        .command(&["do", "sh", "-c", "trap 'exit 42' INT; echo ready; while true; do sleep 0.1; done"])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut ready = [0u8; 6];
+    std::io::Read::read_exact(&mut child.stdout.take().unwrap(), &mut ready).unwrap();
+    let pid = nix::unistd::Pid::from_raw(child.id() as i32);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(42));
+}
+
+#[test]
+fn a_sandbox_ends_with_its_command() {
+    need_sandbox!();
+    let runsc = Runsc::new();
+    let mut child = runsc
+        .command(&["do", "sh", "-c", "echo ready; sleep 1000"])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut output = child.stdout.take().unwrap();
+    let mut ready = [0u8; 6];
+    std::io::Read::read_exact(&mut output, &mut ready).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    // The end of the pipe: nobody holds its other side.
+    let mut rest = Vec::new();
+    std::io::Read::read_to_end(&mut output, &mut rest).unwrap();
+    // The next one clears away what was left.
+    runsc.ok(&["do", "true"]);
+    assert_eq!(runsc.ok(&["list", "--quiet"]), "");
+}
+
+#[test]
+fn system_calls_are_shown_if_asked_for() {
+    need_sandbox!();
+    let runsc = Runsc::with_flags(&["--strace", "--strace-syscalls=uname"]);
+    let output = runsc.output(&["do", "uname", "-s"]);
+    assert_eq!(text(&output.stdout), "Linux\n");
+    assert!(text(&output.stderr).contains("uname"), "{}", describe(&output));
+}

@@ -1,0 +1,310 @@
+//! Containers from create to delete.
+
+mod common;
+
+use std::io::Write;
+use std::process::Stdio;
+
+use common::{Runsc, describe, text};
+use serde_json::{Value, json};
+
+fn run(runsc: &Runsc, args: &[&str], change: impl FnOnce(&mut Value)) -> std::process::Output {
+    let bundle = runsc.bundle("b", args, change);
+    runsc.output(&["run", "--bundle", bundle.to_str().unwrap(), "c1"])
+}
+
+fn run_text(args: &[&str], change: impl FnOnce(&mut Value)) -> String {
+    let runsc = Runsc::new();
+    let output = run(&runsc, args, change);
+    assert!(output.status.success(), "{}", describe(&output));
+    text(&output.stdout)
+}
+
+#[test]
+fn a_container_has_what_its_configuration_says() {
+    need_sandbox!();
+    let script = "hostname; pwd; echo $A; id -u; id -g; id -G; umask; cat /proc/self/oom_score_adj; ulimit -n";
+    let out = run_text(&["sh", "-c", script], |config| {
+        let process = &mut config["process"];
+        process["user"] = json!({"uid": 1000, "gid": 100, "additionalGids": [7, 8], "umask": 63});
+        process["cwd"] = json!("/tmp");
+        process["oomScoreAdj"] = json!(123);
+        process["rlimits"] = json!([{"type": "RLIMIT_NOFILE", "soft": 321, "hard": 400}]);
+        config["hostname"] = json!("somewhere");
+    });
+    assert_eq!(out, "somewhere\n/tmp\nB\n1000\n100\n100 7 8\n0077\n123\n321\n");
+}
+
+#[test]
+fn exit_codes_and_signals_are_passed_on() {
+    need_sandbox!();
+    for (script, code) in [("exit 0", 0), ("exit 7", 7), ("exit 255", 255), ("kill -9 $$", 137), ("kill -TERM $$", 143)] {
+        let runsc = Runsc::new();
+        // The shell is not process 1, which could not kill itself.
+        let script = format!("sh -c '{script}'; exit $?");
+        let output = run(&runsc, &["sh", "-c", &script], |_| {});
+        assert_eq!(output.status.code(), Some(code), "{script}: {}", describe(&output));
+        assert!(runsc.fails(&["state", "c1"]).contains("does not exist"));
+    }
+}
+
+#[test]
+fn a_program_that_is_not_there_is_named() {
+    need_sandbox!();
+    let runsc = Runsc::new();
+    let output = run(&runsc, &["no-such-program"], |_| {});
+    assert_eq!(output.status.code(), Some(128), "{}", describe(&output));
+    let line = text(&output.stderr);
+    assert!(line.contains("no-such-program"), "{line}");
+    assert!(runsc.fails(&["state", "c1"]).contains("does not exist"));
+}
+
+#[test]
+fn standard_files_are_passed_on() {
+    need_sandbox!();
+    let runsc = Runsc::new();
+    let bundle = runsc.bundle("b", &["sh", "-c", "cat; echo error >&2"], |_| {});
+    let mut child = runsc
+        .command(&["run", "--bundle", bundle.to_str().unwrap(), "c1"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // More than a pipe holds, so that both sides must be at work.
+    let data = "0123456789abcdef".repeat(32 << 10);
+    let mut input = child.stdin.take().unwrap();
+    let writer = std::thread::spawn({
+        let data = data.clone();
+        move || input.write_all(data.as_bytes()).unwrap()
+    });
+    let output = child.wait_with_output().unwrap();
+    writer.join().unwrap();
+    assert!(output.status.success(), "{}", describe(&output));
+    assert_eq!(text(&output.stdout), data);
+    assert_eq!(text(&output.stderr), "error\n");
+}
+
+#[test]
+fn mounts_are_where_they_should_be() {
+    need_sandbox!();
+    let runsc = Runsc::new();
+    let host = runsc.dir.path().join("host");
+    std::fs::create_dir(&host).unwrap();
+    std::fs::write(host.join("file"), "contents\n").unwrap();
+    let script = "cat /data/file /one; echo new > /data/new; echo x > /ro/x || echo refused; \
+                  grep -c . /proc/self/mounts > /dev/null && echo proc; ls /dev/null; df /small 2>/dev/null; echo end";
+    let bundle = runsc.bundle("b", &["sh", "-c", script], |config| {
+        config["mounts"] = json!([
+            {"destination": "/data", "type": "bind", "source": host, "options": ["rbind"]},
+            {"destination": "/ro", "type": "bind", "source": host, "options": ["rbind", "ro"]},
+            {"destination": "/one", "type": "bind", "source": host.join("file"), "options": ["bind"]},
+            {"destination": "/small", "type": "tmpfs", "source": "tmpfs", "options": ["size=64k"]},
+        ]);
+    });
+    let output = runsc.output(&["run", "--bundle", bundle.to_str().unwrap(), "c1"]);
+    assert_eq!(
+        text(&output.stdout),
+        "contents\ncontents\nrefused\nproc\n/dev/null\nend\n",
+        "{}",
+        describe(&output)
+    );
+    assert_eq!(std::fs::read_to_string(host.join("new")).unwrap(), "new\n");
+}
+
+#[test]
+fn writes_to_the_root_go_where_the_overlay_says() {
+    need_sandbox!();
+    for (flag, kept) in [("--overlay2=root:memory", false), ("--overlay2=none", true)] {
+        let runsc = Runsc::with_flags(&[flag]);
+        let output = run(&runsc, &["sh", "-c", "echo x > /tmp/x; cat /tmp/x"], |_| {});
+        assert_eq!(text(&output.stdout), "x\n", "{flag}: {}", describe(&output));
+        assert_eq!(runsc.dir.path().join("b/rootfs/tmp/x").exists(), kept, "{flag}");
+    }
+    let runsc = Runsc::new();
+    let output = run(&runsc, &["touch", "/tmp/x"], |config| config["root"]["readonly"] = json!(true));
+    assert!(text(&output.stderr).contains("Read-only file system"), "{}", describe(&output));
+}
+
+#[test]
+fn create_start_kill_delete() {
+    need_sandbox!();
+    let runsc = Runsc::new();
+    let bundle = runsc.bundle("b", &["sh", "-c", "echo started > /data/out; sleep 1000"], |config| {
+        config["annotations"] = json!({"key": "value"});
+        config["mounts"] = json!([
+            {"destination": "/data", "type": "bind", "source": "data", "options": ["rbind"]}
+        ]);
+    });
+    std::fs::create_dir(bundle.join("data")).unwrap();
+    let pid_file = runsc.dir.path().join("pid");
+    let status = runsc
+        .command(&["create", "--bundle", bundle.to_str().unwrap(), "--pid-file", pid_file.to_str().unwrap(), "c1"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .unwrap();
+    assert!(status.success());
+    let state = runsc.state("c1");
+    assert_eq!(state["status"], "created");
+    assert_eq!(state["annotations"]["key"], "value");
+    assert_eq!(state["bundle"], bundle.canonicalize().unwrap().to_str().unwrap());
+    assert_eq!(state["pid"].to_string(), std::fs::read_to_string(&pid_file).unwrap());
+    assert!(runsc.fails(&["create", "--bundle", bundle.to_str().unwrap(), "c1"]).contains("already exists"));
+    assert!(!bundle.join("data/out").exists());
+    runsc.ok(&["start", "c1"]);
+    assert_eq!(runsc.state("c1")["status"], "running");
+    assert!(runsc.fails(&["start", "c1"]).contains("running state"));
+    assert!(runsc.fails(&["delete", "c1"]).contains("not stopped"));
+    let list: Value = serde_json::from_str(&runsc.ok(&["list", "--format", "json"])).unwrap();
+    assert_eq!(list[0]["id"], "c1");
+    // Process 1 takes only signals that it has handlers for, but SIGKILL from outside.
+    runsc.ok(&["kill", "c1", "KILL"]);
+    runsc.wait_for("c1", "stopped");
+    assert_eq!(runsc.ok(&["wait", "c1"]), "{\"exitStatus\":137,\"id\":\"c1\"}\n");
+    assert!(runsc.fails(&["kill", "c1", "TERM"]).contains("container not running"));
+    runsc.ok(&["kill", "--all", "c1", "TERM"]);
+    assert_eq!(std::fs::read_to_string(bundle.join("data/out")).unwrap(), "started\n");
+    runsc.ok(&["delete", "c1"]);
+    assert_eq!(std::fs::read_dir(runsc.root()).unwrap().count(), 0);
+}
+
+#[test]
+fn exec_runs_beside_the_first_process() {
+    need_sandbox!();
+    let runsc = Runsc::new();
+    let bundle = runsc.bundle("b", &["sleep", "1000"], |_| {});
+    runsc.detached(&bundle);
+    let exec = |args: &[&str]| runsc.output(&[&["exec"][..], args].concat());
+    let output = exec(&["c1", "sh", "-c", "echo $A $B; pwd; id -u; exit 9"]);
+    assert_eq!(output.status.code(), Some(9), "{}", describe(&output));
+    assert_eq!(text(&output.stdout), "B\n/\n0\n");
+    let output = exec(&["--env", "B=C", "--cwd", "/tmp", "--user", "bob", "c1", "sh", "-c", "echo $A $B; pwd; id"]);
+    assert_eq!(
+        text(&output.stdout),
+        "B C\n/tmp\nuid=1000(bob) gid=100(users) groups=100(users),10(wheel)\n",
+        "{}",
+        describe(&output)
+    );
+    let output = exec(&["c1", "sh", "-c", "kill -9 $$"]);
+    assert_eq!(output.status.code(), Some(137), "{}", describe(&output));
+    assert_eq!(exec(&["c1", "no-such-program"]).status.code(), Some(128));
+    assert!(text(&exec(&["--user", "eve", "c1", "true"]).stderr).contains("user \"eve\""));
+    let process = runsc.dir.path().join("process.json");
+    std::fs::write(
+        &process,
+        json!({"user": {"uid": 5, "gid": 6}, "args": ["/bin/id"], "cwd": "/", "env": []}).to_string(),
+    )
+    .unwrap();
+    let output = exec(&["--process", process.to_str().unwrap(), "c1"]);
+    assert!(text(&output.stdout).starts_with("uid=5 gid=6"), "{}", describe(&output));
+    let pids: Vec<i32> = serde_json::from_str(&runsc.ok(&["ps", "--format", "json", "c1"])).unwrap();
+    assert_eq!(pids, [1]);
+    assert!(runsc.ok(&["ps", "c1"]).contains("sleep"));
+}
+
+#[test]
+fn a_detached_exec_is_a_process_of_the_host() {
+    need_sandbox!();
+    let runsc = Runsc::new();
+    let bundle = runsc.bundle("b", &["sleep", "1000"], |_| {});
+    runsc.detached(&bundle);
+    let file = |name: &str| runsc.dir.path().join(name);
+    let status = runsc
+        .command(&["exec", "--detach", "--pid-file"])
+        .arg(file("pid"))
+        .arg("--internal-pid-file")
+        .arg(file("inside"))
+        .args(["c1", "sh", "-c", "trap 'exit 3' TERM; while true; do sleep 0.1; done"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .unwrap();
+    assert!(status.success());
+    let host: i32 = std::fs::read_to_string(file("pid")).unwrap().parse().unwrap();
+    let inside = std::fs::read_to_string(file("inside")).unwrap();
+    let waiting = runsc.command(&["wait", "--pid", &inside, "c1"]).stdout(Stdio::piped()).spawn().unwrap();
+    // The trap may not be set yet.
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(host), nix::sys::signal::Signal::SIGTERM).unwrap();
+    let output = waiting.wait_with_output().unwrap();
+    assert!(text(&output.stdout).contains("\"exitStatus\":3"), "{}", describe(&output));
+}
+
+#[test]
+fn whatever_is_killed_can_be_deleted() {
+    need_sandbox!();
+    let runsc = Runsc::new();
+    let bundle = runsc.bundle("b", &["sleep", "1000"], |_| {});
+    for victim in ["sentry", "gofer"] {
+        runsc.detached(&bundle);
+        let state: Value =
+            serde_json::from_str(&std::fs::read_to_string(runsc.root().join("c1/state.json")).unwrap()).unwrap();
+        let pid = state[victim]["pid"].as_i64().unwrap() as i32;
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
+        if victim == "sentry" {
+            runsc.wait_for("c1", "stopped");
+            assert!(runsc.ok(&["wait", "c1"]).contains("137"));
+        }
+        runsc.ok(&["delete", "--force", "c1"]);
+        assert_eq!(std::fs::read_dir(runsc.root()).unwrap().count(), 0);
+        for process in ["sentry", "gofer"] {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", state[process]["pid"])).unwrap_or_default();
+            assert!(stat.is_empty() || stat.contains(") Z "), "{process} after {victim} was killed: {stat}");
+        }
+    }
+}
+
+#[test]
+fn hooks_run_at_their_points() {
+    need_sandbox!();
+    let runsc = Runsc::new();
+    let log = runsc.dir.path().join("hooks");
+    let hook = |name: &str| {
+        let script = format!("echo {name} $(grep -o '\"status\":\"[a-z]*\"') >> {}", log.display());
+        json!([{"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin:/usr/bin"]}])
+    };
+    let output = run(&runsc, &["true"], |config| {
+        for name in ["prestart", "createRuntime", "createContainer", "poststart", "poststop"] {
+            config["hooks"][name] = hook(name);
+        }
+    });
+    assert!(output.status.success(), "{}", describe(&output));
+    assert_eq!(
+        std::fs::read_to_string(&log).unwrap(),
+        "prestart \"status\":\"creating\"\ncreateRuntime \"status\":\"creating\"\n\
+         createContainer \"status\":\"creating\"\npoststart \"status\":\"running\"\npoststop \"status\":\"stopped\"\n"
+    );
+    let runsc = Runsc::new();
+    let output = run(&runsc, &["true"], |config| {
+        config["hooks"]["createRuntime"] = json!([{"path": "/bin/sh", "args": ["sh", "-c", "echo because; exit 1"]}]);
+    });
+    assert_eq!(output.status.code(), Some(128));
+    assert!(text(&output.stderr).contains("createRuntime hook \"/bin/sh\": exit status: 1: because"));
+    assert_eq!(std::fs::read_dir(runsc.root()).unwrap().count(), 0);
+}
+
+#[test]
+fn containers_do_not_keep_their_creators_waiting() {
+    need_sandbox!();
+    let runsc = Runsc::new();
+    // Whoever reads this pipe must see its end when the container has ended, though the container ran detached.
+    let bundle = runsc.bundle("b", &["echo", "said"], |_| {});
+    let output = runsc.output(&["run", "--detach", "--bundle", bundle.to_str().unwrap(), "c1"]);
+    assert_eq!(text(&output.stdout), "said\n", "{}", describe(&output));
+    runsc.wait_for("c1", "stopped");
+    assert_eq!(runsc.ok(&["wait", "c1"]), "{\"exitStatus\":0,\"id\":\"c1\"}\n");
+}
+
+impl Runsc {
+    /// Runs a container detached, with no standard files of ours.
+    fn detached(&self, bundle: &std::path::Path) {
+        let status = self
+            .command(&["run", "--detach", "--bundle", bundle.to_str().unwrap(), "c1"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::inherit())
+            .status()
+            .unwrap();
+        assert!(status.success());
+    }
+}
