@@ -8,15 +8,9 @@ use serde_json::Value;
 #[test]
 fn failures_are_one_line_and_exit_128() {
     let runsc = Runsc::new();
-    assert_eq!(
-        runsc.fails(&["state", "nobody"]),
-        "runsc: container \"nobody\" does not exist\n"
-    );
+    assert_eq!(runsc.fails(&["state", "nobody"]), "runsc: container \"nobody\" does not exist\n");
     let line = runsc.fails(&["run", "--bundle", "/nowhere", "c1"]);
-    assert_eq!(
-        line,
-        "runsc: running container \"c1\": bundle \"/nowhere\": No such file or directory\n"
-    );
+    assert_eq!(line, "runsc: running container \"c1\": bundle \"/nowhere\": No such file or directory\n");
     assert!(runsc.fails(&["start", "nobody"]).contains("does not exist"));
     assert!(runsc.fails(&["kill", "nobody", "TERM"]).contains("does not exist"));
     assert!(runsc.fails(&["delete", "nobody"]).contains("does not exist"));
@@ -68,11 +62,7 @@ fn broken_configurations_are_explained() {
             r#""mounts":[{"destination":"/x","type":"bind","source":"/nowhere"}],"process":"#,
             "mounts[0] \"/x\": open \"/nowhere\": No such file or directory",
         ),
-        (
-            r#""cwd":"#,
-            r#""terminal":true,"cwd":"#,
-            "standard input is no terminal",
-        ),
+        (r#""cwd":"#, r#""terminal":true,"cwd":"#, "standard input is no terminal"),
     ] {
         let text = good.replacen(replace, with, 1);
         let line = run(&text);

@@ -68,10 +68,7 @@ fn filters_deny_what_a_sentry_does_not_need() {
         ("exec-memory".to_owned(), "mmap"),
     ] {
         let line = attempt(&what);
-        assert!(
-            line.contains(&format!("a host call that it is denied: {call}\n")),
-            "{what}: {line}"
-        );
+        assert!(line.contains(&format!("a host call that it is denied: {call}\n")), "{what}: {line}");
     }
     // These are for its stubs; nobody else can be named.
     for what in [format!("kill:{pid}"), format!("process-vm:{pid}")] {

@@ -12,17 +12,19 @@ fn a_command_sees_the_hosts_files_and_changes_nothing() {
     std::fs::create_dir(&dir).unwrap();
     std::fs::write(dir.join("file"), "contents\n").unwrap();
     let output = runsc
-        .command(&["do", "sh", "-c", "cat file; echo changed > file; cat file; pwd; id -u; echo $MARK; exit 5"])
+        .command(&[
+            "do",
+            "sh",
+            "-c",
+            "cat file; echo changed > file; cat file; pwd; id -u; echo $MARK; exit 5",
+        ])
         .current_dir(&dir)
         .env("MARK", "passed")
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(5), "{}", describe(&output));
     let pwd = dir.canonicalize().unwrap();
-    assert_eq!(
-        text(&output.stdout),
-        format!("contents\nchanged\n{}\n0\npassed\n", pwd.display())
-    );
+    assert_eq!(text(&output.stdout), format!("contents\nchanged\n{}\n0\npassed\n", pwd.display()));
     assert_eq!(std::fs::read_to_string(dir.join("file")).unwrap(), "contents\n");
     assert_eq!(runsc.ok(&["list", "--quiet"]), "");
 }

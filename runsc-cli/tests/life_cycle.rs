@@ -23,7 +23,8 @@ fn run_text(args: &[&str], change: impl FnOnce(&mut Value)) -> String {
 #[test]
 fn a_container_has_what_its_configuration_says() {
     need_sandbox!();
-    let script = "hostname; pwd; echo $A; id -u; id -g; id -G; umask; cat /proc/self/oom_score_adj; ulimit -n";
+    let script =
+        "hostname; pwd; echo $A; id -u; id -g; id -G; umask; cat /proc/self/oom_score_adj; ulimit -n";
     let out = run_text(&["sh", "-c", script], |config| {
         let process = &mut config["process"];
         process["user"] = json!({"uid": 1000, "gid": 100, "additionalGids": [7, 8], "umask": 63});
@@ -38,7 +39,9 @@ fn a_container_has_what_its_configuration_says() {
 #[test]
 fn exit_codes_and_signals_are_passed_on() {
     need_sandbox!();
-    for (script, code) in [("exit 0", 0), ("exit 7", 7), ("exit 255", 255), ("kill -9 $$", 137), ("kill -TERM $$", 143)] {
+    for (script, code) in
+        [("exit 0", 0), ("exit 7", 7), ("exit 255", 255), ("kill -9 $$", 137), ("kill -TERM $$", 143)]
+    {
         let runsc = Runsc::new();
         // The shell is not process 1, which could not kill itself.
         let script = format!("sh -c '{script}'; exit $?");
@@ -139,7 +142,14 @@ fn create_start_kill_delete() {
     std::fs::create_dir(bundle.join("data")).unwrap();
     let pid_file = runsc.dir.path().join("pid");
     let status = runsc
-        .command(&["create", "--bundle", bundle.to_str().unwrap(), "--pid-file", pid_file.to_str().unwrap(), "c1"])
+        .command(&[
+            "create",
+            "--bundle",
+            bundle.to_str().unwrap(),
+            "--pid-file",
+            pid_file.to_str().unwrap(),
+            "c1",
+        ])
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .status()
@@ -179,7 +189,8 @@ fn exec_runs_beside_the_first_process() {
     let output = exec(&["c1", "sh", "-c", "echo $A $B; pwd; id -u; exit 9"]);
     assert_eq!(output.status.code(), Some(9), "{}", describe(&output));
     assert_eq!(text(&output.stdout), "B\n/\n0\n");
-    let output = exec(&["--env", "B=C", "--cwd", "/tmp", "--user", "bob", "c1", "sh", "-c", "echo $A $B; pwd; id"]);
+    let output =
+        exec(&["--env", "B=C", "--cwd", "/tmp", "--user", "bob", "c1", "sh", "-c", "echo $A $B; pwd; id"]);
     assert_eq!(
         text(&output.stdout),
         "B C\n/tmp\nuid=1000(bob) gid=100(users) groups=100(users),10(wheel)\n",
@@ -239,7 +250,8 @@ fn whatever_is_killed_can_be_deleted() {
     for victim in ["sentry", "gofer"] {
         runsc.detached(&bundle);
         let state: Value =
-            serde_json::from_str(&std::fs::read_to_string(runsc.root().join("c1/state.json")).unwrap()).unwrap();
+            serde_json::from_str(&std::fs::read_to_string(runsc.root().join("c1/state.json")).unwrap())
+                .unwrap();
         let pid = state[victim]["pid"].as_i64().unwrap() as i32;
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
         if victim == "sentry" {
@@ -249,7 +261,8 @@ fn whatever_is_killed_can_be_deleted() {
         runsc.ok(&["delete", "--force", "c1"]);
         assert_eq!(std::fs::read_dir(runsc.root()).unwrap().count(), 0);
         for process in ["sentry", "gofer"] {
-            let stat = std::fs::read_to_string(format!("/proc/{}/stat", state[process]["pid"])).unwrap_or_default();
+            let stat =
+                std::fs::read_to_string(format!("/proc/{}/stat", state[process]["pid"])).unwrap_or_default();
             assert!(stat.is_empty() || stat.contains(") Z "), "{process} after {victim} was killed: {stat}");
         }
     }
@@ -277,7 +290,8 @@ fn hooks_run_at_their_points() {
     );
     let runsc = Runsc::new();
     let output = run(&runsc, &["true"], |config| {
-        config["hooks"]["createRuntime"] = json!([{"path": "/bin/sh", "args": ["sh", "-c", "echo because; exit 1"]}]);
+        config["hooks"]["createRuntime"] =
+            json!([{"path": "/bin/sh", "args": ["sh", "-c", "echo because; exit 1"]}]);
     });
     assert_eq!(output.status.code(), Some(128));
     assert!(text(&output.stderr).contains("createRuntime hook \"/bin/sh\": exit status: 1: because"));

@@ -25,10 +25,7 @@ impl Runsc {
         if let Ok(platform) = std::env::var("RUNSC_PLATFORM") {
             flags.push(format!("--platform={platform}"));
         }
-        Runsc {
-            dir: tempfile::tempdir().unwrap(),
-            flags,
-        }
+        Runsc { dir: tempfile::tempdir().unwrap(), flags }
     }
 
     pub fn root(&self) -> PathBuf {
@@ -38,12 +35,7 @@ impl Runsc {
     /// A command of it, ready to be run.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_runsc"));
-        command
-            .arg("--root")
-            .arg(self.root())
-            .args(&self.flags)
-            .args(args)
-            .stdin(Stdio::null());
+        command.arg("--root").arg(self.root()).args(&self.flags).args(args).stdin(Stdio::null());
         command
     }
 
@@ -117,12 +109,7 @@ pub fn text(bytes: &[u8]) -> String {
 }
 
 pub fn describe(output: &Output) -> String {
-    format!(
-        "{}, stdout {:?}, stderr {:?}",
-        output.status,
-        text(&output.stdout),
-        text(&output.stderr)
-    )
+    format!("{}, stdout {:?}, stderr {:?}", output.status, text(&output.stdout), text(&output.stderr))
 }
 
 /// A root filesystem of busybox.
@@ -132,8 +119,8 @@ fn make_root(root: &Path) {
     }
     std::fs::copy(busybox().unwrap(), root.join("bin/busybox")).unwrap();
     for applet in [
-        "sh", "true", "false", "cat", "echo", "id", "ls", "sleep", "hostname", "env", "pwd", "kill", "stat", "tty",
-        "stty", "mount", "touch", "ps", "head", "wc", "grep", "dd", "mkdir", "rm",
+        "sh", "true", "false", "cat", "echo", "id", "ls", "sleep", "hostname", "env", "pwd", "kill", "stat",
+        "tty", "stty", "mount", "touch", "ps", "head", "wc", "grep", "dd", "mkdir", "rm",
     ] {
         std::os::unix::fs::symlink("busybox", root.join("bin").join(applet)).unwrap();
     }
