@@ -267,7 +267,7 @@ impl Client {
         Ok(Created { node: entry.node, attributes: entry.attributes, file })
     }
 
-    /// Makes a directory.
+    /// Makes a directory. As in mkdir(2), set-ID bits in the mode are ignored, and S_ISGID comes from the directory above.
     pub fn mkdir(&self, directory: NodeId, name: &[u8], new: NewInode) -> Result<Entry> {
         self.make(Operation::Mkdir, directory, name, b"", new)
     }

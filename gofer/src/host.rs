@@ -5,12 +5,10 @@ mod socket;
 
 pub use process::{
     CapabilitySets, capabilities, clone_tree, close_range, drop_bounding_set, fsmount_empty,
-    ignore_file_size_signal, lower_dumpable, read_only_attribute, secure_bits, set_capabilities,
-    set_mount_attributes, set_secure_bits,
+    ignore_file_size_signal, lower_dumpable, secure_bits, set_capabilities, set_mount_attributes,
+    set_secure_bits,
 };
-pub use socket::{
-    Received, connect_unix, grow_send_buffer, receive, receive_with_descriptor, send, seqpacket_pair,
-};
+pub use socket::{connect_unix, grow_send_buffer, receive, receive_with_descriptor, send, seqpacket_pair};
 
 use abi::Errno;
 use std::ffi::CStr;

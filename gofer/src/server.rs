@@ -94,6 +94,11 @@ impl Server {
         self.paths.openat2 = false;
     }
 
+    /// Whether names are looked up by openat2(2), or by openat(2) because that is missing.
+    pub fn uses_openat2(&self) -> bool {
+        self.paths.openat2
+    }
+
     /// Number of nodes that the client holds, the roots included.
     pub fn held(&self) -> usize {
         self.nodes.len()

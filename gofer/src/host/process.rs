@@ -25,11 +25,6 @@ const MOUNT_ATTR_NODEV: u64 = 4;
 const MOUNT_ATTR_NOEXEC: u64 = 8;
 const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
 
-/// The mount attribute that forbids writing.
-pub const fn read_only_attribute() -> u64 {
-    MOUNT_ATTR_RDONLY
-}
-
 /// A detached copy of the mount tree at `path`, relative to `dir`; the empty path is `dir` itself.
 pub fn clone_tree(dir: BorrowedFd<'_>, path: &CStr, recursive: bool) -> Result<OwnedFd, Errno> {
     let mut flags = OPEN_TREE_CLONE | libc::O_CLOEXEC as u32 | libc::AT_EMPTY_PATH as u32;
@@ -40,10 +35,10 @@ pub fn clone_tree(dir: BorrowedFd<'_>, path: &CStr, recursive: bool) -> Result<O
     new_descriptor(unsafe { libc::syscall(libc::SYS_open_tree, dir.as_raw_fd(), path.as_ptr(), flags) })
 }
 
-/// Makes all mounts of a detached tree private, nosuid and nodev, and sets the attributes in `more`.
-pub fn set_mount_attributes(tree: &OwnedFd, more: u64) -> Result<(), Errno> {
+/// Makes all mounts of a detached tree private, nosuid, nodev and, if asked for, read-only.
+pub fn set_mount_attributes(tree: &OwnedFd, read_only: bool) -> Result<(), Errno> {
     let attributes = MountAttributes {
-        set: MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | more,
+        set: MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | if read_only { MOUNT_ATTR_RDONLY } else { 0 },
         clear: 0,
         propagation: libc::MS_PRIVATE,
         user_namespace: 0,

@@ -148,9 +148,6 @@ impl Server {
         if held.mount != directory.mount {
             return Err(Errno::EXDEV);
         }
-        if held.kind == FileKind::Directory {
-            return Err(Errno::EPERM);
-        }
         let from = self.paths.link(held.fd.as_fd())?;
         let name = Name::new(&[name])?;
         let follow = AtFlags::AT_SYMLINK_FOLLOW;
