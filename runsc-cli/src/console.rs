@@ -217,12 +217,11 @@ mod tests {
             .cmsgs()
             .unwrap()
             .find_map(|part| match part {
-                // SAFETY: just received.
-                nix::sys::socket::ControlMessageOwned::ScmRights(fds) => {
-                    Some(unsafe { std::fs::File::from_raw_fd(fds[0]) })
-                }
+                nix::sys::socket::ControlMessageOwned::ScmRights(fds) => fds.first().copied(),
                 _ => None,
             })
+            // SAFETY: just received.
+            .map(|fd| unsafe { std::fs::File::from_raw_fd(fd) })
             .unwrap();
         std::fs::File::from(stdio.fds[1].try_clone().unwrap()).write_all(b"hello\n").unwrap();
         let mut line = [0u8; 7];

@@ -110,7 +110,7 @@ fn runtime(global: &Global) -> Result<Runtime> {
             platform: match global.platform {
                 Platform::Ptrace => "ptrace",
                 Platform::Systrap => "systrap",
-                Platform::Auto => boot::DEFAULT_PLATFORM,
+                Platform::Auto => "auto",
             }
             .to_owned(),
             overlay: global.overlay2,

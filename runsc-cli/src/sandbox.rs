@@ -31,7 +31,7 @@ const BOOT_LIMIT: Duration = Duration::from_secs(60);
 /// What the command line says about sandboxes.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// `ptrace` or `systrap`.
+    /// `ptrace`, `systrap` or `auto`.
     pub platform: String,
     /// Where writes go.
     pub overlay: OverlayPolicy,

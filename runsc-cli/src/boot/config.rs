@@ -11,7 +11,7 @@ use super::guest::Guest;
 pub struct BootConfig {
     /// What to run.
     pub guest: Guest,
-    /// `ptrace` or `systrap`.
+    /// `ptrace`, `systrap` or `auto`.
     pub platform: String,
     /// The process has the host's nobody to become.
     pub become_nobody: bool,

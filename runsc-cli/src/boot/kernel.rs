@@ -8,23 +8,33 @@ use platform::Platform;
 
 use super::config::BootConfig;
 use super::control::Control;
+use crate::report;
 
-/// The names that `--platform` takes, beside auto.
-pub const PLATFORMS: &[&str] = &["ptrace", "systrap"];
-
-/// What `--platform=auto` means.
-pub const DEFAULT_PLATFORM: &str = "systrap";
+/// The names that `--platform` takes beside auto, the preferred one first.
+pub const PLATFORMS: &[&str] = &["systrap", "ptrace"];
 
 /// Number, name, support and note of each system call.
 pub fn syscall_table() -> Vec<[String; 4]> {
     Vec::new()
 }
 
-/// Makes a platform by its name.
+/// Makes a platform by its name; `auto` is the first that works. Must be called while the process has one thread, in
+/// its final namespaces, before its filters.
 pub fn platform(name: &str) -> Result<Arc<dyn Platform>> {
     match name {
+        "auto" => {
+            let mut failures = Vec::new();
+            for name in PLATFORMS {
+                match platform(name) {
+                    Ok(platform) => return Ok(platform),
+                    Err(error) => failures.push(report::line(&error)),
+                }
+            }
+            bail!("none works here: {}", failures.join("; "))
+        }
         "systrap" => Ok(Arc::new(platform_systrap::SystrapPlatform::new()?)),
-        _ => bail!("there is no platform {name:?} in this build"),
+        "ptrace" => Ok(Arc::new(platform_ptrace::Ptrace::new()?)),
+        _ => bail!("there is no such platform"),
     }
 }
 

@@ -10,7 +10,7 @@ pub mod guest;
 mod kernel;
 mod launcher;
 
-pub use kernel::{DEFAULT_PLATFORM, PLATFORMS, platform, syscall_table};
+pub use kernel::{PLATFORMS, platform, syscall_table};
 
 use std::fs::File;
 use std::io::Write;
@@ -98,8 +98,8 @@ fn start(config: BootConfig) -> Result<Sentry> {
     if let Some(what) = config.misbehave.as_deref().and_then(|w| w.strip_prefix("unfiltered-")) {
         return Err(crate::confine::misbehave::attempt(what));
     }
-    filter::install(&config.platform)?;
-    let launcher = Launcher::start(&config.platform)?;
+    filter::install(platform.name())?;
+    let launcher = Launcher::start(platform.name())?;
     #[cfg(feature = "misbehave")]
     if let Some(what) = config.misbehave.clone() {
         return Err(crate::confine::misbehave::attempt(&what));

@@ -262,15 +262,14 @@ pub fn syscalls(args: &cli::Syscalls) -> Result<i32> {
 /// `runsc platforms`
 pub fn platforms() -> Result<i32> {
     for name in boot::PLATFORMS {
-        let default = if *name == boot::DEFAULT_PLATFORM { " (default)" } else { "" };
         match boot::platform(name) {
             Ok(platform) => {
-                println!("{name}{default}: usable");
+                println!("{name}: usable");
                 for (feature, value) in platform.report().features {
                     println!("    {feature}: {value}");
                 }
             }
-            Err(error) => println!("{name}{default}: not usable: {}", crate::report::line(&error)),
+            Err(error) => println!("{name}: not usable: {}", crate::report::line(&error)),
         }
     }
     Ok(0)
