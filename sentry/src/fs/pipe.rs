@@ -103,6 +103,11 @@ impl PipeEnd {
         &self.pipe
     }
 
+    /// Where its events are announced.
+    pub fn queue(&self) -> &WaitQueue {
+        &self.pipe.queue
+    }
+
     /// tee(2): copies up to `len` bytes to another pipe without consuming them. EAGAIN if nothing can be copied now.
     pub fn tee(&self, to: &PipeEnd, len: usize) -> Result<usize> {
         if Arc::ptr_eq(&self.pipe, &to.pipe) {

@@ -38,6 +38,11 @@ pub trait FileOps: Send + Sync + Any {
         Err(Errno::EINVAL)
     }
 
+    /// True if write(2) goes on after a partial write until everything is written (pipes, stream sockets).
+    fn writes_all(&self) -> bool {
+        true
+    }
+
     /// What can be done now without blocking. Files that never block are always ready.
     fn poll(&self, io: &Io<'_>) -> PollEvents {
         PollEvents::POLLIN | PollEvents::POLLOUT | PollEvents::POLLRDNORM | PollEvents::POLLWRNORM

@@ -1,0 +1,16 @@
+//! The system call table: one row per call, one module per family.
+//!
+//! A row names the call, its handler and how much of it is there; from the handler's type come the decoding of the
+//! arguments and their text in `--strace`. Handlers take typed arguments and return what [`Return`] is implemented
+//! for; errors are Linux's, checked in Linux's order.
+#![forbid(unsafe_code)]
+
+pub mod arguments;
+pub mod files;
+pub mod io;
+pub mod process;
+pub mod signals;
+mod strace;
+pub mod table;
+
+pub use table::{Row, Support, TABLE, Table};
