@@ -1,0 +1,48 @@
+//! What a futex is known by.
+
+use super::{MemoryManager, vma::Vma};
+use crate::vfs::ObjectId;
+use crate::{Errno, Result};
+
+/// Two futex words with the same key are the same futex.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum FutexKey {
+    /// Memory of one address space.
+    Private {
+        /// [`MemoryManager::id`].
+        mm: u64,
+        /// Address of the word.
+        addr: u64,
+    },
+    /// A word of a file or of shared memory, wherever it is mapped.
+    Shared {
+        /// The object.
+        object: ObjectId,
+        /// Offset of the word.
+        offset: u64,
+    },
+}
+
+impl MemoryManager {
+    /// The key of the word at `addr`; without `shared` (FUTEX_PRIVATE_FLAG) the address alone counts. EINVAL for an
+    /// address that is not aligned to 4 bytes, EFAULT for one where nothing is mapped.
+    pub fn futex_key(&self, addr: u64, shared: bool) -> Result<FutexKey> {
+        if !addr.is_multiple_of(4) {
+            return Err(Errno::EINVAL);
+        }
+        MemoryManager::check_range(addr, 4)?;
+        let private = FutexKey::Private { mm: self.id, addr };
+        if !shared {
+            return Ok(private);
+        }
+        let state = self.state.read();
+        let (start, _, vma) = state.vmas.get(addr).ok_or(Errno::EFAULT)?;
+        if !Vma::is_shared(vma) {
+            return Ok(private);
+        }
+        Ok(match vma.object(addr - start) {
+            Some((object, offset)) => FutexKey::Shared { object, offset },
+            None => private,
+        })
+    }
+}

@@ -1,0 +1,201 @@
+//! What proc and prctl(2) show of an address space.
+
+use std::sync::Arc;
+
+use platform::Prot;
+
+use super::vma::{Backing, VmaFlags};
+use super::{Layout, MemoryManager};
+use crate::vfs::{File, ObjectId};
+
+/// What `/proc/PID/maps` shows in its last column.
+#[derive(Clone)]
+pub enum MapName {
+    /// Nothing.
+    None,
+    /// `[heap]`, `[stack]`, `[vdso]`, or a name that an object in memory has.
+    Text(Arc<str>),
+    /// The path of an open file.
+    File(Arc<File>),
+}
+
+/// A line of `/proc/PID/maps`, and a section of smaps.
+#[derive(Clone)]
+pub struct MapEntry {
+    /// First byte.
+    pub start: u64,
+    /// One past the last.
+    pub end: u64,
+    /// Protection.
+    pub prot: Prot,
+    /// What mprotect(2) may make of it.
+    pub max_prot: Prot,
+    /// Shared and so on.
+    pub flags: VmaFlags,
+    /// Offset in the file.
+    pub offset: u64,
+    /// The object; zeroes for private anonymous memory.
+    pub object: ObjectId,
+    /// Its name.
+    pub name: MapName,
+}
+
+impl MapEntry {
+    /// `rwxp` and so on.
+    pub fn permissions(&self) -> String {
+        let letter = |set: bool, letter: char| if set { letter } else { '-' };
+        [
+            letter(self.prot.contains(Prot::READ), 'r'),
+            letter(self.prot.contains(Prot::WRITE), 'w'),
+            letter(self.prot.contains(Prot::EXEC), 'x'),
+            if self.flags.contains(VmaFlags::SHARED) { 's' } else { 'p' },
+        ]
+        .iter()
+        .collect()
+    }
+
+    /// The `VmFlags` line of smaps, without its name.
+    pub fn vm_flags(&self) -> String {
+        let mut text = String::new();
+        let mut add = |set: bool, name: &str| {
+            if set {
+                text.push_str(name);
+                text.push(' ');
+            }
+        };
+        add(self.prot.contains(Prot::READ), "rd");
+        add(self.prot.contains(Prot::WRITE), "wr");
+        add(self.prot.contains(Prot::EXEC), "ex");
+        add(self.flags.contains(VmaFlags::SHARED), "sh");
+        add(self.max_prot.contains(Prot::READ), "mr");
+        add(self.max_prot.contains(Prot::WRITE), "mw");
+        add(self.max_prot.contains(Prot::EXEC), "me");
+        add(self.flags.contains(VmaFlags::SHARED), "ms");
+        add(self.flags.contains(VmaFlags::GROWS_DOWN), "gd");
+        add(self.flags.contains(VmaFlags::LOCKED), "lo");
+        add(self.flags.contains(VmaFlags::SEQUENTIAL), "sr");
+        add(self.flags.contains(VmaFlags::RANDOM), "rr");
+        add(self.flags.contains(VmaFlags::DONT_FORK), "dc");
+        add(self.flags.contains(VmaFlags::DONT_EXPAND), "de");
+        let accounted = self.prot.contains(Prot::WRITE)
+            && !self.flags.intersects(VmaFlags::SHARED | VmaFlags::NO_RESERVE);
+        add(accounted, "ac");
+        add(self.flags.contains(VmaFlags::NO_RESERVE), "nr");
+        add(self.flags.contains(VmaFlags::WIPE_ON_FORK), "wf");
+        add(self.flags.contains(VmaFlags::DONT_DUMP), "dd");
+        add(self.flags.contains(VmaFlags::HUGE_PAGE), "hg");
+        add(self.flags.contains(VmaFlags::NO_HUGE_PAGE), "nh");
+        add(self.flags.contains(VmaFlags::MERGEABLE), "mg");
+        text
+    }
+}
+
+/// Sums over the mappings, in bytes (`/proc/PID/status` and statm).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// VmSize.
+    pub total: u64,
+    /// VmPeak.
+    pub peak: u64,
+    /// VmData: private and writable.
+    pub data: u64,
+    /// VmStk.
+    pub stack: u64,
+    /// VmExe and VmLib together.
+    pub exec: u64,
+    /// Of files and shared objects.
+    pub shared: u64,
+    /// VmLck.
+    pub locked: u64,
+}
+
+impl MemoryManager {
+    /// All mappings, in order of address.
+    pub fn maps(&self) -> Vec<MapEntry> {
+        let state = self.state.read();
+        let layout = &state.layout;
+        state
+            .vmas
+            .iter()
+            .map(|(start, end, vma)| {
+                let (offset, object, name) = match &vma.backing {
+                    Backing::File { mapping, offset } => {
+                        let name = match (&mapping.file, &mapping.name) {
+                            (Some(file), _) => MapName::File(file.clone()),
+                            (None, Some(name)) => MapName::Text(name.clone()),
+                            (None, None) => MapName::None,
+                        };
+                        (*offset, mapping.mappable.object(), name)
+                    }
+                    Backing::Anonymous => {
+                        (0, ObjectId { dev: 0, ino: 0 }, anonymous_name(layout, start, end))
+                    }
+                };
+                let (prot, max_prot, flags) = (vma.prot, vma.max_prot, vma.flags);
+                MapEntry { start, end, prot, max_prot, flags, offset, object, name }
+            })
+            .collect()
+    }
+
+    /// Sums over the mappings.
+    pub fn usage(&self) -> Usage {
+        let state = self.state.read();
+        let totals = &state.totals;
+        Usage {
+            total: totals.total,
+            peak: state.peak,
+            data: totals.data,
+            stack: totals.stack,
+            exec: totals.exec,
+            shared: totals.shared,
+            locked: totals.locked,
+        }
+    }
+
+    /// Where everything is.
+    pub fn layout(&self) -> Layout {
+        self.state.read().layout.clone()
+    }
+
+    /// prctl(PR_SET_MM), whose checks are the caller's.
+    pub fn set_layout(&self, change: impl FnOnce(&mut Layout)) {
+        change(&mut self.state.write().layout);
+    }
+
+    /// The auxiliary vector, as `/proc/PID/auxv` shows it.
+    pub fn auxv(&self) -> Vec<u8> {
+        self.state.read().auxv.clone()
+    }
+
+    /// Remembers the auxiliary vector (exec, PR_SET_MM_AUXV).
+    pub fn set_auxv(&self, auxv: Vec<u8>) {
+        self.state.write().auxv = auxv;
+    }
+
+    /// The program's file.
+    pub fn exe(&self) -> Option<Arc<File>> {
+        self.state.read().exe.clone()
+    }
+
+    /// Replaces the program's file.
+    pub fn set_exe(&self, exe: Option<Arc<File>>) {
+        let old = std::mem::replace(&mut self.state.write().exe, exe);
+        drop(old);
+    }
+
+    /// True if a mapping of the file `object` exists (PR_SET_MM_EXE_FILE is EBUSY then).
+    pub fn maps_object(&self, object: ObjectId) -> bool {
+        self.state.read().vmas.iter().any(|(_, _, vma)| vma.object(0).is_some_and(|(o, _)| o == object))
+    }
+}
+
+/// `[heap]` and `[stack]`, as Linux tells them.
+fn anonymous_name(layout: &Layout, start: u64, end: u64) -> MapName {
+    if start < layout.brk && end > layout.start_brk {
+        return MapName::Text("[heap]".into());
+    }
+    if start <= layout.start_stack && end >= layout.start_stack && layout.start_stack != 0 {
+        return MapName::Text("[stack]".into());
+    }
+    MapName::None
+}
