@@ -85,22 +85,15 @@ impl<T> UserPtr<T> {
     }
 }
 
-impl<T: FromBytes> UserPtr<T> {
+impl<T: FromBytes + IntoBytes> UserPtr<T> {
     /// Reads it. EFAULT.
     pub fn read(self, task: &CurrentTask) -> Result<T> {
         task.mm().read_object(self.addr)
     }
 
     /// Reads `count` elements; the caller has bounded `count`. EFAULT.
-    pub fn read_slice(self, task: &CurrentTask, count: usize) -> Result<Vec<T>>
-    where
-        T: IntoBytes + Immutable,
-    {
-        let mut all = Vec::new();
-        all.try_reserve_exact(count).map_err(|_| Errno::ENOMEM)?;
-        all.resize_with(count, T::new_zeroed);
-        task.mm().read_bytes(self.addr, all.as_mut_slice().as_mut_bytes())?;
-        Ok(all)
+    pub fn read_slice(self, task: &CurrentTask, count: usize) -> Result<Vec<T>> {
+        task.mm().read_array(self.addr, count)
     }
 }
 

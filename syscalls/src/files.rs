@@ -126,6 +126,9 @@ fn at_flags(flags: u32, known: AtFlags) -> Result<AtFlags> {
     if (flags - known).is_empty() { Ok(flags) } else { Err(Errno::EINVAL) }
 }
 
+/// Has the number of AT_REMOVEDIR, with another meaning for faccessat2(2).
+const AT_EACCESS: AtFlags = AtFlags::AT_REMOVEDIR;
+
 const EMPTY_OR_NOFOLLOW: AtFlags = AtFlags::AT_EMPTY_PATH.union(AtFlags::AT_SYMLINK_NOFOLLOW);
 
 fn open_at(task: &CurrentTask, dirfd: i32, path: &[u8], request: &OpenRequest) -> Result<i32> {
@@ -171,7 +174,8 @@ fn openat2(task: &CurrentTask, dirfd: i32, path: UserCStr, how: Address, size: u
     if how.mode & !0o7777 != 0 || (!creates && how.mode != 0) {
         return Err(Errno::EINVAL);
     }
-    let path_flags = OpenFlags::O_PATH | OpenFlags::O_DIRECTORY | OpenFlags::O_NOFOLLOW | OpenFlags::O_CLOEXEC;
+    let path_flags =
+        OpenFlags::O_PATH | OpenFlags::O_DIRECTORY | OpenFlags::O_NOFOLLOW | OpenFlags::O_CLOEXEC;
     if flags.contains(OpenFlags::O_PATH) && !(flags - path_flags).is_empty() {
         return Err(Errno::EINVAL);
     }
@@ -238,11 +242,11 @@ fn stat_of(task: &CurrentTask, place: &Path) -> Result<Stat> {
         st_size: a.size as i64,
         st_blksize: a.blksize.into(),
         st_blocks: a.blocks as i64,
-        st_atime: a.atime.tv_sec,
+        st_atime: a.atime.tv_sec as u64,
         st_atime_nsec: a.atime.tv_nsec as u64,
-        st_mtime: a.mtime.tv_sec,
+        st_mtime: a.mtime.tv_sec as u64,
         st_mtime_nsec: a.mtime.tv_nsec as u64,
-        st_ctime: a.ctime.tv_sec,
+        st_ctime: a.ctime.tv_sec as u64,
         st_ctime_nsec: a.ctime.tv_nsec as u64,
         ..Stat::default()
     })
@@ -269,7 +273,14 @@ fn newfstatat(task: &CurrentTask, dirfd: i32, path: UserCStr, buf: UserPtr<Stat>
     buf.write(task, &stat_of(task, &place)?)
 }
 
-fn statx(task: &CurrentTask, dirfd: i32, path: UserCStr, flags: u32, mask: u32, buf: UserPtr<Statx>) -> Result<()> {
+fn statx(
+    task: &CurrentTask,
+    dirfd: i32,
+    path: UserCStr,
+    flags: u32,
+    mask: u32,
+    buf: UserPtr<Statx>,
+) -> Result<()> {
     const SYNC_TYPE: u32 = 0x6000;
     if mask & 0x8000_0000 != 0 || flags & SYNC_TYPE == SYNC_TYPE {
         return Err(Errno::EINVAL);
@@ -279,7 +290,8 @@ fn statx(task: &CurrentTask, dirfd: i32, path: UserCStr, flags: u32, mask: u32, 
     let place = resolve_flags(task, dirfd, path, flags)?;
     let s = stat_of(task, &place)?;
     let a = place.inode().attributes()?;
-    let time = |t: Timespec| StatxTimestamp { tv_sec: t.tv_sec, tv_nsec: t.tv_nsec as u32, ..Default::default() };
+    let time =
+        |t: Timespec| StatxTimestamp { tv_sec: t.tv_sec, tv_nsec: t.tv_nsec as u32, ..Default::default() };
     let mut result_mask = StatxMask::STATX_BASIC_STATS | StatxMask::STATX_MNT_ID;
     if a.btime != Timespec::default() {
         result_mask |= StatxMask::STATX_BTIME;
@@ -322,7 +334,7 @@ fn faccessat(task: &CurrentTask, dirfd: i32, path: UserCStr, mode: u32) -> Resul
 }
 
 fn faccessat2(task: &CurrentTask, dirfd: i32, path: UserCStr, mode: u32, flags: u32) -> Result<()> {
-    let flags = at_flags(flags, EMPTY_OR_NOFOLLOW | AtFlags::AT_EACCESS)?;
+    let flags = at_flags(flags, EMPTY_OR_NOFOLLOW | AT_EACCESS)?;
     do_access(task, dirfd, path, mode, flags)
 }
 
@@ -334,7 +346,7 @@ fn do_access(task: &CurrentTask, dirfd: i32, path: UserCStr, mode: u32, flags: A
     if mode == 0 {
         return Ok(());
     }
-    operations::access(task, &place, mode, flags.contains(AtFlags::AT_EACCESS))
+    operations::access(task, &place, mode, flags.contains(AT_EACCESS))
 }
 
 fn create_at(task: &CurrentTask, dirfd: i32, path: UserCStr, kind: NewKind, mode: u32) -> Result<()> {
@@ -405,7 +417,14 @@ fn link(task: &CurrentTask, old: UserCStr, new: UserCStr) -> Result<()> {
     linkat(task, AT_FDCWD, old, AT_FDCWD, new, 0)
 }
 
-fn linkat(task: &CurrentTask, old_dir: i32, old: UserCStr, new_dir: i32, new: UserCStr, flags: u32) -> Result<()> {
+fn linkat(
+    task: &CurrentTask,
+    old_dir: i32,
+    old: UserCStr,
+    new_dir: i32,
+    new: UserCStr,
+    flags: u32,
+) -> Result<()> {
     let flags = at_flags(flags, AtFlags::AT_SYMLINK_FOLLOW | AtFlags::AT_EMPTY_PATH)?;
     let mut walk = WalkFlags::empty();
     if flags.contains(AtFlags::AT_SYMLINK_FOLLOW) {
@@ -449,7 +468,14 @@ fn renameat(task: &CurrentTask, old_dir: i32, old: UserCStr, new_dir: i32, new: 
     renameat2(task, old_dir, old, new_dir, new, 0)
 }
 
-fn renameat2(task: &CurrentTask, old_dir: i32, old: UserCStr, new_dir: i32, new: UserCStr, flags: u32) -> Result<()> {
+fn renameat2(
+    task: &CurrentTask,
+    old_dir: i32,
+    old: UserCStr,
+    new_dir: i32,
+    new: UserCStr,
+    flags: u32,
+) -> Result<()> {
     let flags = RenameFlags::from_bits(flags).ok_or(Errno::EINVAL)?;
     let (old, new) = (old.path(task)?, new.path(task)?);
     let old_start = start_of(task, old_dir, &old)?;
@@ -536,12 +562,18 @@ fn futimesat(task: &CurrentTask, dirfd: i32, path: UserCStr, times: UserPtr<[Tim
     operations::set_times(task, &place, times)
 }
 
-fn utimensat(task: &CurrentTask, dirfd: i32, path: UserCStr, times: UserPtr<[Timespec; 2]>, flags: u32) -> Result<()> {
+fn utimensat(
+    task: &CurrentTask,
+    dirfd: i32,
+    path: UserCStr,
+    times: UserPtr<[Timespec; 2]>,
+    flags: u32,
+) -> Result<()> {
     let times = match times.non_null() {
         None => None,
         Some(pointer) => {
             let [atime, mtime] = pointer.read(task)?;
-            let update = |t: Timespec| match t.tv_nsec {
+            let update = |t: Timespec| match t.tv_nsec as u64 {
                 UTIME_NOW => Ok(Some(TimeUpdate::Now)),
                 UTIME_OMIT => Ok(None),
                 0..=999_999_999 => Ok(Some(TimeUpdate::At(t))),
@@ -733,7 +765,14 @@ fn check_xattr(task: &CurrentTask, place: &Path, name: &[u8], write: bool) -> Re
     Err(Errno::EOPNOTSUPP)
 }
 
-fn do_setxattr(task: &CurrentTask, place: &Path, name: UserCStr, value: Address, size: usize, flags: u32) -> Result<()> {
+fn do_setxattr(
+    task: &CurrentTask,
+    place: &Path,
+    name: UserCStr,
+    value: Address,
+    size: usize,
+    flags: u32,
+) -> Result<()> {
     if flags & !3 != 0 {
         return Err(Errno::EINVAL);
     }
@@ -749,7 +788,13 @@ fn do_setxattr(task: &CurrentTask, place: &Path, name: UserCStr, value: Address,
     Ok(())
 }
 
-fn do_getxattr(task: &CurrentTask, place: &Path, name: UserCStr, value: Address, size: usize) -> Result<usize> {
+fn do_getxattr(
+    task: &CurrentTask,
+    place: &Path,
+    name: UserCStr,
+    value: Address,
+    size: usize,
+) -> Result<usize> {
     let name = xattr_name(task, name)?;
     check_xattr(task, place, &name, false)?;
     let data = place.inode().xattr(&name)?;
@@ -798,23 +843,56 @@ fn unfollowed(task: &CurrentTask, path: UserCStr) -> Result<Path> {
     resolve_at(task, AT_FDCWD, path, WalkFlags::empty())
 }
 
-fn setxattr(task: &CurrentTask, path: UserCStr, name: UserCStr, value: Address, size: usize, flags: u32) -> Result<()> {
+fn setxattr(
+    task: &CurrentTask,
+    path: UserCStr,
+    name: UserCStr,
+    value: Address,
+    size: usize,
+    flags: u32,
+) -> Result<()> {
     do_setxattr(task, &followed(task, path)?, name, value, size, flags)
 }
 
-fn lsetxattr(task: &CurrentTask, path: UserCStr, name: UserCStr, value: Address, size: usize, flags: u32) -> Result<()> {
+fn lsetxattr(
+    task: &CurrentTask,
+    path: UserCStr,
+    name: UserCStr,
+    value: Address,
+    size: usize,
+    flags: u32,
+) -> Result<()> {
     do_setxattr(task, &unfollowed(task, path)?, name, value, size, flags)
 }
 
-fn fsetxattr(task: &CurrentTask, fd: i32, name: UserCStr, value: Address, size: usize, flags: u32) -> Result<()> {
+fn fsetxattr(
+    task: &CurrentTask,
+    fd: i32,
+    name: UserCStr,
+    value: Address,
+    size: usize,
+    flags: u32,
+) -> Result<()> {
     do_setxattr(task, task.real_file(fd)?.path(), name, value, size, flags)
 }
 
-fn getxattr(task: &CurrentTask, path: UserCStr, name: UserCStr, value: Address, size: usize) -> Result<usize> {
+fn getxattr(
+    task: &CurrentTask,
+    path: UserCStr,
+    name: UserCStr,
+    value: Address,
+    size: usize,
+) -> Result<usize> {
     do_getxattr(task, &followed(task, path)?, name, value, size)
 }
 
-fn lgetxattr(task: &CurrentTask, path: UserCStr, name: UserCStr, value: Address, size: usize) -> Result<usize> {
+fn lgetxattr(
+    task: &CurrentTask,
+    path: UserCStr,
+    name: UserCStr,
+    value: Address,
+    size: usize,
+) -> Result<usize> {
     do_getxattr(task, &unfollowed(task, path)?, name, value, size)
 }
 

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use abi::fcntl::{self as f, FallocFlags, OpenFlags};
+use abi::fcntl::{self as f, FallocFlags, OpenFlags, RwFlags};
 use abi::limits::IOV_MAX;
 use abi::poll::PollEvents;
 use abi::resource::{RLIM_INFINITY, RLIMIT_FSIZE, RLIMIT_NOFILE};
 use abi::signal::Signal;
 use abi::stat::FileType;
-use abi::uio::{Iovec, RwfFlags};
+use abi::uio::Iovec;
 use abi::{Errno, Result};
 use sentry::mm::{UserSink, UserSource};
 use sentry::task::CurrentTask;
@@ -62,7 +62,11 @@ pub const ROWS: &[Row] = rows! {
 pub const RW_MAX: usize = 0x7fff_f000;
 
 /// The segments of an iovec array. EINVAL for too many or a negative length, EFAULT.
-pub fn read_iovecs(task: &CurrentTask, iov: UserPtr<Iovec>, count: usize) -> Result<smallvec::SmallVec<[(u64, u64); 8]>> {
+pub fn read_iovecs(
+    task: &CurrentTask,
+    iov: UserPtr<Iovec>,
+    count: usize,
+) -> Result<smallvec::SmallVec<[(u64, u64); 8]>> {
     if count > IOV_MAX {
         return Err(Errno::EINVAL);
     }
@@ -135,22 +139,29 @@ pub fn write_file(task: &CurrentTask, file: &Arc<File>, src: &mut dyn Source, io
 }
 
 /// A write at an offset, within RLIMIT_FSIZE.
-fn write_at(task: &CurrentTask, file: &Arc<File>, src: &mut dyn Source, io: &Io<'_>, offset: &mut u64) -> Result<usize> {
+fn write_at(
+    task: &CurrentTask,
+    file: &Arc<File>,
+    src: &mut dyn Source,
+    io: &Io<'_>,
+    offset: &mut u64,
+) -> Result<usize> {
     let limit = task.group.limits.current(RLIMIT_FSIZE);
     let ops = file.operations();
     let mut limited;
-    let src: &mut dyn Source = if limit != RLIM_INFINITY && file.path().inode().file_type() == FileType::Regular {
-        let at = if io.append { file.path().inode().attributes()?.size } else { *offset };
-        if src.remaining() > 0 && at >= limit {
-            task.group.send_kernel_signal_to_task(task, Signal::SIGXFSZ);
-            return Err(Errno::EFBIG);
-        }
-        let room = usize::try_from(limit - at).unwrap_or(usize::MAX);
-        limited = Limited { inner: src, left: room };
-        &mut limited
-    } else {
-        src
-    };
+    let src: &mut dyn Source =
+        if limit != RLIM_INFINITY && file.path().inode().file_type() == FileType::Regular {
+            let at = if io.append { file.path().inode().attributes()?.size } else { *offset };
+            if src.remaining() > 0 && at >= limit {
+                task.group.send_kernel_signal_to_task(task, Signal::SIGXFSZ);
+                return Err(Errno::EFBIG);
+            }
+            let room = usize::try_from(limit - at).unwrap_or(usize::MAX);
+            limited = Limited { inner: src, left: room };
+            &mut limited
+        } else {
+            src
+        };
     let n = ops.write(io, src, offset)?;
     if n > 0 {
         operations::remove_privileges(task, file.path());
@@ -234,22 +245,43 @@ fn pwrite64(task: &CurrentTask, fd: i32, buf: Address, count: usize, offset: i64
     write_at(task, &file, &mut UserSource::new(&mm, one(buf.0, count))?, &file.io(Some(task)), &mut offset)
 }
 
-fn preadv(task: &CurrentTask, fd: i32, iov: UserPtr<Iovec>, count: usize, low: u64, high: u64) -> Result<usize> {
+fn preadv(
+    task: &CurrentTask,
+    fd: i32,
+    iov: UserPtr<Iovec>,
+    count: usize,
+    low: u64,
+    high: u64,
+) -> Result<usize> {
     let _ = high;
-    do_preadv(task, fd, iov, count, low as i64, RwfFlags::empty())
+    do_preadv(task, fd, iov, count, low as i64, RwFlags::empty())
 }
 
-fn pwritev(task: &CurrentTask, fd: i32, iov: UserPtr<Iovec>, count: usize, low: u64, high: u64) -> Result<usize> {
+fn pwritev(
+    task: &CurrentTask,
+    fd: i32,
+    iov: UserPtr<Iovec>,
+    count: usize,
+    low: u64,
+    high: u64,
+) -> Result<usize> {
     let _ = high;
-    do_pwritev(task, fd, iov, count, low as i64, RwfFlags::empty())
+    do_pwritev(task, fd, iov, count, low as i64, RwFlags::empty())
 }
 
-fn rwf(flags: u32) -> Result<RwfFlags> {
-    RwfFlags::from_bits(flags).ok_or(Errno::EOPNOTSUPP)
+fn rwf(flags: u32) -> Result<RwFlags> {
+    RwFlags::from_bits(flags).ok_or(Errno::EOPNOTSUPP)
 }
 
 // The register with the high half of the offset is not used on x86-64; the flags are the sixth argument.
-fn preadv2(task: &CurrentTask, fd: i32, iov: UserPtr<Iovec>, count: usize, low: u64, _high: u64) -> Result<usize> {
+fn preadv2(
+    task: &CurrentTask,
+    fd: i32,
+    iov: UserPtr<Iovec>,
+    count: usize,
+    low: u64,
+    _high: u64,
+) -> Result<usize> {
     let flags = rwf(task.arguments().1[5] as u32)?;
     if low as i64 == -1 {
         let file = task.file(fd)?;
@@ -261,7 +293,14 @@ fn preadv2(task: &CurrentTask, fd: i32, iov: UserPtr<Iovec>, count: usize, low: 
     do_preadv(task, fd, iov, count, low as i64, flags)
 }
 
-fn pwritev2(task: &CurrentTask, fd: i32, iov: UserPtr<Iovec>, count: usize, low: u64, _high: u64) -> Result<usize> {
+fn pwritev2(
+    task: &CurrentTask,
+    fd: i32,
+    iov: UserPtr<Iovec>,
+    count: usize,
+    low: u64,
+    _high: u64,
+) -> Result<usize> {
     let flags = rwf(task.arguments().1[5] as u32)?;
     if low as i64 == -1 {
         let file = task.file(fd)?;
@@ -273,14 +312,21 @@ fn pwritev2(task: &CurrentTask, fd: i32, iov: UserPtr<Iovec>, count: usize, low:
     do_pwritev(task, fd, iov, count, low as i64, flags)
 }
 
-fn with_flags<'a>(file: &File, task: &'a CurrentTask, flags: RwfFlags) -> Io<'a> {
+fn with_flags<'a>(file: &File, task: &'a CurrentTask, flags: RwFlags) -> Io<'a> {
     let mut io = file.io(Some(task));
-    io.nonblocking |= flags.contains(RwfFlags::RWF_NOWAIT);
-    io.append |= flags.contains(RwfFlags::RWF_APPEND);
+    io.nonblocking |= flags.contains(RwFlags::RWF_NOWAIT);
+    io.append |= flags.contains(RwFlags::RWF_APPEND);
     io
 }
 
-fn do_preadv(task: &CurrentTask, fd: i32, iov: UserPtr<Iovec>, count: usize, offset: i64, flags: RwfFlags) -> Result<usize> {
+fn do_preadv(
+    task: &CurrentTask,
+    fd: i32,
+    iov: UserPtr<Iovec>,
+    count: usize,
+    offset: i64,
+    flags: RwFlags,
+) -> Result<usize> {
     if offset < 0 {
         return Err(Errno::EINVAL);
     }
@@ -292,7 +338,14 @@ fn do_preadv(task: &CurrentTask, fd: i32, iov: UserPtr<Iovec>, count: usize, off
     file.operations().read(&with_flags(&file, task, flags), &mut UserSink::new(&mm, segments)?, offset)
 }
 
-fn do_pwritev(task: &CurrentTask, fd: i32, iov: UserPtr<Iovec>, count: usize, offset: i64, flags: RwfFlags) -> Result<usize> {
+fn do_pwritev(
+    task: &CurrentTask,
+    fd: i32,
+    iov: UserPtr<Iovec>,
+    count: usize,
+    offset: i64,
+    flags: RwFlags,
+) -> Result<usize> {
     if offset < 0 {
         return Err(Errno::EINVAL);
     }
@@ -301,9 +354,15 @@ fn do_pwritev(task: &CurrentTask, fd: i32, iov: UserPtr<Iovec>, count: usize, of
     file.check_writable()?;
     let segments = read_iovecs(task, iov, count)?;
     let mm = task.mm();
-    let n = write_at(task, &file, &mut UserSource::new(&mm, segments)?, &with_flags(&file, task, flags), &mut offset)?;
-    if flags.intersects(RwfFlags::RWF_SYNC | RwfFlags::RWF_DSYNC) {
-        file.operations().sync(!flags.contains(RwfFlags::RWF_SYNC))?;
+    let n = write_at(
+        task,
+        &file,
+        &mut UserSource::new(&mm, segments)?,
+        &with_flags(&file, task, flags),
+        &mut offset,
+    )?;
+    if flags.intersects(RwFlags::RWF_SYNC | RwFlags::RWF_DSYNC) {
+        file.operations().sync(!flags.contains(RwFlags::RWF_SYNC))?;
     }
     Ok(n)
 }
@@ -320,7 +379,9 @@ fn lseek(task: &CurrentTask, fd: i32, offset: i64, whence: u32) -> Result<u64> {
     let mut position = file.position();
     let new = match whence {
         f::SEEK_SET => u64::try_from(offset).map_err(|_| Errno::EINVAL)?,
-        f::SEEK_CUR => position.checked_add_signed(offset).filter(|&p| p <= i64::MAX as u64).ok_or(Errno::EINVAL)?,
+        f::SEEK_CUR => {
+            position.checked_add_signed(offset).filter(|&p| p <= i64::MAX as u64).ok_or(Errno::EINVAL)?
+        }
         _ => ops.seek(whence, offset)?,
     };
     *position = new;
@@ -470,7 +531,9 @@ fn ioctl(task: &CurrentTask, fd: i32, request: u32, arg: u64) -> Result<u64> {
             file.set_flags(if on { flags | OpenFlags::FASYNC } else { flags - OpenFlags::FASYNC });
             Ok(0)
         }
-        i::FIONREAD if file.path().inode().file_type() == FileType::Regular && file.operations().seekable() => {
+        i::FIONREAD
+            if file.path().inode().file_type() == FileType::Regular && file.operations().seekable() =>
+        {
             let size = file.path().inode().attributes()?.size;
             let left = size.saturating_sub(*file.position());
             task.mm().write_object(arg, &(left.min(i32::MAX as u64) as i32))?;
@@ -560,7 +623,8 @@ fn fallocate(task: &CurrentTask, fd: i32, mode: u32, offset: i64, len: i64) -> R
         return Err(Errno::EINVAL);
     }
     let flags = FallocFlags::from_bits(mode).ok_or(Errno::EOPNOTSUPP)?;
-    if flags.contains(FallocFlags::FALLOC_FL_PUNCH_HOLE) && !flags.contains(FallocFlags::FALLOC_FL_KEEP_SIZE) {
+    if flags.contains(FallocFlags::FALLOC_FL_PUNCH_HOLE) && !flags.contains(FallocFlags::FALLOC_FL_KEEP_SIZE)
+    {
         return Err(Errno::EOPNOTSUPP);
     }
     file.check_writable()?;
@@ -628,7 +692,9 @@ fn transfer(
         let data = std::mem::take(&mut sink.data);
         let mut source = SliceSource::new(&data);
         let written = match &mut out_offset {
-            Some(offset) => write_at(task, out_file, &mut source, &out_io, offset).inspect(|n| **offset += *n as u64),
+            Some(offset) => {
+                write_at(task, out_file, &mut source, &out_io, offset).inspect(|n| **offset += *n as u64)
+            }
             None => write_file(task, out_file, &mut source, &out_io),
         };
         let written = match written {
@@ -659,7 +725,13 @@ fn give_back(file: &Arc<File>, offset: &Option<&mut u64>, count: usize) {
     }
 }
 
-fn sendfile(task: &CurrentTask, out_fd: i32, in_fd: i32, offset: UserPtr<i64>, count: usize) -> Result<usize> {
+fn sendfile(
+    task: &CurrentTask,
+    out_fd: i32,
+    in_fd: i32,
+    offset: UserPtr<i64>,
+    count: usize,
+) -> Result<usize> {
     let in_file = task.file(in_fd)?;
     let out_file = task.file(out_fd)?;
     in_file.check_readable()?;
@@ -689,7 +761,14 @@ fn is_pipe(file: &File) -> bool {
     file.ops::<sentry::fs::pipe::PipeEnd>().is_some()
 }
 
-fn splice(task: &CurrentTask, in_fd: i32, in_off: UserPtr<i64>, out_fd: i32, out_off: UserPtr<i64>, count: usize) -> Result<usize> {
+fn splice(
+    task: &CurrentTask,
+    in_fd: i32,
+    in_off: UserPtr<i64>,
+    out_fd: i32,
+    out_off: UserPtr<i64>,
+    count: usize,
+) -> Result<usize> {
     let flags = task.arguments().1[5] as u32;
     if count == 0 {
         return Ok(0);

@@ -8,6 +8,8 @@
 pub mod arguments;
 pub mod files;
 pub mod io;
+mod io_control;
+pub mod memory;
 pub mod process;
 pub mod signals;
 mod strace;

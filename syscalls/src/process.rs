@@ -51,7 +51,14 @@ const ARGUMENT_MAX: usize = 128 * 1024;
 /// How many there may be in all bytes, whatever the stack limit is (ARG_MAX of a 24 MiB stack).
 const ARGUMENTS_MAX: usize = 6 * 1024 * 1024;
 
-fn clone(task: &CurrentTask, flags: u64, stack: u64, parent_tid: u64, child_tid: u64, tls: u64) -> Result<u32> {
+fn clone(
+    task: &CurrentTask,
+    flags: u64,
+    stack: u64,
+    parent_tid: u64,
+    child_tid: u64,
+    tls: u64,
+) -> Result<u32> {
     let exit_signal = Signal::from_i32((flags & 0xff) as i32);
     // Bits that nobody knows are ignored by clone(2), and only by it.
     let flags = CloneFlags::from_bits_truncate(flags & 0xffff_ff00);
@@ -79,7 +86,9 @@ fn vfork(task: &CurrentTask) -> Result<u32> {
 fn clone3(task: &CurrentTask, args: Address, size: usize) -> Result<u32> {
     let args: CloneArgs = read_extensible(task, args.0, size, 64)?;
     let flags = CloneFlags::from_bits(args.flags).ok_or(Errno::EINVAL)?;
-    if flags.contains(CloneFlags::CLONE_DETACHED) || args.flags & 0xff != 0 && !flags.contains(CloneFlags::CLONE_NEWTIME) {
+    if flags.contains(CloneFlags::CLONE_DETACHED)
+        || args.flags & 0xff != 0 && !flags.contains(CloneFlags::CLONE_NEWTIME)
+    {
         return Err(Errno::EINVAL);
     }
     if args.exit_signal & !0xff != 0 || args.exit_signal > 64 {
@@ -142,7 +151,14 @@ fn execve(task: &CurrentTask, path: UserCStr, argv: Address, envp: Address) -> R
     execveat(task, AT_FDCWD, path, argv, envp, 0)
 }
 
-fn execveat(task: &CurrentTask, dirfd: i32, path: UserCStr, argv: Address, envp: Address, flags: u32) -> Result<Outcome> {
+fn execveat(
+    task: &CurrentTask,
+    dirfd: i32,
+    path: UserCStr,
+    argv: Address,
+    envp: Address,
+    flags: u32,
+) -> Result<Outcome> {
     let flags = AtFlags::from_bits(flags).ok_or(Errno::EINVAL)?;
     if !(flags - AtFlags::AT_EMPTY_PATH - AtFlags::AT_SYMLINK_NOFOLLOW).is_empty() {
         return Err(Errno::EINVAL);
@@ -211,7 +227,13 @@ fn which(pid: Option<Arc<Pid>>, group: bool) -> Which {
     }
 }
 
-fn wait4(task: &CurrentTask, pid: i32, status: UserPtr<i32>, options: u32, usage: UserPtr<Rusage>) -> Result<u32> {
+fn wait4(
+    task: &CurrentTask,
+    pid: i32,
+    status: UserPtr<i32>,
+    options: u32,
+    usage: UserPtr<Rusage>,
+) -> Result<u32> {
     let options = WaitOptions::from_bits(options).ok_or(Errno::EINVAL)?;
     let known = WaitOptions::WNOHANG
         | WaitOptions::WUNTRACED
@@ -235,7 +257,14 @@ fn wait4(task: &CurrentTask, pid: i32, status: UserPtr<i32>, options: u32, usage
     Ok(report.pid.number_in(&task.pid_ns()))
 }
 
-fn waitid(task: &CurrentTask, kind: u32, id: i32, info: UserPtr<SigInfo>, options: u32, usage: UserPtr<Rusage>) -> Result<()> {
+fn waitid(
+    task: &CurrentTask,
+    kind: u32,
+    id: i32,
+    info: UserPtr<SigInfo>,
+    options: u32,
+    usage: UserPtr<Rusage>,
+) -> Result<()> {
     let mut options = WaitOptions::from_bits(options).ok_or(Errno::EINVAL)?;
     if !options.intersects(WaitOptions::WEXITED | WaitOptions::WSTOPPED | WaitOptions::WCONTINUED) {
         return Err(Errno::EINVAL);
@@ -264,7 +293,12 @@ fn waitid(task: &CurrentTask, kind: u32, id: i32, info: UserPtr<SigInfo>, option
     write_report(task, report, info, usage)
 }
 
-fn write_report(task: &CurrentTask, report: Option<Report>, info: UserPtr<SigInfo>, usage: UserPtr<Rusage>) -> Result<()> {
+fn write_report(
+    task: &CurrentTask,
+    report: Option<Report>,
+    info: UserPtr<SigInfo>,
+    usage: UserPtr<Rusage>,
+) -> Result<()> {
     let filled = match &report {
         None => SigInfo::default(),
         Some(r) => {
@@ -326,7 +360,10 @@ fn setpgid(task: &CurrentTask, pid: i32, pgid: i32) -> Result<()> {
         return Err(Errno::EINVAL);
     }
     let target = process(task, pid)?;
-    if pid != 0 && !Arc::ptr_eq(&target, &task.group) && find(task, pid).is_none_or(|p| !Arc::ptr_eq(&p, &target.pid)) {
+    if pid != 0
+        && !Arc::ptr_eq(&target, &task.group)
+        && find(task, pid).is_none_or(|p| !Arc::ptr_eq(&p, &target.pid))
+    {
         return Err(Errno::EINVAL);
     }
     let _tasklist = task.kernel().tasklist.lock();

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use abi::signal::{
-    KernelSigaction, SI_TKILL, SIG_BLOCK, SIG_DFL, SIG_IGN, SIG_SETMASK, SIG_UNBLOCK, SaFlags, SigInfo, Signal,
-    SignalSet, StackT,
+    KernelSigaction, SI_TKILL, SIG_BLOCK, SIG_DFL, SIG_IGN, SIG_SETMASK, SIG_UNBLOCK, SaFlags, SigInfo,
+    Signal, SignalSet, StackT,
 };
 use abi::time::Timespec;
 use abi::{Errno, Result};
@@ -167,7 +167,12 @@ fn rt_sigtimedwait(
     Ok(taken.si_signo as u32)
 }
 
-fn queue_info(task: &CurrentTask, number: i32, info: UserPtr<SigInfo>, target: &Arc<ThreadGroup>) -> Result<SigInfo> {
+fn queue_info(
+    task: &CurrentTask,
+    number: i32,
+    info: UserPtr<SigInfo>,
+    target: &Arc<ThreadGroup>,
+) -> Result<SigInfo> {
     let mut info = info.read(task)?;
     info.si_signo = number;
     // Only the kernel and kill(2) may claim to be the kernel or kill(2).
@@ -195,7 +200,13 @@ fn rt_sigqueueinfo(task: &CurrentTask, pid: i32, number: i32, info: UserPtr<SigI
     if signal.is_some() { target.send_signal(info) } else { Ok(()) }
 }
 
-fn rt_tgsigqueueinfo(task: &CurrentTask, tgid: i32, tid: i32, number: i32, info: UserPtr<SigInfo>) -> Result<()> {
+fn rt_tgsigqueueinfo(
+    task: &CurrentTask,
+    tgid: i32,
+    tid: i32,
+    number: i32,
+    info: UserPtr<SigInfo>,
+) -> Result<()> {
     if tgid <= 0 || tid <= 0 {
         return Err(Errno::EINVAL);
     }
@@ -317,7 +328,13 @@ fn to_thread(task: &CurrentTask, tgid: Option<i32>, tid: i32, number: i32) -> Re
     }
 }
 
-fn pidfd_send_signal(task: &CurrentTask, fd: i32, number: i32, info: UserPtr<SigInfo>, flags: u32) -> Result<()> {
+fn pidfd_send_signal(
+    task: &CurrentTask,
+    fd: i32,
+    number: i32,
+    info: UserPtr<SigInfo>,
+    flags: u32,
+) -> Result<()> {
     if flags & !7 != 0 || flags.count_ones() > 1 {
         return Err(Errno::EINVAL);
     }

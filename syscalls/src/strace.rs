@@ -5,7 +5,12 @@ use sentry::task::{CurrentTask, Outcome};
 
 use crate::table::{Row, carry_out};
 
-pub(crate) fn traced(task: &CurrentTask, row: Option<&'static Row>, number: u64, args: [u64; 6]) -> Result<Outcome> {
+pub(crate) fn traced(
+    task: &CurrentTask,
+    row: Option<&'static Row>,
+    number: u64,
+    args: [u64; 6],
+) -> Result<Outcome> {
     let name = sysno::name(number).map_or_else(|| format!("syscall_{number}"), str::to_string);
     let only = &task.kernel().strace_only;
     if !only.is_empty() && !only.contains(&name) {

@@ -102,7 +102,8 @@ macro_rules! rows {
 }
 
 /// Every family's rows.
-const FAMILIES: &[&[Row]] = &[crate::files::ROWS, crate::io::ROWS, crate::process::ROWS, crate::signals::ROWS];
+const FAMILIES: &[&[Row]] =
+    &[crate::files::ROWS, crate::io::ROWS, crate::memory::ROWS, crate::process::ROWS, crate::signals::ROWS];
 
 /// Rows by number.
 static ROWS: LazyLock<Vec<Option<&'static Row>>> = LazyLock::new(|| {
@@ -136,7 +137,12 @@ impl SyscallTable for Table {
     }
 }
 
-pub(crate) fn carry_out(task: &CurrentTask, row: Option<&'static Row>, number: u64, args: [u64; 6]) -> Result<Outcome> {
+pub(crate) fn carry_out(
+    task: &CurrentTask,
+    row: Option<&'static Row>,
+    number: u64,
+    args: [u64; 6],
+) -> Result<Outcome> {
     match row {
         Some(row) => {
             if row.support == Support::Missing {

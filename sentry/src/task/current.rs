@@ -362,7 +362,8 @@ impl CurrentTask {
 
     fn handle_fault(&self, fault: &Fault) {
         let mm = self.mm();
-        match self.with_thread(|thread| mm.handle_fault(thread, fault)) {
+        let limits = self.memory_limits();
+        match self.with_thread(|thread| mm.handle_fault(thread, fault, &limits)) {
             FaultOutcome::Resume => {}
             FaultOutcome::Signal { signal, code, addr } => {
                 self.fault.set(Some(*fault));

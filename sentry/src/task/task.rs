@@ -302,6 +302,20 @@ impl Task {
         self.parker.get_or_init(Parker::new)
     }
 
+    /// The limits that memory management asks for.
+    pub fn memory_limits(&self) -> crate::mm::Limits {
+        use abi::resource as r;
+        let limits = &self.group.limits;
+        crate::mm::Limits {
+            address_space: limits.current(r::RLIMIT_AS),
+            data: limits.current(r::RLIMIT_DATA),
+            stack: limits.current(r::RLIMIT_STACK),
+            memlock: limits.current(r::RLIMIT_MEMLOCK),
+            can_lock: self.credentials().capable(abi::capability::CAP_IPC_LOCK),
+            memory: self.kernel().memory,
+        }
+    }
+
     /// Processor time used, as of the last look.
     pub fn cpu_time(&self) -> CpuTime {
         CpuTime {
@@ -314,7 +328,7 @@ impl Task {
     pub fn usage(&self) -> Usage {
         Usage {
             time: self.cpu_time(),
-            max_rss: self.memory().map_or(0, |mm| mm.max_rss_kib()),
+            max_rss: self.memory().map_or(0, |mm| mm.usage().total / 1024),
             voluntary: self.waits.load(Ordering::Relaxed),
             involuntary: 0,
         }

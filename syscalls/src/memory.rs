@@ -1,0 +1,210 @@
+//! Memory mappings (mm/mmap.c and its neighbours).
+
+use abi::capability::CAP_SYS_ADMIN;
+use abi::fcntl::OpenFlags;
+use abi::mman as m;
+use abi::stat::FileType;
+use abi::{Errno, Result};
+use platform::Prot;
+use sentry::mm::{Fixed, MapFile, MapRequest, RemapRequest};
+use sentry::task::CurrentTask;
+use sentry::vfs::MountFlags;
+
+use crate::arguments::Address;
+use crate::rows;
+use crate::table::Row;
+
+/// The rows of this family.
+pub const ROWS: &[Row] = rows! {
+    MMAP => mmap;
+    MUNMAP => munmap;
+    MPROTECT => mprotect;
+    MREMAP => mremap;
+    BRK => brk;
+    MADVISE => madvise;
+    MLOCK => mlock;
+    MLOCK2 => mlock2;
+    MUNLOCK => munlock;
+    MLOCKALL => mlockall;
+    MUNLOCKALL => munlockall;
+    MSYNC => msync;
+    MINCORE => mincore;
+};
+
+/// PROT_SEM has no effect, and the grow flags are for mprotect(2).
+const PROT_KNOWN: u32 = m::Prot::PROT_READ.bits() | m::Prot::PROT_WRITE.bits() | m::Prot::PROT_EXEC.bits();
+
+fn mmap(task: &CurrentTask, addr: u64, len: u64, prot: u32, flags: u32, fd: i32, offset: u64) -> Result<u64> {
+    let prot = Prot::from_bits_truncate(prot & PROT_KNOWN);
+    let kind = flags & m::MAP_TYPE;
+    let flags = m::MapFlags::from_bits_retain(flags);
+    if offset & (platform::PAGE_SIZE - 1) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let anonymous = flags.contains(m::MapFlags::MAP_ANONYMOUS);
+    let file = if anonymous { None } else { Some(task.file(fd)?) };
+    if len == 0 {
+        return Err(Errno::EINVAL);
+    }
+    if flags.contains(m::MapFlags::MAP_HUGETLB) && anonymous {
+        // No huge pages are reserved in a sandbox.
+        return Err(Errno::ENOMEM);
+    }
+    let shared = match kind {
+        m::MAP_PRIVATE => false,
+        m::MAP_SHARED => true,
+        m::MAP_SHARED_VALIDATE if file.is_some() => {
+            if flags.bits() & !m::LEGACY_MAP_MASK & !m::MAP_TYPE & !m::MapFlags::MAP_FIXED_NOREPLACE.bits() != 0 {
+                return Err(Errno::EOPNOTSUPP);
+            }
+            true
+        }
+        _ => return Err(Errno::EINVAL),
+    };
+    let file = match file {
+        None => None,
+        Some(file) => {
+            if file.flags().contains(OpenFlags::O_PATH) {
+                return Err(Errno::EBADF);
+            }
+            let opened = file.flags();
+            if shared && prot.contains(Prot::WRITE) && !opened.writable() || !opened.readable() {
+                return Err(Errno::EACCES);
+            }
+            let noexec = file.path().mount().flags().contains(MountFlags::NOEXEC);
+            if noexec && prot.contains(Prot::EXEC) {
+                return Err(Errno::EPERM);
+            }
+            if file.path().inode().file_type() == FileType::Directory {
+                return Err(Errno::ENODEV);
+            }
+            let mut max_prot = Prot::READ | Prot::WRITE | Prot::EXEC;
+            if shared && !opened.writable() {
+                max_prot -= Prot::WRITE;
+            }
+            if noexec {
+                max_prot -= Prot::EXEC;
+            }
+            let mappable = file.operations().mappable()?;
+            Some(MapFile { mappable, file: Some(file), name: None, offset, max_prot })
+        }
+    };
+    let fixed = if flags.contains(m::MapFlags::MAP_FIXED_NOREPLACE) {
+        Fixed::NoReplace
+    } else if flags.contains(m::MapFlags::MAP_FIXED) {
+        Fixed::Replace
+    } else {
+        Fixed::No
+    };
+    let has = |flag| flags.contains(flag);
+    let request = MapRequest {
+        addr,
+        len,
+        prot,
+        shared,
+        fixed,
+        low: has(m::MapFlags::MAP_32BIT),
+        grows_down: has(m::MapFlags::MAP_GROWSDOWN),
+        noreserve: has(m::MapFlags::MAP_NORESERVE),
+        populate: has(m::MapFlags::MAP_POPULATE) && !has(m::MapFlags::MAP_NONBLOCK),
+        locked: has(m::MapFlags::MAP_LOCKED),
+        file,
+        limits: task.memory_limits(),
+    };
+    let mm = task.mm();
+    task.with_thread(|thread| mm.map(thread, &request))
+}
+
+fn munmap(task: &CurrentTask, addr: u64, len: u64) -> Result<()> {
+    let mm = task.mm();
+    task.with_thread(|thread| mm.unmap(thread, addr, len))
+}
+
+fn mprotect(task: &CurrentTask, addr: u64, len: u64, prot: u32) -> Result<()> {
+    let grows = prot & (m::Prot::PROT_GROWSDOWN.bits() | m::Prot::PROT_GROWSUP.bits());
+    let known = PROT_KNOWN | m::Prot::PROT_SEM.bits() | m::Prot::PROT_GROWSDOWN.bits() | m::Prot::PROT_GROWSUP.bits();
+    if grows == m::Prot::PROT_GROWSDOWN.bits() | m::Prot::PROT_GROWSUP.bits() || prot & !known != 0 || grows == m::Prot::PROT_GROWSUP.bits() {
+        return Err(Errno::EINVAL);
+    }
+    let mm = task.mm();
+    let (prot, limits) = (Prot::from_bits_truncate(prot & PROT_KNOWN), task.memory_limits());
+    task.with_thread(|thread| mm.protect(thread, addr, len, prot, grows != 0, &limits))
+}
+
+fn mremap(task: &CurrentTask, old: u64, old_len: u64, new_len: u64, flags: u32, new: u64) -> Result<u64> {
+    if flags & !(m::MremapFlags::MREMAP_MAYMOVE.bits() | m::MremapFlags::MREMAP_FIXED.bits() | m::MremapFlags::MREMAP_DONTUNMAP.bits()) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let request = RemapRequest {
+        old,
+        old_len,
+        new_len,
+        may_move: flags & m::MremapFlags::MREMAP_MAYMOVE.bits() != 0,
+        fixed: (flags & m::MremapFlags::MREMAP_FIXED.bits() != 0).then_some(new),
+        dont_unmap: flags & m::MremapFlags::MREMAP_DONTUNMAP.bits() != 0,
+    };
+    let (mm, limits) = (task.mm(), task.memory_limits());
+    task.with_thread(|thread| mm.remap(thread, &request, &limits))
+}
+
+fn brk(task: &CurrentTask, addr: u64) -> Result<u64> {
+    let (mm, limits) = (task.mm(), task.memory_limits());
+    Ok(task.with_thread(|thread| mm.set_brk(thread, addr, &limits)))
+}
+
+fn madvise(task: &CurrentTask, addr: u64, len: u64, advice: u32) -> Result<()> {
+    let can_admin = task.credentials().capable_in(&task.kernel().user_ns, CAP_SYS_ADMIN);
+    let mm = task.mm();
+    task.with_thread(|thread| mm.advise(thread, addr, len, advice, can_admin))
+}
+
+fn mlock(task: &CurrentTask, addr: u64, len: u64) -> Result<()> {
+    mlock2(task, addr, len, 0)
+}
+
+fn mlock2(task: &CurrentTask, addr: u64, len: u64, flags: u32) -> Result<()> {
+    if flags & !m::MLOCK_ONFAULT != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let (mm, limits) = (task.mm(), task.memory_limits());
+    task.with_thread(|thread| mm.lock(thread, addr, len, flags != 0, &limits))
+}
+
+fn munlock(task: &CurrentTask, addr: u64, len: u64) -> Result<()> {
+    task.mm().unlock(addr, len)
+}
+
+fn mlockall(task: &CurrentTask, flags: u32) -> Result<()> {
+    let flags = m::MlockallFlags::from_bits(flags).ok_or(Errno::EINVAL)?;
+    let (mm, limits) = (task.mm(), task.memory_limits());
+    task.with_thread(|thread| mm.lock_all(thread, flags, &limits))
+}
+
+fn munlockall(task: &CurrentTask) -> Result<()> {
+    task.mm().unlock_all();
+    Ok(())
+}
+
+fn msync(task: &CurrentTask, addr: u64, len: u64, flags: u32) -> Result<()> {
+    task.mm().sync(addr, len, flags)
+}
+
+fn mincore(task: &CurrentTask, addr: u64, len: u64, vec: Address) -> Result<()> {
+    const CHUNK: u64 = 4096;
+    if addr & (platform::PAGE_SIZE - 1) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    if len > platform::USER_MAX || addr > platform::USER_MAX - len {
+        return Err(Errno::ENOMEM);
+    }
+    let pages = len.div_ceil(platform::PAGE_SIZE);
+    let mm = task.mm();
+    let mut done = 0;
+    while done < pages {
+        let mut part = vec![0u8; (pages - done).min(CHUNK) as usize];
+        mm.resident(addr + done * platform::PAGE_SIZE, &mut part)?;
+        mm.write_bytes(vec.0 + done, &part)?;
+        done += part.len() as u64;
+    }
+    Ok(())
+}
