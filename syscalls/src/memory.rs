@@ -54,7 +54,9 @@ fn mmap(task: &CurrentTask, addr: u64, len: u64, prot: u32, flags: u32, fd: i32,
         m::MAP_PRIVATE => false,
         m::MAP_SHARED => true,
         m::MAP_SHARED_VALIDATE if file.is_some() => {
-            if flags.bits() & !m::LEGACY_MAP_MASK & !m::MAP_TYPE & !m::MapFlags::MAP_FIXED_NOREPLACE.bits() != 0 {
+            if flags.bits() & !m::LEGACY_MAP_MASK & !m::MAP_TYPE & !m::MapFlags::MAP_FIXED_NOREPLACE.bits()
+                != 0
+            {
                 return Err(Errno::EOPNOTSUPP);
             }
             true
@@ -122,8 +124,12 @@ fn munmap(task: &CurrentTask, addr: u64, len: u64) -> Result<()> {
 
 fn mprotect(task: &CurrentTask, addr: u64, len: u64, prot: u32) -> Result<()> {
     let grows = prot & (m::Prot::PROT_GROWSDOWN.bits() | m::Prot::PROT_GROWSUP.bits());
-    let known = PROT_KNOWN | m::Prot::PROT_SEM.bits() | m::Prot::PROT_GROWSDOWN.bits() | m::Prot::PROT_GROWSUP.bits();
-    if grows == m::Prot::PROT_GROWSDOWN.bits() | m::Prot::PROT_GROWSUP.bits() || prot & !known != 0 || grows == m::Prot::PROT_GROWSUP.bits() {
+    let known =
+        PROT_KNOWN | m::Prot::PROT_SEM.bits() | m::Prot::PROT_GROWSDOWN.bits() | m::Prot::PROT_GROWSUP.bits();
+    if grows == m::Prot::PROT_GROWSDOWN.bits() | m::Prot::PROT_GROWSUP.bits()
+        || prot & !known != 0
+        || grows == m::Prot::PROT_GROWSUP.bits()
+    {
         return Err(Errno::EINVAL);
     }
     let mm = task.mm();
@@ -132,7 +138,12 @@ fn mprotect(task: &CurrentTask, addr: u64, len: u64, prot: u32) -> Result<()> {
 }
 
 fn mremap(task: &CurrentTask, old: u64, old_len: u64, new_len: u64, flags: u32, new: u64) -> Result<u64> {
-    if flags & !(m::MremapFlags::MREMAP_MAYMOVE.bits() | m::MremapFlags::MREMAP_FIXED.bits() | m::MremapFlags::MREMAP_DONTUNMAP.bits()) != 0 {
+    if flags
+        & !(m::MremapFlags::MREMAP_MAYMOVE.bits()
+            | m::MremapFlags::MREMAP_FIXED.bits()
+            | m::MremapFlags::MREMAP_DONTUNMAP.bits())
+        != 0
+    {
         return Err(Errno::EINVAL);
     }
     let request = RemapRequest {
