@@ -1,8 +1,9 @@
 //! What proc and prctl(2) show of an address space.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use platform::Prot;
+use platform::{PAGE_SIZE, Prot};
 
 use super::vma::{Backing, VmaFlags};
 use super::{Layout, MemoryManager};
@@ -149,6 +150,48 @@ impl MemoryManager {
             exec: totals.exec,
             shared: totals.shared,
             locked: totals.locked,
+        }
+    }
+
+    /// VmRSS: how much of it is in memory, in bytes. Asks the host, piece by piece; for proc, not for hot paths. Pages
+    /// of files count if they are in the page cache. No more than the first 16 GiB are looked at.
+    pub fn resident_bytes(&self) -> u64 {
+        const PAGES_MAX: u64 = 4 << 20;
+        let ranges: Vec<(u64, u64)> = {
+            let state = self.state.read();
+            state.vmas.iter().filter(|(_, _, vma)| !vma.prot.is_empty()).map(|(s, e, _)| (s, e)).collect()
+        };
+        let mut flags = vec![0; 4096];
+        let (mut resident, mut looked_at) = (0, 0);
+        'ranges: for (start, end) in ranges {
+            let mut at = start;
+            while at < end {
+                let pages = ((end - at) / PAGE_SIZE).min(flags.len() as u64);
+                let part = flags.get_mut(..pages as usize).unwrap_or_default();
+                // A mapping that is gone by now counts nothing.
+                if self.space.resident(at, part).is_ok() {
+                    resident += part.iter().filter(|&&f| f & 1 != 0).count() as u64 * PAGE_SIZE;
+                }
+                at += pages * PAGE_SIZE;
+                looked_at += pages;
+                if looked_at >= PAGES_MAX {
+                    break 'ranges;
+                }
+            }
+        }
+        self.resident_peak.fetch_max(resident, Ordering::Relaxed);
+        resident
+    }
+
+    /// `ru_maxrss`, in KiB: the largest [`MemoryManager::resident_bytes`] that anybody has seen; if nobody has looked,
+    /// what the process can have touched of its own memory.
+    pub fn max_rss_kib(&self) -> u64 {
+        match self.resident_peak.load(Ordering::Relaxed) {
+            0 => {
+                let totals = &self.state.read().totals;
+                (totals.data + totals.stack + totals.exec) / 1024
+            }
+            peak => peak / 1024,
         }
     }
 

@@ -86,7 +86,7 @@ impl MockSpace {
         }
         let check = |addr: u64, len: u64| {
             let aligned = addr.is_multiple_of(PAGE_SIZE) && len.is_multiple_of(PAGE_SIZE) && len > 0;
-            let inside = addr >= USER_MIN && addr <= USER_MAX && len <= USER_MAX - addr;
+            let inside = (USER_MIN..=USER_MAX).contains(&addr) && len <= USER_MAX - addr;
             if aligned && inside { Ok(()) } else { Err(Errno::EINVAL) }
         };
         let plain = |prot, file| HostMap { prot, file, dont_fork: false, wipe_on_fork: false };

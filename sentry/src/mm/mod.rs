@@ -255,6 +255,8 @@ pub struct MemoryManager {
     space: Arc<dyn AddressSpace>,
     state: RwLock<State>,
     dumpable: AtomicU32,
+    /// The most that was seen resident, in bytes; 0 if nobody has looked.
+    resident_peak: AtomicU64,
     /// Registrations of membarrier(2), as a mask of its commands.
     pub membarrier: AtomicU32,
     /// Who reads memory in a way that has to see all of an exec(2) or none of it (`exec_update_lock`).
@@ -274,6 +276,7 @@ impl MemoryManager {
             space,
             state: RwLock::new(state),
             dumpable: AtomicU32::new(dumpable),
+            resident_peak: AtomicU64::new(0),
             membarrier: AtomicU32::new(membarrier),
             exec_update: Mutex::new(()),
         })
