@@ -114,12 +114,6 @@ pub fn receive<T: DeserializeOwned>(socket: BorrowedFd<'_>) -> Result<Option<(T,
     Ok(Some((message, fds)))
 }
 
-/// A connected pair of message sockets.
-pub fn pair() -> Result<(OwnedFd, OwnedFd)> {
-    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
-    socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).context("socketpair")
-}
-
 /// Borrows each of `fds`.
 pub fn borrow(fds: &[OwnedFd]) -> Vec<BorrowedFd<'_>> {
     fds.iter().map(AsFd::as_fd).collect()
@@ -129,9 +123,14 @@ pub fn borrow(fds: &[OwnedFd]) -> Vec<BorrowedFd<'_>> {
 mod tests {
     use super::*;
 
+    fn pair() -> (OwnedFd, OwnedFd) {
+        use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+        socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).unwrap()
+    }
+
     #[test]
     fn messages_of_any_size_arrive_with_their_descriptors() {
-        let (left, right) = pair().unwrap();
+        let (left, right) = pair();
         let file = sealed_memfd(c"test", b"contents").unwrap();
         for size in [0, 100, PACKET - 10, PACKET, 3 << 20] {
             let text = "x".repeat(size);

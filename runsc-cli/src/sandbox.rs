@@ -64,6 +64,8 @@ pub struct GoferConfig {
     pub served: Vec<(RawFd, bool)>,
     /// Sockets may be connected to.
     pub host_sockets: bool,
+    /// The process has a mount namespace of its own.
+    pub own_mounts: bool,
     /// Where trace events go.
     pub log: Option<RawFd>,
     /// Log more.
@@ -136,20 +138,24 @@ pub fn start(
             .map(|served| (donations.add(served.fd.as_fd()), served.readonly))
             .collect(),
         host_sockets: options.host_sockets,
+        own_mounts: options.rootless,
         log: gofer_log.as_ref().map(|log| donations.add(log.as_fd())),
         debug: options.debug,
     };
     let config = message::sealed_memfd(c"gofer", &serde_json::to_vec(&config)?)?;
+    let mut namespaces = CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
+    if options.host_sockets {
+        // It has sockets to connect to, and leaves the network namespace itself.
+        namespaces.remove(CloneFlags::CLONE_NEWNET);
+    }
+    if options.rootless {
+        // Only the owner of a mount namespace may copy its mounts, and the caller owns none.
+        namespaces.insert(CloneFlags::CLONE_NEWNS);
+    }
     let gofer = Spawn {
         args: vec!["runsc-gofer".into(), "gofer".into(), id.clone()],
-        namespaces: CloneFlags::CLONE_NEWNS
-            | CloneFlags::CLONE_NEWNET
-            | CloneFlags::CLONE_NEWIPC
-            | CloneFlags::CLONE_NEWUTS,
-        identity: match options.rootless {
-            true => Identity::Single,
-            false => Identity::Inherited,
-        },
+        namespaces,
+        identity: if options.rootless { Identity::Single } else { Identity::Inherited },
         stdio: [null.as_fd(), null.as_fd(), error_output],
         fds: donations.with_config(&config),
         controlling_terminal: false,
@@ -213,7 +219,7 @@ pub fn start(
 
 /// A connected pair for the gofer's protocol: the sentry's end, and the gofer's.
 fn channel() -> Result<(OwnedFd, OwnedFd)> {
-    message::pair()
+    gofer::channel_pair().context("making the gofer's channel")
 }
 
 /// Where a process of the sandbox logs to: the file that `--debug-log` names, or the command's standard error if
