@@ -39,6 +39,8 @@ use platform::{AddressSpace, Change, Context, Errno, Exit, Platform, Prot, Repor
 use space::Space;
 use std::sync::Arc;
 
+pub use thread::Guest;
+
 /// The number of the doorbell: no call of Linux, only heeded when it comes from the stub's text.
 pub(crate) const DOORBELL: u32 = 0x3fff_fff0;
 

@@ -2,7 +2,7 @@
 
 use crate::DOORBELL;
 use crate::arch::frame::{CONTROL_MSGHDR, CONTROL_RESULT, CONTROL_STATUS, SIGINFO, Shape, UCONTEXT};
-use crate::arch::stub::{CALLED, Command, ENTRY, START};
+use crate::arch::stub::{CALLED, Command, ENTRY, PROLOGUE, START};
 use crate::arch::{AUDIT_ARCH, CALL_SIZE, TRAP_FLAG};
 use crate::link::{KICK, Kicker, Link};
 use crate::notify::{Listener, Notification};
@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long a process may take to die after one of its threads is gone.
-const DYING: Duration = Duration::from_secs(10);
+const DYING: Duration = Duration::from_secs(2);
 
 /// A call of the guest that is not finished.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,12 +83,17 @@ enum Ring {
 
 impl Guest {
     /// Starts a thread with `context` on the calling host thread.
-    pub fn new(space: Arc<Space>, context: &Context) -> Result<Self, Errno> {
+    pub(crate) fn new(space: Arc<Space>, context: &Context) -> Result<Self, Errno> {
         space.host.monitor.start()?;
         let (lease, map) = space.lease()?;
-        lease.page.prepare();
         let shape = space.host.geometry.shapes.first().ok_or(Errno::EINVAL)?;
         let stack = lease.page.frame_address(shape);
+        let mut scratch = Vec::new();
+        let mut prologue = Context::default();
+        prologue.regs.rip = PROLOGUE;
+        prologue.regs.rsp = stack;
+        lease.page.prepare();
+        lease.page.store(shape, &mut prologue, u64::MAX, &mut scratch);
         let tid = space.process.spawn_thread(&map, &[space.memory()], stack, ENTRY, 0)?;
         let fd = Self::receive_listener(&space.process, &lease)?;
         let listener = Listener::new(fd);
@@ -114,7 +119,7 @@ impl Guest {
             context: Box::new(context.clone()),
             fetched: true,
             own_trap: false,
-            scratch: Vec::new(),
+            scratch,
         };
         let notification = inner.receive().map_err(|_| Errno::ESRCH)?;
         if !inner.is_doorbell(&notification) || notification.args[0] != START {
@@ -123,6 +128,12 @@ impl Guest {
         }
         inner.at = At::Doorbell { id: notification.id };
         Ok(Self(RefCell::new(inner)))
+    }
+
+    /// The host's process and thread id of the stub thread, for messages.
+    pub fn host_ids(&self) -> (i32, i32) {
+        let inner = self.0.borrow();
+        (inner.space.process.pid(), inner.link.tid)
     }
 
     /// Whether wakes are synchronous.
@@ -339,7 +350,7 @@ impl Inner {
                     self.fetched = false;
                     self.own_trap = self.context.regs.eflags & TRAP_FLAG != 0;
                     let shape = &self.space.host.geometry.shapes[self.shape];
-                    self.lease.page.store(shape, &mut self.context, &mut self.scratch);
+                    self.lease.page.store(shape, &mut self.context, 0, &mut self.scratch);
                     self.answer = Command::LoadAndReturn;
                 }
                 // If it fails, the same doorbell rings again.

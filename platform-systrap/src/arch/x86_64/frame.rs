@@ -241,8 +241,9 @@ impl Page {
         shape.xstate.clean(&mut context.xstate.0);
     }
 
-    /// Writes a frame from which rt_sigreturn(2) continues with `context`. `scratch` saves an allocation.
-    pub fn store(&self, shape: &Shape, context: &mut Context, scratch: &mut Vec<u8>) {
+    /// Writes a frame from which rt_sigreturn(2) continues with `context` and the signals of `mask` blocked. `scratch`
+    /// saves an allocation.
+    pub fn store(&self, shape: &Shape, context: &mut Context, mask: u64, scratch: &mut Vec<u8>) {
         let regs = &context.regs;
         let mut frame = [0u8; UCONTEXT_SIZE];
         let mut put = |offset: usize, value: u64| {
@@ -278,7 +279,7 @@ impl Page {
             put(Self::register(index), word);
         }
         put(Self::register(FPSTATE), self.guest + shape.image as u64);
-        put(UC_SIGMASK, 0);
+        put(UC_SIGMASK, mask);
         self.write(shape.frame + UCONTEXT, &frame);
         shape.xstate.clean(&mut context.xstate.0);
         shape.xstate.frame_image(&context.xstate.0, scratch);

@@ -39,10 +39,12 @@ pub enum Command {
     Exit = 3,
 }
 
-/// Offset of the stub's thread entry.
+/// Offset of a new thread's first steps.
 const START_OFFSET: u64 = 0;
 /// Offset of the signal handler.
 const HANDLER_OFFSET: u64 = 8;
+/// Offset of rt_sigreturn.
+const RETURN_OFFSET: u64 = 16;
 /// Offset of `struct sock_fprog`.
 const PROGRAM_OFFSET: usize = 0x400;
 
@@ -54,8 +56,10 @@ std::arch::global_asm!(
     "__systrap_text_start:",
     ".balign 8; jmp .Lsystrap_start",
     ".balign 8; jmp .Lsystrap_handler",
+    ".balign 8; jmp .Lsystrap_return",
     ".balign 16",
-    // A new thread: rsp = its frame. The filter comes with a listener, which the service thread sends to the sentry.
+    // A new thread, from a frame that blocks all signals: rsp = the place of frames. The filter comes with a listener,
+    // which the service thread sends to the sentry.
     ".Lsystrap_start:",
     "mov r15, rsp",
     "and r15, -{slot}",
@@ -169,8 +173,10 @@ unsafe extern "C" {
     static __systrap_text_end: u8;
 }
 
-/// Where threads start.
-pub const ENTRY: u64 = EXTRA_TEXT + START_OFFSET;
+/// Where a thread starts whose state is a frame at its stack pointer.
+pub const ENTRY: u64 = EXTRA_TEXT + RETURN_OFFSET;
+/// Where that frame lets it go on, with all signals blocked.
+pub const PROLOGUE: u64 = EXTRA_TEXT + START_OFFSET;
 /// Where the `struct sock_fprog` of the threads' filter is.
 pub const PROGRAM: u64 = EXTRA_TEXT + PROGRAM_OFFSET as u64;
 /// Guest code for the trial run: getpid, then the call whose number was the result, then an invalid instruction.
