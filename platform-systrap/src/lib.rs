@@ -19,9 +19,12 @@
 //! killing the stub process. A thread that blocks the kick is found by the [`monitor`].
 //!
 //! **Exactly once.** A call is reported once and carried out once. See [`link`] for the one way in which the kernel loses
-//! a reply, and how it is avoided. What remains: if somebody on the host stops and continues a stub (SIGSTOP, the
-//! freezer, a suspend) within the microseconds in which a reply is on its way, the kernel restarts a call that had been
-//! answered. It cannot be told from a guest that makes the same call again. Hence pausing is done by the sentry.
+//! a reply, and how it is avoided for our own signals; for signals from elsewhere the frame tells what happened. What
+//! remains: if a stub is stopped from outside (SIGSTOP, the freezer, a suspend) in the some 100 ns in which a thread that
+//! was woken for that has not yet noticed a reply, the kernel restarts a call that had been answered. It cannot be told
+//! from a guest that makes the same call again. Hence pausing is done by the sentry. (SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
+//! would rule it out at the same speed; but then a guest that blocks in a call, which may be for days, could not be
+//! frozen, and the host not suspended.)
 
 mod arch;
 mod link;
@@ -122,14 +125,24 @@ impl SystrapPlatform {
         let wakes_readers = release >= (6, 11);
         let monitor = Monitor::new(!wakes_readers).map_err(|errno| Error::Trial("timer", errno))?;
         let text = stub::text();
-        let signals =
-            [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGTRAP, libc::SIGSYS, KICK];
-        let handlers = signals.map(|signal| Handler {
-            signal,
-            addr: stub::HANDLER,
-            flags: (libc::SA_ONSTACK | libc::SA_RESTART) as u64,
-            mask: u64::MAX,
-        });
+        let handlers = (1..=64)
+            .map(|signal| match signal {
+                libc::SIGSEGV
+                | libc::SIGBUS
+                | libc::SIGFPE
+                | libc::SIGILL
+                | libc::SIGTRAP
+                | libc::SIGSYS
+                | KICK => Handler {
+                    signal,
+                    addr: stub::HANDLER,
+                    flags: (libc::SA_ONSTACK | libc::SA_RESTART) as u64,
+                    mask: u64::MAX,
+                },
+                // From somebody on the host, and none of the guest's business. SIGKILL works.
+                _ => Handler { signal, addr: libc::SIG_IGN as u64, flags: 0, mask: 0 },
+            })
+            .collect();
         let options = Options {
             extra_text: &text,
             extra_rules: vec![
@@ -139,7 +152,7 @@ impl SystrapPlatform {
                     .check(Check::Equal(2, stub::PROGRAM)),
                 Rule::any(libc::SYS_sendmsg).check(Check::Equal(0, 0)),
             ],
-            handlers: handlers.to_vec(),
+            handlers,
             ..Options::default()
         };
         let template = Template::new(&options).map_err(Error::Template)?;
@@ -155,7 +168,6 @@ impl SystrapPlatform {
                 feature("FSGSBASE", yes(true)),
                 feature("signal frame", format!("{} bytes", host.geometry.size)),
                 feature("AMX frames", yes(host.geometry.shapes.len() > 1)),
-                feature("stub threads observable in /proc", yes(host.monitor.has_proc())),
             ],
         };
         Ok(Self { host, report })

@@ -50,11 +50,14 @@ pub struct Link {
     pub watched: AtomicBool,
     /// Counts the signals sent.
     pub kicks: AtomicU32,
+    /// Threads of the process that may run.
+    pub siblings: Arc<AtomicU32>,
 }
 
 impl Link {
     /// The link of the stub thread `tid`, made on its sentry thread.
-    pub fn new(state: Arc<State>, tid: i32, monitor: Arc<Monitor>) -> Arc<Self> {
+    pub fn new(state: Arc<State>, tid: i32, siblings: Arc<AtomicU32>, monitor: Arc<Monitor>) -> Arc<Self> {
+        siblings.fetch_add(1, SeqCst);
         Arc::new(Self {
             word: AtomicU32::new(0),
             pid: state.pid(),
@@ -64,6 +67,7 @@ impl Link {
             monitor,
             watched: AtomicBool::new(false),
             kicks: AtomicU32::new(0),
+            siblings,
         })
     }
 
@@ -101,13 +105,14 @@ impl Link {
     pub fn kick(self: &Arc<Self>) {
         if self.word.fetch_or(KICKED, SeqCst) & KICKED == 0 {
             self.signal();
+        } else {
+            self.monitor.watch(self);
         }
     }
 
     /// Owner: begins to wait for a doorbell that must come.
-    pub fn begin_waiting(self: &Arc<Self>) {
+    pub fn begin_waiting(&self) {
         self.word.fetch_or(WAITING, SeqCst);
-        self.monitor.watch(self);
     }
 
     /// Owner: that doorbell has come, or the thread is dead.
@@ -115,9 +120,9 @@ impl Link {
         self.word.fetch_and(!WAITING, SeqCst);
     }
 
-    /// Owner: the doorbell of a kick has rung.
-    pub fn kick_arrived(&self) {
-        self.word.fetch_and(!KICKED, SeqCst);
+    /// Owner: the doorbell of a kick has rung. Says whether one was sent.
+    pub fn kick_arrived(&self) -> bool {
+        self.word.fetch_and(!KICKED, SeqCst) & KICKED != 0
     }
 
     /// Owner: forbids further signals, and waits for one that is being sent.
@@ -143,6 +148,12 @@ impl Link {
     pub fn is_awaited(&self) -> bool {
         let word = self.word.load(SeqCst);
         word & OVER == 0 && word & (GUEST | WAITING) != 0
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.siblings.fetch_sub(1, SeqCst);
     }
 }
 

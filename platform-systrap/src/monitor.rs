@@ -2,52 +2,48 @@
 //! wait for dead stubs.
 //!
 //! It sleeps on a timer that is armed only while there is something to look after, so that neither a kick nor an idle
-//! guest costs a wake.
+//! guest costs a wake. Time is counted in its own looks: when the whole machine stands still or has no processor to
+//! spare, nobody is blamed. It asks only for processor clocks, since a confined sentry cannot look into /proc.
 
-use crate::link::{KICK, Link};
+use crate::link::Link;
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use parking_lot::Mutex;
 use platform::Errno;
-use std::path::PathBuf;
+use platform::stub::DeathWatch;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Between two looks.
 const PERIOD: Duration = Duration::from_millis(20);
-/// Processor time of its own that a kicked thread may use before its handler rings. (A signal that is not blocked is
-/// taken at the next return to user mode; only long kernel work comes between, such as clearing huge pages.)
-const OWN_TIME: Duration = Duration::from_millis(200);
-/// Looks at which a kicked thread sleeps in a call of the guest with the signal blocked before it is taken for captured.
-const SLEEPS: u32 = 2;
-/// Without /proc neither can be seen, and this much real time has to pass.
-const BLIND: Duration = Duration::from_secs(20);
+/// Processor time of its own that a thread may use after a kick. A signal that is not blocked is taken at the next
+/// return to user mode; only long kernel work comes between, such as clearing huge pages.
+const OWN_TIME: Duration = Duration::from_millis(250);
+/// Looks before that is judged.
+const LEAST: u32 = 10;
+/// Looks before a thread that sleeps in a call of the guest must have woken for the kick.
+const CALL_LIMIT: u32 = 250;
+/// Looks before any kick must have been answered: longer than an honest stub waits for a disk or a processor.
+const LIMIT: u32 = 1500;
 
 /// Wakes a sentry thread out of the listener on kernels that do not do it by themselves.
 const WAKE: i32 = libc::SIGUSR2;
 
+/// A thread that was kicked.
 struct Entry {
     link: Arc<Link>,
+    /// Which kick.
     kick: u32,
-    since: Instant,
-    first: Option<Look>,
-    sleeps: u32,
+    looks: u32,
+    /// Processor time of the process at the first look.
+    used: Duration,
 }
 
 impl Entry {
     fn new(link: &Arc<Link>) -> Self {
-        let kick = link.kicks.load(SeqCst);
-        Self { link: link.clone(), kick, since: Instant::now(), first: None, sleeps: 0 }
+        Self { link: link.clone(), kick: link.kicks.load(SeqCst), looks: 0, used: Duration::ZERO }
     }
-}
-
-/// What /proc says about a stub thread.
-#[derive(Clone, Copy)]
-struct Look {
-    used: Duration,
-    /// Asleep outside the stub's text with the kick blocked.
-    captured: bool,
 }
 
 #[derive(Default)]
@@ -61,7 +57,6 @@ struct List {
 pub struct Monitor {
     timer: TimerFd,
     list: Mutex<List>,
-    proc: Option<PathBuf>,
     wake_owners: bool,
 }
 
@@ -79,12 +74,13 @@ impl Monitor {
             // SAFETY: the handler does nothing; nobody else uses the signal.
             unsafe { nix::sys::signal::sigaction(nix::sys::signal::Signal::SIGUSR2, &action)? };
         }
-        Ok(Arc::new(Self { timer, list: Mutex::default(), proc: proc_dir(), wake_owners }))
+        Ok(Arc::new(Self { timer, list: Mutex::default(), wake_owners }))
     }
 
-    /// Whether threads can be observed.
-    pub fn has_proc(&self) -> bool {
-        self.proc.is_some()
+    /// Has the owner of `link` woken when the stub dies, where the kernel does not do it.
+    pub fn expect_death(self: &Arc<Self>, link: &Arc<Link>) -> Option<DeathWatch> {
+        let (monitor, waiting) = (self.clone(), link.clone());
+        self.wake_owners.then(|| link.state.on_death(Arc::new(move || monitor.watch(&waiting))))
     }
 
     /// Starts the thread, once.
@@ -108,7 +104,7 @@ impl Monitor {
         Ok(())
     }
 
-    /// Looks after `link` as long as it is overdue.
+    /// Looks after `link` as long as it needs it.
     pub fn watch(&self, link: &Arc<Link>) {
         if link.watched.swap(true, SeqCst) {
             return;
@@ -153,7 +149,7 @@ impl Monitor {
     }
 
     fn is_settled(&self, entry: &mut Entry) -> bool {
-        let link = &entry.link.clone();
+        let link = entry.link.clone();
         if link.state.death().is_some() {
             if !self.wake_owners || !link.is_awaited() {
                 return true;
@@ -167,41 +163,28 @@ impl Monitor {
             return true;
         }
         if entry.kick != link.kicks.load(SeqCst) {
-            *entry = Entry::new(link);
+            *entry = Entry::new(&link);
             return false;
         }
-        let verdict = match self.observe(link) {
-            None => (entry.since.elapsed() > BLIND).then_some("a kick was not answered"),
-            Some(now) => {
-                let first = *entry.first.get_or_insert(now);
-                entry.sleeps = if now.captured && link.is_waiting() { entry.sleeps + 1 } else { 0 };
-                if now.used.saturating_sub(first.used) > OWN_TIME {
-                    Some("a kick was not answered in time")
-                } else if entry.sleeps >= SLEEPS {
-                    Some("a thread has blocked the kick")
-                } else {
-                    None
-                }
-            }
+        let used = processor_time(link.state.pid()).unwrap_or(entry.used);
+        if entry.looks == 0 {
+            entry.used = used;
+        }
+        entry.looks += 1;
+        // The scheduler is fair among the threads of a process.
+        let own = used.saturating_sub(entry.used) / link.siblings.load(SeqCst).max(1);
+        let verdict = match entry.looks {
+            LIMIT.. => Some("a kick was not answered"),
+            CALL_LIMIT.. if link.is_waiting() => Some("a thread in a call did not wake for a kick"),
+            LEAST.. if own > OWN_TIME => Some("a running thread did not answer a kick"),
+            _ => None,
         };
-        match verdict {
-            Some(reason) if link.is_overdue() => link.state.misbehaved(reason),
-            _ => {}
+        if let Some(reason) = verdict
+            && link.is_overdue()
+        {
+            link.state.misbehaved(reason);
         }
         false
-    }
-
-    fn observe(&self, link: &Link) -> Option<Look> {
-        let task = self.proc.as_ref()?.join(format!("{}/task/{}", link.state.pid(), link.tid));
-        let status = std::fs::read_to_string(task.join("status")).ok()?;
-        let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
-        let blocked = u64::from_str_radix(field("SigBlk:")?, 16).ok()?;
-        let captured = blocked & 1 << (KICK - 1) != 0 && field("State:")?.starts_with('S') && {
-            let call = std::fs::read_to_string(task.join("syscall")).ok()?;
-            let ip = call.trim_end().rsplit(" 0x").next()?;
-            u64::from_str_radix(ip, 16).is_ok_and(|ip| ip < platform::USER_MAX)
-        };
-        Some(Look { used: cpu_time(&task)?, captured })
     }
 }
 
@@ -213,14 +196,9 @@ impl Drop for Monitor {
     }
 }
 
-/// Processor time of a thread: the first number of schedstat, in nanoseconds.
-fn cpu_time(task: &std::path::Path) -> Option<Duration> {
-    let text = std::fs::read_to_string(task.join("schedstat")).ok()?;
-    Some(Duration::from_nanos(text.split(' ').next()?.parse().ok()?))
-}
-
-/// A /proc that shows our own pid namespace.
-fn proc_dir() -> Option<PathBuf> {
-    let link = std::fs::read_link("/proc/self").ok()?;
-    (link.to_str()?.parse() == Ok(std::process::id())).then(|| PathBuf::from("/proc"))
+/// Processor time of a process (clock_getcpuclockid(3)).
+fn processor_time(pid: i32) -> Option<Duration> {
+    const CPUCLOCK_SCHED: i32 = 2;
+    let clock = nix::time::ClockId::from_raw(!pid << 3 | CPUCLOCK_SCHED);
+    clock.now().ok().map(Duration::from)
 }

@@ -14,6 +14,7 @@ use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 
 /// Threads whose pages are one mapping of the sentry's.
 const CHUNK: usize = 64;
@@ -25,6 +26,8 @@ pub struct Space {
     /// All threads' pages, by slot number.
     memory: OwnedFd,
     chunks: Mutex<Chunks>,
+    /// The service thread and the guest threads.
+    pub(crate) threads: Arc<AtomicU32>,
 }
 
 /// The parts of the memory that are mapped here, in order.
@@ -57,7 +60,8 @@ impl Space {
         let memory = memfd_create("systrap", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
         fcntl(&memory, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_SHRINK))?;
         let size = NonZeroUsize::new(host.geometry.size * CHUNK).ok_or(Errno::EINVAL)?;
-        Ok(Self { host, process, memory, chunks: Mutex::new(Chunks { size, mapped: Vec::new() }) })
+        let chunks = Mutex::new(Chunks { size, mapped: Vec::new() });
+        Ok(Self { host, process, memory, chunks, threads: Arc::new(AtomicU32::new(1)) })
     }
 
     /// A slot for a new thread, and what the stub must do to have its pages, with [`Space::memory`] as descriptor.

@@ -8,7 +8,8 @@ use crate::link::{KICK, Kicker, Link};
 use crate::notify::{Listener, Notification};
 use crate::space::{Lease, Space};
 use nix::errno::Errno as HostErrno;
-use platform::stub::{EXTRA_TEXT, Op, StubProcess};
+use platform::stub::arch::vsyscall_number;
+use platform::stub::{DeathWatch, EXTRA_TEXT, Op, StubProcess};
 use platform::{Context, Death, Errno, Exit, Fault, Interrupter, Resume, Thread};
 use std::cell::RefCell;
 use std::os::fd::OwnedFd;
@@ -55,6 +56,8 @@ struct Inner {
     reply: Option<u64>,
     /// A call whose answer did not arrive because something interrupted it, and the answer. It will be restarted.
     unanswered: Option<(Call, u64)>,
+    /// The last call that was answered by a notification, and the answer.
+    answered: Option<(Call, u64)>,
     /// Count of the last doorbell, and its answer once given.
     rung: u64,
     answer: Command,
@@ -68,6 +71,7 @@ struct Inner {
     /// The guest had set the trap flag itself when it was last given a context.
     own_trap: bool,
     scratch: Vec<u8>,
+    _death: Option<DeathWatch>,
 }
 
 /// What a doorbell means.
@@ -75,6 +79,8 @@ enum Ring {
     Exit(Exit),
     /// The kick's.
     Kicked,
+    /// Nothing of ours.
+    Nothing,
     /// Of an order that was carried out, with the result.
     Called(u64),
     /// The one that was answered already, again.
@@ -101,7 +107,9 @@ impl Guest {
             space.process.state().misbehaved("a new thread that does not start");
             return Err(Errno::ESRCH);
         }
-        let link = Link::new(space.process.state().clone(), tid, space.host.monitor.clone());
+        let link =
+            Link::new(space.process.state().clone(), tid, space.threads.clone(), space.host.monitor.clone());
+        let death = space.host.monitor.expect_death(&link);
         let mut inner = Inner {
             space,
             lease,
@@ -112,6 +120,7 @@ impl Guest {
             in_call: false,
             reply: None,
             unanswered: None,
+            answered: None,
             rung: 0,
             answer: Command::Return,
             again: false,
@@ -120,13 +129,12 @@ impl Guest {
             fetched: true,
             own_trap: false,
             scratch,
+            _death: death,
         };
-        let notification = inner.receive().map_err(|_| Errno::ESRCH)?;
-        if !inner.is_doorbell(&notification) || notification.args[0] != START {
-            inner.space.process.state().misbehaved("a new thread that does not start");
-            return Err(Errno::ESRCH);
-        }
-        inner.at = At::Doorbell { id: notification.id };
+        inner.link.begin_waiting();
+        let started = inner.start();
+        inner.link.end_waiting();
+        started.map_err(|_| Errno::ESRCH)?;
         Ok(Self(RefCell::new(inner)))
     }
 
@@ -184,6 +192,25 @@ impl Inner {
         self.link.end();
         self.at = At::Dead(death);
         death
+    }
+
+    /// Answers the doorbell of a new thread that has made its listener, and waits for the one at which it has closed its
+    /// own descriptor of it.
+    fn start(&mut self) -> Result<(), Death> {
+        while self.rung == 0 {
+            let notification = self.receive()?;
+            let [kind, .., count] = notification.args;
+            if !self.is_doorbell(&notification) || kind != START || count > 1 {
+                return Err(self.misbehaved("a new thread that does not start"));
+            }
+            self.at = At::Doorbell { id: notification.id };
+            self.rung = count;
+            if count == 0 {
+                // If it does not arrive, the same doorbell rings again.
+                let _ = self.listener.send(notification.id, 0);
+            }
+        }
+        Ok(())
     }
 
     /// Waits for the next notification.
@@ -245,19 +272,22 @@ impl Inner {
         self.fetched = false;
         if let Some((call, value)) = self.unanswered.take() {
             self.finish_in_frame(call, value);
+            self.answered = None;
         }
         let page = &self.lease.page;
         let shape = &self.space.host.geometry.shapes[self.shape];
-        let exit = match i32::try_from(kind).unwrap_or(0) {
-            KICK => {
-                self.link.kick_arrived();
-                return Ok(Ring::Kicked);
-            }
+        let signal = i32::try_from(kind).unwrap_or(0);
+        let ours = signal == KICK && self.link.kick_arrived();
+        if !ours && page.signal_code(shape) <= 0 {
+            // From somebody on the host: none of the guest's business.
+            self.recover_answer();
+            return Ok(Ring::Nothing);
+        }
+        let exit = match signal {
+            KICK => return Ok(Ring::Kicked),
             libc::SIGSYS => {
-                let (ip, arch) = page.trapped_call(shape);
-                if arch == AUDIT_ARCH {
-                    let number = page.rax(shape) as i32 as i64 as u64;
-                    Exit::Syscall { number, args: page.call_arguments(shape), ip }
+                if page.trapped_arch(shape) == AUDIT_ARCH {
+                    self.trapped_call()
                 } else {
                     // `int 0x80` on a kernel without 32-bit calls: a general protection fault of gate 0x80.
                     page.set_rip(shape, page.rip(shape).wrapping_sub(CALL_SIZE));
@@ -271,12 +301,51 @@ impl Inner {
                     })
                 }
             }
-            signal @ (libc::SIGSEGV | libc::SIGBUS | libc::SIGFPE | libc::SIGILL | libc::SIGTRAP) => {
+            libc::SIGSEGV if self.absent_vsyscall() => self.trapped_call(),
+            libc::SIGSEGV | libc::SIGBUS | libc::SIGFPE | libc::SIGILL | libc::SIGTRAP => {
                 Exit::Fault(page.fault(shape, signal))
             }
             _ => return Err(self.misbehaved("a doorbell without a reason")),
         };
         Ok(Ring::Exit(exit))
+    }
+
+    /// The call that a frame made for it or by [`Inner::absent_vsyscall`] shows.
+    fn trapped_call(&self) -> Exit {
+        let (page, shape) = (&self.lease.page, self.shape());
+        let number = page.rax(shape) as i32 as i64 as u64;
+        Exit::Syscall { number, args: page.call_arguments(shape), ip: page.rip(shape) }
+    }
+
+    /// The guest has called an entry of the vsyscall page which the host does not have, or whose pointers the host does
+    /// not like: makes the frame one after the call, with the number in rax.
+    fn absent_vsyscall(&self) -> bool {
+        let (page, shape) = (&self.lease.page, self.shape());
+        let Some(number) = vsyscall_number(page.rip(shape)) else { return false };
+        let stack = page.rsp(shape);
+        let mut word = [0; 8];
+        if self.space.process.read_batch(&mut [(stack, &mut word)]) != Ok(word.len()) {
+            return false;
+        }
+        page.set_rip(shape, u64::from_le_bytes(word));
+        page.set_rsp(shape, stack.wrapping_add(8));
+        page.set_rax(shape, number);
+        true
+    }
+
+    /// A signal that was not ours has come since the last answer, and the kernel may have lost that: then the frame shows
+    /// the call about to be restarted. (It shows the same if the guest was just about to make the same call again and the
+    /// signal hit that one instruction, which is much less likely.)
+    fn recover_answer(&mut self) {
+        let Some((call, value)) = self.answered.take() else { return };
+        let (page, shape) = (&self.lease.page, self.shape());
+        let same = page.rip(shape) == call.ip.wrapping_sub(CALL_SIZE)
+            && page.rcx(shape) == call.ip
+            && page.rax(shape) as i32 as i64 as u64 == call.number
+            && page.call_arguments(shape) == call.args;
+        if same {
+            self.finish_in_frame(call, value);
+        }
     }
 
     /// The frame shows `call` about to be restarted (unless the kernel does not restart it); makes it one after it.
@@ -309,8 +378,9 @@ impl Inner {
             }
             let value = self.reply.take().unwrap_or(call.number);
             self.unanswered = Some((call, value));
+            // Ours, or another's in its place; ours comes when that one has returned.
             match self.ring(&notification)? {
-                Ring::Kicked => return Ok(()),
+                Ring::Kicked | Ring::Nothing => return Ok(()),
                 _ => return Err(self.misbehaved("a doorbell in the middle of a call")),
             }
         }
@@ -333,7 +403,7 @@ impl Inner {
             if !self.fetched && !restarts {
                 self.reply = None;
                 match self.listener.send(id, value) {
-                    Ok(()) => {}
+                    Ok(()) => self.answered = Some((call, value)),
                     Err(_) => self.unanswered = Some((call, value)),
                 }
                 self.link.enter_guest();
@@ -371,8 +441,7 @@ impl Inner {
         if self.is_doorbell(&notification) {
             return Ok(match self.ring(&notification)? {
                 Ring::Exit(exit) => Some(exit),
-                Ring::Kicked => None,
-                Ring::Called(_) => None,
+                Ring::Kicked | Ring::Nothing | Ring::Called(_) => None,
                 Ring::Again => {
                     // The page still holds what the answer was about.
                     self.again = true;
@@ -465,6 +534,13 @@ impl Inner {
         self.lease.page.set_call(number as u64, args);
         self.answer = Command::Call;
         let _ = self.listener.send(id, Command::Call as u64);
+        self.link.begin_waiting();
+        let result = self.await_call();
+        self.link.end_waiting();
+        result
+    }
+
+    fn await_call(&mut self) -> Result<u64, Death> {
         loop {
             let notification = self.receive()?;
             if !self.is_doorbell(&notification) {

@@ -118,7 +118,17 @@ fn minus_one_is_a_call() {
     assert_eq!(count(u64::MAX, 5_000, 77, false) == 0, common::platform().is_none());
 }
 
-guest!(echo, "2:", "mov eax, 39", "syscall", "mov rbx, rax", "mov eax, 40", "mov rdi, rbx", "syscall", "jmp 2b");
+guest!(
+    echo,
+    "2:",
+    "mov eax, 39",
+    "syscall",
+    "mov rbx, rax",
+    "mov eax, 40",
+    "mov rdi, rbx",
+    "syscall",
+    "jmp 2b"
+);
 
 #[test]
 fn results_are_exact() {
@@ -172,7 +182,10 @@ fn vsyscalls_are_calls() {
                 }
                 Exit::Interrupted => {
                     let regs = thread.context().expect("alive").regs;
-                    assert!(regs.rbx == 0 || regs.rbx == regs.r12 + 6 || regs.rbx == regs.r12 + 7, "{regs:x?}");
+                    assert!(
+                        regs.rbx == 0 || regs.rbx == regs.r12 + 6 || regs.rbx == regs.r12 + 7,
+                        "{regs:x?}"
+                    );
                     resume = Resume::Context;
                 }
                 Exit::Fault(fault) if expected == common::DATA => {

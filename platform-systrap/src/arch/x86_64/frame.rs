@@ -27,6 +27,7 @@ const UC_MCONTEXT: usize = UCONTEXT + 40;
 const UC_SIGMASK: usize = UCONTEXT + 296;
 /// Words of `struct sigcontext`, general registers first.
 const RAX: usize = 13;
+const RCX: usize = 14;
 const RSP: usize = 15;
 const RIP: usize = 16;
 const EFLAGS: usize = 17;
@@ -159,14 +160,19 @@ impl Page {
         self.write_u64(shape.frame + Self::register(RAX), value);
     }
 
-    /// rax of the frame.
-    pub fn rax(&self, shape: &Shape) -> u64 {
-        self.read_u64(shape.frame + Self::register(RAX))
-    }
-
     /// Sets rip of the frame.
     pub fn set_rip(&self, shape: &Shape, value: u64) {
         self.write_u64(shape.frame + Self::register(RIP), value);
+    }
+
+    /// Sets rsp of the frame.
+    pub fn set_rsp(&self, shape: &Shape, value: u64) {
+        self.write_u64(shape.frame + Self::register(RSP), value);
+    }
+
+    /// rax of the frame.
+    pub fn rax(&self, shape: &Shape) -> u64 {
+        self.read_u64(shape.frame + Self::register(RAX))
     }
 
     /// rip of the frame.
@@ -174,15 +180,29 @@ impl Page {
         self.read_u64(shape.frame + Self::register(RIP))
     }
 
+    /// rsp of the frame.
+    pub fn rsp(&self, shape: &Shape) -> u64 {
+        self.read_u64(shape.frame + Self::register(RSP))
+    }
+
+    /// rcx of the frame.
+    pub fn rcx(&self, shape: &Shape) -> u64 {
+        self.read_u64(shape.frame + Self::register(RCX))
+    }
+
     /// rdi, rsi, rdx, r10, r8, r9 of the frame.
     pub fn call_arguments(&self, shape: &Shape) -> [u64; 6] {
         [8, 9, 12, 2, 0, 1].map(|index| self.read_u64(shape.frame + Self::register(index)))
     }
 
-    /// `si_call_addr` and `si_arch` of a SIGSYS frame.
-    pub fn trapped_call(&self, shape: &Shape) -> (u64, u32) {
-        let info = shape.frame + SIGINFO;
-        (self.read_u64(info + 16), (self.read_u64(info + 24) >> 32) as u32)
+    /// `si_arch` of a SIGSYS frame.
+    pub fn trapped_arch(&self, shape: &Shape) -> u32 {
+        (self.read_u64(shape.frame + SIGINFO + 24) >> 32) as u32
+    }
+
+    /// `si_code`: above 0 if the kernel made the signal by itself.
+    pub fn signal_code(&self, shape: &Shape) -> i32 {
+        self.read_u64(shape.frame + SIGINFO + 8) as u32 as i32
     }
 
     /// The exception of a frame that was made for `signal`.
@@ -222,7 +242,7 @@ impl Page {
             rbx: words[11],
             rdx: words[12],
             rax: words[RAX],
-            rcx: words[14],
+            rcx: words[RCX],
             rsp: words[RSP],
             rip: words[RIP],
             eflags: words[EFLAGS],

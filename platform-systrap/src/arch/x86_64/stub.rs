@@ -86,12 +86,12 @@ std::arch::global_asm!(
     "xor r9d, r9d",
     "mov eax, {doorbell}",
     "syscall",
-    "mov r12, rax",
+    // The sentry has the listener. Ring again, for the first orders.
     "mov edi, ebx",
     "mov eax, 3",
     "syscall",
-    "mov rax, r12",
-    "jmp .Lsystrap_answer",
+    "mov edi, {start}",
+    "jmp .Lsystrap_ring",
     // rdi = signal, rsi = siginfo, rdx = ucontext, rsp = frame.
     ".Lsystrap_handler:",
     // The service thread has no signal stack and a handler of its own.
@@ -147,6 +147,9 @@ std::arch::global_asm!(
     "mov rdx, r12",
     "jmp .Lsystrap_ring",
     ".Lsystrap_service:",
+    // Signals from a process are nobody's business here.
+    "cmp dword ptr [rsi + 8], 0",
+    "jle .Lsystrap_return",
     "movabs rax, {service}",
     "jmp rax",
     "__systrap_text_end:",

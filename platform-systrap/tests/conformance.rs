@@ -1,0 +1,8 @@
+//! The conformance suite on systrap.
+
+fn main() {
+    platform::conformance::main(|| match platform_systrap::SystrapPlatform::new() {
+        Ok(platform) => Ok(Box::new(platform)),
+        Err(e) => Err(e.to_string()),
+    });
+}
