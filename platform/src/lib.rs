@@ -6,6 +6,7 @@
 #[cfg(feature = "conformance")]
 pub mod conformance;
 pub mod context;
+mod host;
 pub mod random;
 pub mod stub;
 pub mod xstate;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use abi::{Errno, Result};
+pub use host::host_cpu;
 pub use context::{Context, Registers, XState};
 
 /// Size of a page in bytes.

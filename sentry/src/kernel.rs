@@ -209,6 +209,12 @@ impl Kernel {
         Ok(group)
     }
 
+    /// How much of the sandbox's memory is free, in bytes: what no address space has mapped, roughly.
+    pub fn memory_free(&self) -> u64 {
+        let mapped = |p: &Arc<ThreadGroup>| p.any_task().and_then(|t| t.memory()).map_or(0, |mm| mm.usage().data);
+        self.memory.saturating_sub(self.processes().iter().map(mapped).sum())
+    }
+
     /// How many threads there are.
     pub fn count_tasks(&self) -> usize {
         self.processes().iter().map(|p| p.tasks.lock().len()).sum()

@@ -6,13 +6,16 @@
 #![forbid(unsafe_code)]
 
 pub mod arguments;
+pub mod credentials;
 pub mod files;
+pub mod futex;
 pub mod io;
 mod io_control;
 pub mod memory;
 pub mod process;
 pub mod signals;
 mod strace;
+pub mod system;
 pub mod table;
 
 pub use table::{Row, Support, TABLE, Table};
