@@ -16,8 +16,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use abi::{Errno, Result};
-pub use host::host_cpu;
 pub use context::{Context, Registers, XState};
+pub use host::host_cpu;
 
 /// Size of a page in bytes.
 pub const PAGE_SIZE: u64 = 4096;

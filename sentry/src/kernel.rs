@@ -211,7 +211,8 @@ impl Kernel {
 
     /// How much of the sandbox's memory is free, in bytes: what no address space has mapped, roughly.
     pub fn memory_free(&self) -> u64 {
-        let mapped = |p: &Arc<ThreadGroup>| p.any_task().and_then(|t| t.memory()).map_or(0, |mm| mm.usage().data);
+        let mapped =
+            |p: &Arc<ThreadGroup>| p.any_task().and_then(|t| t.memory()).map_or(0, |mm| mm.usage().data);
         self.memory.saturating_sub(self.processes().iter().map(mapped).sum())
     }
 

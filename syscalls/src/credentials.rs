@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use abi::capability::{
-    _LINUX_CAPABILITY_VERSION_1, _LINUX_CAPABILITY_VERSION_2, _LINUX_CAPABILITY_VERSION_3, CAP_SETGID, CAP_SETPCAP,
-    CAP_SETUID, CAP_SYS_PTRACE, CapSet, SECBIT_KEEP_CAPS, SECBIT_NO_SETUID_FIXUP, UserCapData, UserCapHeader,
+    _LINUX_CAPABILITY_VERSION_1, _LINUX_CAPABILITY_VERSION_2, _LINUX_CAPABILITY_VERSION_3, CAP_SETGID,
+    CAP_SETPCAP, CAP_SETUID, CAP_SYS_PTRACE, CapSet, SECBIT_KEEP_CAPS, SECBIT_NO_SETUID_FIXUP, UserCapData,
+    UserCapHeader,
 };
 use abi::{Errno, Result};
 use sentry::task::{Credentials, CurrentTask, Task};
@@ -69,14 +70,24 @@ fn getegid(task: &CurrentTask) -> Result<u32> {
     Ok(creds.user_ns.gid(creds.egid))
 }
 
-fn getresuid(task: &CurrentTask, real: UserPtr<u32>, effective: UserPtr<u32>, saved: UserPtr<u32>) -> Result<()> {
+fn getresuid(
+    task: &CurrentTask,
+    real: UserPtr<u32>,
+    effective: UserPtr<u32>,
+    saved: UserPtr<u32>,
+) -> Result<()> {
     let creds = task.credentials();
     real.write(task, &creds.user_ns.uid(creds.uid))?;
     effective.write(task, &creds.user_ns.uid(creds.euid))?;
     saved.write(task, &creds.user_ns.uid(creds.suid))
 }
 
-fn getresgid(task: &CurrentTask, real: UserPtr<u32>, effective: UserPtr<u32>, saved: UserPtr<u32>) -> Result<()> {
+fn getresgid(
+    task: &CurrentTask,
+    real: UserPtr<u32>,
+    effective: UserPtr<u32>,
+    saved: UserPtr<u32>,
+) -> Result<()> {
     let creds = task.credentials();
     real.write(task, &creds.user_ns.gid(creds.gid))?;
     effective.write(task, &creds.user_ns.gid(creds.egid))?;
@@ -118,7 +129,8 @@ fn commit_uids(task: &CurrentTask, old: &Credentials, mut new: Credentials) -> R
 }
 
 fn commit(task: &CurrentTask, old: &Credentials, new: Credentials) {
-    let changed = old.euid != new.euid || old.egid != new.egid || old.fsuid != new.fsuid || old.fsgid != new.fsgid;
+    let changed =
+        old.euid != new.euid || old.egid != new.egid || old.fsuid != new.fsuid || old.fsgid != new.fsgid;
     if changed || !new.permitted.is_subset(old.permitted) {
         task.mm().set_dumpable(0);
         task.parent_death_signal.store(0, std::sync::atomic::Ordering::Relaxed);

@@ -22,7 +22,12 @@ pub const ROWS: &[Row] = rows! {
 };
 
 /// A deadline on the monotonic clock, from a timeout as futex(2) means it.
-fn deadline(task: &CurrentTask, timeout: UserPtr<Timespec>, absolute: bool, realtime: bool) -> Result<Option<u64>> {
+fn deadline(
+    task: &CurrentTask,
+    timeout: UserPtr<Timespec>,
+    absolute: bool,
+    realtime: bool,
+) -> Result<Option<u64>> {
     let Some(pointer) = timeout.non_null() else { return Ok(None) };
     let time = pointer.read(task)?.to_duration()?;
     let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
@@ -43,7 +48,12 @@ fn futex(task: &CurrentTask, addr: u64, op: u32, value: u32, timeout: Address, a
     let timed = UserPtr::<Timespec>::new(timeout.0);
     // Of the operations that wake, the fourth argument is a second count.
     let value2 = timeout.0 as u32;
-    if realtime && !matches!(command, f::FUTEX_WAIT_BITSET | f::FUTEX_WAIT_REQUEUE_PI | f::FUTEX_LOCK_PI2 | f::FUTEX_WAIT) {
+    if realtime
+        && !matches!(
+            command,
+            f::FUTEX_WAIT_BITSET | f::FUTEX_WAIT_REQUEUE_PI | f::FUTEX_LOCK_PI2 | f::FUTEX_WAIT
+        )
+    {
         return Err(Errno::ENOSYS);
     }
     let mm = task.mm();
@@ -51,7 +61,9 @@ fn futex(task: &CurrentTask, addr: u64, op: u32, value: u32, timeout: Address, a
     match command {
         f::FUTEX_WAIT => wait(task, addr, value, shared, f::FUTEX_BITSET_MATCH_ANY, timed, false, realtime),
         f::FUTEX_WAIT_BITSET => wait(task, addr, value, shared, value3, timed, true, realtime),
-        f::FUTEX_WAKE => Ok(table.wake(mm.futex_key(addr, shared)?, value, f::FUTEX_BITSET_MATCH_ANY) as usize),
+        f::FUTEX_WAKE => {
+            Ok(table.wake(mm.futex_key(addr, shared)?, value, f::FUTEX_BITSET_MATCH_ANY) as usize)
+        }
         f::FUTEX_WAKE_BITSET => {
             if value3 == 0 {
                 return Err(Errno::EINVAL);
@@ -103,7 +115,15 @@ fn wait(
     }
 }
 
-fn wake_op(task: &CurrentTask, addr: u64, addr2: u64, shared: bool, wake: u32, wake2: u32, encoded: u32) -> Result<usize> {
+fn wake_op(
+    task: &CurrentTask,
+    addr: u64,
+    addr2: u64,
+    shared: bool,
+    wake: u32,
+    wake2: u32,
+    encoded: u32,
+) -> Result<usize> {
     let mm = task.mm();
     let (key, key2) = (mm.futex_key(addr, shared)?, mm.futex_key(addr2, shared)?);
     let op = encoded >> 28 & 7;
@@ -157,7 +177,10 @@ fn futex_waitv(
     let mut waits = Vec::with_capacity(count as usize);
     for entry in waiters.read_slice(task, count as usize)? {
         let known = f::FUTEX2_SIZE_MASK | f::FUTEX2_PRIVATE;
-        if entry.flags & !known != 0 || entry.flags & f::FUTEX2_SIZE_MASK != f::FUTEX2_SIZE_U32 || entry._reserved != 0 {
+        if entry.flags & !known != 0
+            || entry.flags & f::FUTEX2_SIZE_MASK != f::FUTEX2_SIZE_U32
+            || entry._reserved != 0
+        {
             return Err(Errno::EINVAL);
         }
         let expected = u32::try_from(entry.val).map_err(|_| Errno::EINVAL)?;

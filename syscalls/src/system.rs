@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use abi::capability::{CAP_SYS_ADMIN, CAP_SYS_NICE, CAP_SYS_RESOURCE};
-use abi::resource::{RLIM_NLIMITS, RLIMIT_NOFILE, Rlimit, RUSAGE_CHILDREN, RUSAGE_SELF, RUSAGE_THREAD};
+use abi::resource::{RLIM_NLIMITS, RLIMIT_NOFILE, RUSAGE_CHILDREN, RUSAGE_SELF, RUSAGE_THREAD, Rlimit};
 use abi::sched::{SCHED_DEADLINE, SCHED_FIFO, SCHED_IDLE, SCHED_RR, SchedParam};
 use abi::sysinfo::Sysinfo;
 use abi::utsname::Utsname;
@@ -159,7 +159,13 @@ fn set_limit(task: &CurrentTask, target: &Arc<Task>, which: u32, new: Rlimit) ->
     Ok(())
 }
 
-fn prlimit64(task: &CurrentTask, pid: i32, which: u32, new: UserPtr<Rlimit>, old: UserPtr<Rlimit>) -> Result<()> {
+fn prlimit64(
+    task: &CurrentTask,
+    pid: i32,
+    which: u32,
+    new: UserPtr<Rlimit>,
+    old: UserPtr<Rlimit>,
+) -> Result<()> {
     if which >= RLIM_NLIMITS as u32 {
         return Err(Errno::EINVAL);
     }
@@ -171,7 +177,8 @@ fn prlimit64(task: &CurrentTask, pid: i32, which: u32, new: UserPtr<Rlimit>, old
     let (own, other) = (task.credentials(), target.credentials());
     let same = [other.uid, other.euid, other.suid].iter().all(|&id| id == own.uid)
         && [other.gid, other.egid, other.sgid].iter().all(|&id| id == own.gid);
-    if !Arc::ptr_eq(&task.group, &target.group) && !same && !own.capable_in(&other.user_ns, CAP_SYS_RESOURCE) {
+    if !Arc::ptr_eq(&task.group, &target.group) && !same && !own.capable_in(&other.user_ns, CAP_SYS_RESOURCE)
+    {
         return Err(Errno::EPERM);
     }
     let previous = target.group.limits.get(which);
@@ -198,7 +205,6 @@ fn getcpu(task: &CurrentTask, cpu: UserPtr<u32>, node: UserPtr<u32>) -> Result<(
     cpu.write_if_some(task, &here)?;
     node.write_if_some(task, &0)
 }
-
 
 fn sched_yield(_task: &CurrentTask) -> Result<()> {
     std::thread::yield_now();
@@ -262,7 +268,12 @@ fn priorities(policy: u32) -> Result<(u32, u32)> {
     }
 }
 
-fn set_scheduler(task: &CurrentTask, pid: i32, policy: Option<u32>, param: UserPtr<SchedParam>) -> Result<()> {
+fn set_scheduler(
+    task: &CurrentTask,
+    pid: i32,
+    policy: Option<u32>,
+    param: UserPtr<SchedParam>,
+) -> Result<()> {
     if pid < 0 || param.is_null() {
         return Err(Errno::EINVAL);
     }
@@ -336,7 +347,11 @@ fn targets(task: &CurrentTask, which: u32, who: i32) -> Result<Vec<Arc<Task>>> {
         }
         PRIO_USER => {
             let creds = task.credentials();
-            let uid = if who == 0 { creds.uid } else { creds.user_ns.kernel_uid(who as u32).map_err(|_| Errno::ESRCH)? };
+            let uid = if who == 0 {
+                creds.uid
+            } else {
+                creds.user_ns.kernel_uid(who as u32).map_err(|_| Errno::ESRCH)?
+            };
             let all = task.kernel().processes();
             all.iter().flat_map(|p| p.threads()).filter(|t| t.credentials().uid == uid).collect()
         }
@@ -376,4 +391,3 @@ fn personality(task: &CurrentTask, new: u32) -> Result<u32> {
     }
     Ok(old)
 }
-
