@@ -1,7 +1,10 @@
 //! Stub processes by themselves: commands, forks, memory, and what happens when they die.
 
-use platform::stub::{Options, Template, check_range};
+use platform::stub::arch::{PARK, THREAD_FLAGS};
+use platform::stub::filter::base_rules;
+use platform::stub::{Op, Options, Template, check_range};
 use platform::{Change, Death, Errno, PAGE_SIZE, Prot, USER_MAX, USER_MIN};
+use std::io::{Read, Write};
 
 const A: u64 = 0x10_0000_0000;
 
@@ -123,4 +126,107 @@ fn nothing_is_inherited() {
         assert!(status.contains(line), "{status}");
     }
     assert!(proc("limits").lines().any(|l| l.starts_with("Max core file size") && l.contains(" 1 ")));
+}
+
+/// What a captured service thread could try: nothing but the rules passes, whoever asks.
+#[test]
+fn the_filter_lets_nothing_else_through() {
+    let template = template();
+    let stub = template.spawn().unwrap();
+    let enosys = i64::from(-libc::ENOSYS);
+    let call = |number: i64, args: [u64; 6]| {
+        stub.execute(&[Op::call(number, args)], &[]).unwrap_or_else(|e| panic!("call {number}: {e}"))[0]
+    };
+    let known: Vec<i64> = base_rules().iter().map(|rule| i64::from(rule.number)).collect();
+    // uretprobe and uprobe (6.11, 6.18): newer kernels exempt them from seccomp, and answer SIGILL.
+    let exempt = [335, 336];
+    for number in (0..600).filter(|n| !known.contains(n) && !exempt.contains(n)) {
+        assert_eq!(call(number, [0; 6]), enosys, "call {number}");
+    }
+    let private = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED) as u64;
+    for flag in [libc::MAP_HUGETLB, libc::MAP_LOCKED, libc::MAP_GROWSDOWN, libc::MAP_POPULATE] {
+        assert_eq!(call(libc::SYS_mmap, [A, 4096, 3, private | flag as u64, u64::MAX, 0]), enosys);
+    }
+    assert_eq!(call(libc::SYS_mmap, [A, 4096, 3, private, u64::MAX, 0]), A as i64);
+    assert_eq!(call(libc::SYS_mprotect, [A, 4096, libc::PROT_GROWSDOWN as u64, 0, 0, 0]), enosys);
+    assert_eq!(call(libc::SYS_mremap, [A, 4096, 4096, 8, A, 0]), enosys);
+    for advice in [libc::MADV_MERGEABLE, libc::MADV_HWPOISON, libc::MADV_SOFT_OFFLINE, libc::MADV_DOFORK | 1 << 31]
+    {
+        assert_eq!(call(libc::SYS_madvise, [A, 4096, advice as u64, 0, 0, 0]), enosys);
+    }
+    for operation in [libc::FUTEX_LOCK_PI, libc::FUTEX_REQUEUE, libc::FUTEX_WAKE_OP, libc::FUTEX_FD] {
+        assert_eq!(call(libc::SYS_futex, [A, operation as u64, 0, 0, 0, 0]), enosys);
+    }
+    assert_eq!(call(libc::SYS_futex, [A, libc::FUTEX_WAKE as u64, 1, 0, 0, 0]), 0);
+    for flags in [
+        libc::SIGCHLD as u64,
+        libc::CLONE_NEWUSER as u64 | libc::CLONE_PARENT as u64,
+        THREAD_FLAGS | libc::CLONE_UNTRACED as u64,
+        libc::CLONE_PARENT as u64 | 1 << 32,
+        libc::CLONE_VM as u64 | libc::CLONE_PARENT as u64,
+    ] {
+        assert_eq!(call(libc::SYS_clone, [flags, 0, 0, 0, 0, 0]), enosys);
+    }
+    let pdeath = libc::PR_SET_PDEATHSIG as u64;
+    assert_eq!(call(libc::SYS_prctl, [pdeath, 0, 0, 0, 0, 0]), enosys);
+    assert_eq!(call(libc::SYS_prctl, [libc::PR_SET_DUMPABLE as u64, 0, 0, 0, 0, 0]), enosys);
+    assert_eq!(call(libc::SYS_clock_gettime, [0, A, 0, 0, 0, 0]), enosys);
+    assert_eq!(call(libc::SYS_sendto, [0, A, 1, 0, A, 16]), enosys);
+    assert_eq!(call(libc::SYS_recvmsg, [1, A, 0, 0, 0, 0]), enosys);
+    assert_eq!(call(libc::SYS_dup2, [0, 5, 0, 0, 0, 0]), enosys);
+}
+
+/// `kill -9` of a sentry ends its stubs, also those whose service thread waits for nothing.
+#[test]
+fn stubs_die_with_the_sentry() {
+    let (mut reader, mut writer) = std::io::pipe().unwrap();
+    // SAFETY: the child uses only what survives a fork of a threaded process: system calls and the C library's
+    // allocator.
+    let sentry = match unsafe { nix::unistd::fork() }.unwrap() {
+        nix::unistd::ForkResult::Child => {
+            let stubs = Template::new(&Options::default()).and_then(|template| {
+                let stub = template.spawn().ok();
+                let pid = stub.as_ref().map_or(0, |s| s.pid());
+                let _ = writer.write_all(&pid.to_le_bytes());
+                std::thread::sleep(std::time::Duration::from_secs(1000));
+                drop(stub);
+                Ok(template)
+            });
+            drop(stubs);
+            std::process::exit(1)
+        }
+        nix::unistd::ForkResult::Parent { child } => child,
+    };
+    let mut pid = [0; 4];
+    reader.read_exact(&mut pid).unwrap();
+    let pid = i32::from_le_bytes(pid);
+    assert!(pid > 0);
+    nix::sys::signal::kill(sentry, nix::sys::signal::Signal::SIGKILL).unwrap();
+    nix::sys::wait::waitpid(sentry, None).unwrap();
+    // Gone, or a zombie that init has not got round to.
+    let alive = || {
+        std::fs::read_to_string(format!("/proc/{pid}/stat"))
+            .is_ok_and(|s| !s.rsplit(')').next().unwrap_or_default().trim_start().starts_with(['Z', 'X']))
+    };
+    while alive() {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+}
+
+/// A fork answered by a lie must not make the sentry take another process for the child.
+#[test]
+fn pids_are_the_kernels_word() {
+    let template = template();
+    let stub = template.spawn().unwrap();
+    let slot = stub.allocate_slot().unwrap();
+    // Threads: of this process, and not the service thread.
+    let memory = platform::stub::StubProcess::slot_memory(&slot);
+    let tid = stub.spawn_thread(&memory, &[], slot.end(), PARK, slot.addr()).unwrap();
+    assert!(tid > 0 && tid != stub.pid());
+    assert_eq!(std::fs::read_dir(format!("/proc/{}/task", stub.pid())).unwrap().count(), 2);
+    // Forks have neither the thread nor its slot.
+    let child = stub.fork().unwrap();
+    assert_eq!(std::fs::read_dir(format!("/proc/{}/task", child.pid())).unwrap().count(), 1);
+    assert_eq!(child.read_stub(slot.addr(), &mut [0]), Err(Errno::EFAULT));
+    assert_eq!(stub.read_stub(slot.addr(), &mut [0]), Ok(()));
 }

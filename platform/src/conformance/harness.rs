@@ -173,7 +173,15 @@ fn in_child(
         nix::unistd::ForkResult::Parent { child } => child,
         nix::unistd::ForkResult::Child => {
             let outcome = catch_unwind(AssertUnwindSafe(|| match make() {
-                Ok(platform) => case(&*platform),
+                Ok(platform) => {
+                    let outcome = case(&*platform);
+                    drop(platform);
+                    // Nothing may be left behind; the reaping takes a moment, for ever is a hang.
+                    while !stub_pids().is_empty() {
+                        std::thread::sleep(Duration::from_millis(1));
+                    }
+                    outcome
+                }
                 Err(e) => panic!("no platform: {e}"),
             }));
             let code = match outcome {

@@ -13,8 +13,11 @@ pub(super) const CASES: &[Case] = &[
     ("memory_calls_of_the_guest_do_nothing", raw_calls),
 ];
 
+/// Start, end and rights of a mapping of the stub.
+type Range = (u64, u64, String);
+
 /// Mapped ranges of the host process behind the guest, above the guest's own.
-fn stub_ranges(pid: i32) -> Vec<(u64, u64, String)> {
+fn stub_ranges(pid: i32) -> Vec<Range> {
     let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
     maps.lines()
         .filter_map(|line| {
@@ -31,7 +34,7 @@ fn stub_ranges(pid: i32) -> Vec<(u64, u64, String)> {
 fn guest_and_ranges(
     platform: &dyn Platform,
     code: &[u8],
-) -> Result<(Guest, Vec<(u64, u64, String)>), Outcome> {
+) -> Result<(Guest, Vec<Range>), Outcome> {
     let before = super::stub_pids();
     let guest = Guest::new(platform, code);
     match super::stub_pids().into_iter().find(|p| !before.contains(p)) {
