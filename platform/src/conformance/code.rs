@@ -106,9 +106,9 @@ programs! {
     /// Jumps to rdi.
     jump:
         "jmp rdi";
-    /// Calls rdi, then reports what it returned as the first argument.
+    /// Calls rbx, then reports what it returned as the first argument; again with rdi = the result.
     call:
-        "2: call rdi"
+        "2: call rbx"
         "mov rdi, rax"
         "mov eax, 39"
         "syscall"

@@ -285,22 +285,30 @@ fn trap_flag(platform: &dyn Platform) -> Outcome {
 }
 
 fn vsyscall(platform: &dyn Platform) -> Outcome {
+    let page = 0xffff_ffff_ff60_0000;
     for (offset, number) in
         [(0x000, libc::SYS_gettimeofday), (0x400, libc::SYS_time), (0x800, libc::SYS_getcpu)]
     {
-        let mut guest = Guest::new(platform, code::call());
-        let regs = &mut guest.context().regs;
-        (regs.rdi, regs.rsi) = (0xffff_ffff_ff60_0000 + offset, 17);
-        let Exit::Syscall { number: got, args, ip } = guest.go() else { panic!() };
-        assert_eq!((got, args[1], ip), (number as u64, 17, CODE + 2));
-        let regs = guest.context().regs;
-        assert_eq!((regs.rax, regs.rip, regs.rsp), (number as u64, ip, start(0).regs.rsp));
-        let (next, args) = syscall(guest.result(1_000_000));
-        assert_eq!((next, args[0]), (39, 1_000_000));
+        // Null pointers, good ones, and such as fault.
+        for pointer in [0, DATA, 17, page] {
+            let mut guest = Guest::new(platform, code::call());
+            let regs = &mut guest.context().regs;
+            (regs.rbx, regs.rdi, regs.rsi) = (page + offset, pointer, pointer);
+            let exit = guest.go();
+            let Exit::Syscall { number: got, args, ip } = exit else { panic!("{exit:x?}") };
+            assert_eq!((got, args[0], args[1], ip), (number as u64, pointer, pointer, CODE + 2));
+            let regs = guest.context().regs;
+            assert_eq!((regs.rax, regs.rip, regs.rsp), (number as u64, ip, start(0).regs.rsp));
+            let (next, args) = syscall(guest.result(1_000_000));
+            assert_eq!((next, args[0]), (39, 1_000_000));
+            let mut seen = [1; 16];
+            guest.space.read(DATA, &mut seen).unwrap();
+            assert_eq!(seen, [0; 16], "the host's kernel answered");
+        }
     }
     // Elsewhere in the page: a fault.
     let mut guest = Guest::new(platform, code::call());
-    guest.context().regs.rdi = 0xffff_ffff_ff60_0010;
+    guest.context().regs.rbx = page + 0x10;
     assert_eq!(fault(guest.go()).signal, libc::SIGSEGV);
     Passed
 }
