@@ -29,7 +29,9 @@ impl Ptrace {
             handlers: [libc::SIGFPE, libc::SIGILL, libc::SIGTRAP].map(handler).to_vec(),
             ..Options::default()
         };
-        Ok(Ptrace { template: Template::new(&options)? })
+        let template = Template::new(&options)?;
+        template.probe_ptrace()?;
+        Ok(Ptrace { template })
     }
 }
 
@@ -101,5 +103,34 @@ impl AddressSpace for Space {
 
     fn kill(&self) {
         self.process.kill();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use platform::stub::{Op, SLOT_SIZE, SLOTS};
+    use platform::{Exit, Resume};
+
+    /// What a captured service thread can do to its own process ends that process, and holds up nobody.
+    #[test]
+    fn a_stub_that_loses_its_memory_dies() {
+        let platform = Ptrace::new().unwrap();
+        for drop_only in [false, true] {
+            let space = Arc::new(Space { process: platform.template.spawn().unwrap() });
+            let mut thread = space.clone().new_thread(&Context::default()).unwrap();
+            // The signal frame of the first fault has nowhere to go.
+            let unmap = Op::call(libc::SYS_munmap, [SLOTS, SLOT_SIZE, 0, 0, 0, 0]);
+            assert_eq!(space.process.call(unmap, &[]), Ok(0));
+            if !drop_only {
+                assert!(matches!(thread.run(Resume::Context), Exit::Dead(_)));
+                assert_eq!(space.read(0x10_0000, &mut [0]), Err(Errno::ESRCH));
+            }
+            drop(thread);
+            // And the service thread without its code.
+            let text = platform::stub::STUB_TEXT;
+            let protect = Op::call(libc::SYS_mprotect, [text, 4096, 1, 0, 0, 0]);
+            assert_eq!(space.process.call(protect, &[]), Err(Errno::ESRCH));
+        }
     }
 }

@@ -122,6 +122,8 @@ impl PtraceThread {
             thread.died();
             return Err(Errno::ESRCH);
         }
+        // A captured service thread could have made it with kicks blocked.
+        tracee.clear_signal_mask().map_err(|_| Errno::ESRCH)?;
         let now = tracee.registers().map_err(|_| Errno::ESRCH)?;
         thread.bases = (now.fs_base, now.gs_base);
         thread.write_back().map_err(|_| Errno::ESRCH)?;
@@ -291,13 +293,8 @@ impl PtraceThread {
         on_slot.rsp = self.slot.end();
         on_slot.orig_rax = u64::MAX;
         self.tracee.set_registers(&on_slot)?;
-        self.tracee.resume(Go::Step, signal)?;
-        loop {
-            match self.tracee.wait() {
-                Stop::Gone => return Err(nix::errno::Errno::ESRCH),
-                Stop::Signal(libc::SIGTRAP) => break,
-                _ => self.tracee.resume(Go::Step, 0)?,
-            }
+        if self.step(signal)? == Stop::Gone {
+            return Err(nix::errno::Errno::ESRCH);
         }
         // rdx is the address of the ucontext, whose gregs are at 40: err, trapno are numbers 19 and 20.
         let frame = self.tracee.registers()?.rdx.wrapping_add(40 + 19 * 8);
@@ -315,24 +312,47 @@ impl PtraceThread {
         Ok((word(8), word(0)))
     }
 
-    /// Makes the stopped thread do a system call of ours, from the stub's text.
-    fn inject(&self, number: i64, args: [u64; 6]) -> Result<i64, nix::errno::Errno> {
+    /// Lets the thread do one step, with a signal to be delivered, until it traps or is gone. One instruction only: the
+    /// stub's text may have been unmapped or replaced through a captured service thread, and must not get hold of us.
+    fn step(&self, signal: i32) -> Result<Stop, nix::errno::Errno> {
+        self.tracee.resume(Go::Step, signal)?;
+        loop {
+            match self.tracee.wait() {
+                stop @ (Stop::Gone | Stop::Signal(libc::SIGTRAP)) => return Ok(stop),
+                Stop::Signal(libc::SIGSEGV | libc::SIGBUS | libc::SIGILL | libc::SIGFPE | libc::SIGSYS)
+                    if self.tracee.siginfo()?.si_code > 0 =>
+                {
+                    self.space.process.state().misbehaved("a fault in the stub's own code");
+                    return Err(nix::errno::Errno::ESRCH);
+                }
+                // A late kick, or a signal of somebody's on the host.
+                _ => self.tracee.resume(Go::Step, 0)?,
+            }
+        }
+    }
+
+    /// Makes the stopped thread do a system call of ours, from the stub's text. `None` if the thread ended.
+    fn inject(&self, number: i64, args: [u64; 6]) -> Result<Option<i64>, nix::errno::Errno> {
         let before = self.tracee.registers()?;
         let mut r = before;
         r.rip = arch::CALL_TRAP;
+        r.cs = 0x33;
+        r.ss = 0x2b;
         r.rax = number as u64;
         [r.rdi, r.rsi, r.rdx, r.r10, r.r8, r.r9] = args;
         r.orig_rax = u64::MAX;
         r.eflags &= !0x100;
         self.tracee.set_registers(&r)?;
-        self.tracee.resume(Go::Cont, 0)?;
-        let result = loop {
-            match self.tracee.wait() {
-                Stop::Gone => return Err(nix::errno::Errno::ESRCH),
-                Stop::Signal(libc::SIGTRAP) => break self.tracee.registers()?.rax as i64,
-                _ => self.tracee.resume(Go::Cont, 0)?,
+        // At a call's entry the first step is the return from that call.
+        let mut after = r;
+        for _ in 0..2 {
+            if after.rip == arch::CALL_TRAP {
+                if self.step(0)? == Stop::Gone {
+                    return Ok(None);
+                }
+                after = self.tracee.registers()?;
             }
-        };
+        }
         // At a call's entry `orig_rax` is still needed, and `rax` harmless.
         let mut back = before;
         if self.at == At::Syscall {
@@ -341,13 +361,13 @@ impl PtraceThread {
             back.orig_rax = u64::MAX;
         }
         self.tracee.set_registers(&back)?;
-        Ok(result)
+        Ok(Some(after.rax as i64))
     }
 
     /// Reads the thread's processor time: the host tells it only to the thread's own process.
     fn ask_cpu_time(&self) -> Option<Duration> {
         let args = [libc::CLOCK_THREAD_CPUTIME_ID as u64, self.slot.addr(), 0, 0, 0, 0];
-        if self.inject(libc::SYS_clock_gettime, args) != Ok(0) {
+        if self.inject(libc::SYS_clock_gettime, args) != Ok(Some(0)) {
             return None;
         }
         let mut words = [0; 16];
@@ -445,15 +465,15 @@ impl Drop for PtraceThread {
         }
         *self.kick.gone.lock() = true;
         // Send it to its exit, and see it out: the slot is free only then.
-        let exit =
-            Registers { rip: arch::EXIT, cs: 0x33, ss: 0x2b, orig_rax: u64::MAX, ..Registers::default() };
-        if self.tracee.set_registers(&exit).is_err() {
-            self.died();
-            return;
-        }
-        let _ = self.tracee.resume(Go::Cont, 0);
-        while self.tracee.wait() != Stop::Gone {
-            let _ = self.tracee.resume(Go::Cont, 0);
+        match self.inject(libc::SYS_exit, [0; 6]) {
+            Ok(None) => {}
+            Ok(Some(_)) => {
+                self.space.process.state().misbehaved("a thread that will not exit");
+                self.died();
+            }
+            Err(_) => {
+                self.died();
+            }
         }
     }
 }

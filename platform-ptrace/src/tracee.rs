@@ -25,8 +25,6 @@ pub(crate) enum Go {
     SysemuStep,
     /// One instruction; system calls are carried out.
     Step,
-    /// Freely.
-    Cont,
 }
 
 /// What waitpid reported.
@@ -80,12 +78,19 @@ impl Tracee {
         Ok(())
     }
 
+    /// Unblocks all signals of the stopped thread.
+    pub(crate) fn clear_signal_mask(self) -> Result<(), Host> {
+        const PTRACE_SETSIGMASK: u32 = 0x420b;
+        let none = 0u64;
+        // SAFETY: the kernel reads the 8 bytes of a signal set.
+        unsafe { self.request(PTRACE_SETSIGMASK, 8, (&raw const none).cast_mut().cast()) }.map(drop)
+    }
+
     pub(crate) fn resume(self, go: Go, signal: i32) -> Result<(), Host> {
         let request = match go {
             Go::Sysemu => libc::PTRACE_SYSEMU,
             Go::SysemuStep => libc::PTRACE_SYSEMU_SINGLESTEP,
             Go::Step => libc::PTRACE_SINGLESTEP,
-            Go::Cont => libc::PTRACE_CONT,
         };
         // SAFETY: data is a signal number.
         unsafe { self.request(request, 0, signal as usize as *mut c_void) }.map(drop)

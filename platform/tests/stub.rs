@@ -150,7 +150,8 @@ fn the_filter_lets_nothing_else_through() {
     assert_eq!(call(libc::SYS_mmap, [A, 4096, 3, private, u64::MAX, 0]), A as i64);
     assert_eq!(call(libc::SYS_mprotect, [A, 4096, libc::PROT_GROWSDOWN as u64, 0, 0, 0]), enosys);
     assert_eq!(call(libc::SYS_mremap, [A, 4096, 4096, 8, A, 0]), enosys);
-    for advice in [libc::MADV_MERGEABLE, libc::MADV_HWPOISON, libc::MADV_SOFT_OFFLINE, libc::MADV_DOFORK | 1 << 31]
+    for advice in
+        [libc::MADV_MERGEABLE, libc::MADV_HWPOISON, libc::MADV_SOFT_OFFLINE, libc::MADV_DOFORK | 1 << 31]
     {
         assert_eq!(call(libc::SYS_madvise, [A, 4096, advice as u64, 0, 0, 0]), enosys);
     }
@@ -184,15 +185,11 @@ fn stubs_die_with_the_sentry() {
     // allocator.
     let sentry = match unsafe { nix::unistd::fork() }.unwrap() {
         nix::unistd::ForkResult::Child => {
-            let stubs = Template::new(&Options::default()).and_then(|template| {
-                let stub = template.spawn().ok();
-                let pid = stub.as_ref().map_or(0, |s| s.pid());
-                let _ = writer.write_all(&pid.to_le_bytes());
-                std::thread::sleep(std::time::Duration::from_secs(1000));
-                drop(stub);
-                Ok(template)
-            });
-            drop(stubs);
+            let template = Template::new(&Options::default());
+            let stub = template.as_ref().ok().and_then(|template| template.spawn().ok());
+            let pid = stub.as_ref().map_or(0, |s| s.pid());
+            let _ = writer.write_all(&pid.to_le_bytes());
+            std::thread::sleep(std::time::Duration::from_secs(1000));
             std::process::exit(1)
         }
         nix::unistd::ForkResult::Parent { child } => child,
@@ -229,4 +226,61 @@ fn pids_are_the_kernels_word() {
     assert_eq!(std::fs::read_dir(format!("/proc/{}/task", child.pid())).unwrap().count(), 1);
     assert_eq!(child.read_stub(slot.addr(), &mut [0]), Err(Errno::EFAULT));
     assert_eq!(stub.read_stub(slot.addr(), &mut [0]), Ok(()));
+}
+
+/// The sentry's own situation: pid 1 of a pid namespace in a user namespace, and later without capabilities.
+#[test]
+fn the_sentry_may_be_pid_1() {
+    use nix::sched::{CloneFlags, unshare};
+    use nix::sys::wait::{WaitStatus, waitpid};
+    use nix::unistd::{ForkResult, fork};
+    // SAFETY: as above.
+    let outer = match unsafe { fork() }.unwrap() {
+        ForkResult::Parent { child } => child,
+        ForkResult::Child => {
+            if unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWPID).is_err() {
+                std::process::exit(77);
+            }
+            // SAFETY: a process with one thread.
+            match unsafe { fork() }.unwrap() {
+                ForkResult::Parent { child } => match waitpid(child, None).unwrap() {
+                    WaitStatus::Exited(_, code) => std::process::exit(code),
+                    _ => std::process::exit(99),
+                },
+                ForkResult::Child => std::process::exit(as_pid_1()),
+            }
+        }
+    };
+    match waitpid(outer, None).unwrap() {
+        WaitStatus::Exited(_, 0) => {}
+        WaitStatus::Exited(_, 77) => println!("skipped: no user namespaces here"),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The number of the step that failed, or 0.
+fn as_pid_1() -> i32 {
+    if nix::unistd::getpid().as_raw() != 1 {
+        return 1;
+    }
+    let Ok(template) = Template::new(&Options::default()) else { return 2 };
+    let header = [0x2008_0522u32, 0];
+    let none = [0u32; 6];
+    // SAFETY: capset with the layouts of version 3.
+    if unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), none.as_ptr()) } != 0 {
+        return 3;
+    }
+    let Ok(stub) = template.spawn() else { return 4 };
+    if stub.apply(&[anonymous(1)]).is_err() || stub.write_batch(&[(A, b"abc")]) != Ok(3) {
+        return 5;
+    }
+    if stub.poke(A, b"xyz") != Ok(3) {
+        return 6;
+    }
+    let Ok(child) = stub.fork() else { return 7 };
+    let mut buf = [0; 3];
+    if child.read_batch(&mut [(A, &mut buf)]) != Ok(3) || &buf != b"xyz" {
+        return 8;
+    }
+    0
 }

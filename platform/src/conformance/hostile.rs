@@ -31,10 +31,7 @@ fn stub_ranges(pid: i32) -> Vec<Range> {
         .collect()
 }
 
-fn guest_and_ranges(
-    platform: &dyn Platform,
-    code: &[u8],
-) -> Result<(Guest, Vec<Range>), Outcome> {
+fn guest_and_ranges(platform: &dyn Platform, code: &[u8]) -> Result<(Guest, Vec<Range>), Outcome> {
     let before = super::stub_pids();
     let guest = Guest::new(platform, code);
     match super::stub_pids().into_iter().find(|p| !before.contains(p)) {

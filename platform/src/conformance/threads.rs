@@ -80,10 +80,10 @@ fn churn(platform: &dyn Platform) -> Outcome {
 }
 
 fn many(platform: &dyn Platform) -> Outcome {
-    // Several hundred at once, all of one host thread, each with its own registers.
+    // A thousand at once, all of one host thread, each with its own registers.
     let guest = Guest::new(platform, code::count_calls());
     let mut threads: Vec<_> =
-        (0..300).map(|_| guest.space.clone().new_thread(&start(CODE)).unwrap()).collect();
+        (0..1000).map(|_| guest.space.clone().new_thread(&start(CODE)).unwrap()).collect();
     for round in 1..=3 {
         for thread in &mut threads {
             let resume = if round == 1 { Resume::Context } else { Resume::Result(0) };

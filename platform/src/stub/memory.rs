@@ -77,9 +77,6 @@ fn operation<'a>(change: &Change<'a>) -> Result<(Op, Option<BorrowedFd<'a>>)> {
     }
 }
 
-/// Why [`StubProcess::poke`] failed.
-pub type PokeError = Errno;
-
 impl StubProcess {
     /// [`crate::AddressSpace::apply`].
     pub fn apply(&self, changes: &[Change<'_>]) -> Result<()> {
@@ -309,10 +306,10 @@ impl StubProcess {
 }
 
 /// The service thread, traced and stopped; let go on drop.
-struct Tracee(i32);
+pub(super) struct Tracee(i32);
 
 impl Tracee {
-    fn seize(pid: i32, state: &State) -> Result<Tracee> {
+    pub(super) fn seize(pid: i32, state: &State) -> Result<Tracee> {
         use nix::sys::ptrace;
         use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
         let target = nix::unistd::Pid::from_raw(pid);

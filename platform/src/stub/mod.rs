@@ -28,7 +28,7 @@ mod process;
 mod template;
 
 pub use death::{DeathWatch, State};
-pub use memory::{PokeError, check_range};
+pub use memory::check_range;
 pub use process::{Donated, Op, Slot, StubProcess};
 pub use template::{Handler, Options, Template, TemplateError};
 

@@ -182,7 +182,7 @@ impl Channel {
     }
 }
 
-/// Thread slots: which are taken, and which of the free ones already have their memory.
+/// Thread slots: those never used begin at `next`.
 #[derive(Default)]
 struct Slots {
     next: u32,

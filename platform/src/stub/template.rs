@@ -6,6 +6,7 @@
 use super::arch;
 use super::death::Watcher;
 use super::filter::{RET_TRACE, Rule, assemble, base_rules};
+use super::memory::Tracee;
 use super::process::{Channel, StubProcess, adopt};
 use super::{EXTRA_OFFSET, FILTER_OFFSET, STUB_DATA, STUB_TEXT, TEXT_MAX};
 use crate::{Death, Errno, Result};
@@ -190,6 +191,15 @@ impl Template {
             .and_then(|p| p.read_stub(STUB_DATA, &mut probe))
             .map_err(at("process_vm_readv (is ptrace restricted here, by Yama or in a container?)"))?;
         Ok(template)
+    }
+
+    /// Whether the calling thread may trace stubs.
+    pub fn probe_ptrace(&self) -> std::result::Result<(), TemplateError> {
+        let seized = self.process().and_then(|p| Tracee::seize(p.pid(), p.state()));
+        seized.map(drop).map_err(|errno| TemplateError {
+            step: "ptrace (is it restricted here, by Yama or a seccomp policy?)",
+            errno,
+        })
     }
 
     fn process(&self) -> Result<&Arc<StubProcess>> {

@@ -217,17 +217,30 @@ const STUBS: &[Call] = &[
 
 const PTRACE: &[Call] = &[any(libc::SYS_ptrace)];
 
-/// Requests on a seccomp listener (linux/seccomp.h): receive, send, id valid, add fd, set flags.
-const SYSTRAP: &[Call] = &[when(
-    libc::SYS_ioctl,
-    &[
-        &[(1, Is(0xc050_2100))],
-        &[(1, Is(0xc018_2101))],
-        &[(1, Is(0x4008_2102))],
-        &[(1, Is(0x4018_2103))],
-        &[(1, Is(0x4008_2104))],
-    ],
-)];
+const SYSTRAP: &[Call] = &[
+    // Requests on a seccomp listener (linux/seccomp.h): receive, send, id valid, add fd, set flags.
+    when(
+        libc::SYS_ioctl,
+        &[
+            &[(1, Is(0xc050_2100))],
+            &[(1, Is(0xc018_2101))],
+            &[(1, Is(0x4008_2102))],
+            &[(1, Is(0x4018_2103))],
+            &[(1, Is(0x4008_2104))],
+        ],
+    ),
+    // `poke` of a stub's read-only memory: no request that resumes a tracee or touches its registers.
+    when(
+        libc::SYS_ptrace,
+        &[
+            &[(0, Is(libc::PTRACE_SEIZE as u64)), (3, Null)],
+            &[(0, Is(libc::PTRACE_INTERRUPT as u64))],
+            &[(0, Is(libc::PTRACE_PEEKDATA as u64))],
+            &[(0, Is(libc::PTRACE_POKEDATA as u64))],
+            &[(0, Is(libc::PTRACE_DETACH as u64)), (3, Null)],
+        ],
+    ),
+];
 
 const CONTROL: &[Call] = &[when(libc::SYS_accept4, &[&[(1, Null), (2, Null)]])];
 
@@ -296,8 +309,12 @@ mod tests {
 
     #[test]
     fn ptrace_is_for_the_ptrace_platform() {
-        let may_trace =
-            |platform| calls(Role::Task, platform).iter().any(|call| call.number == libc::SYS_ptrace);
+        // Without conditions, that is.
+        let may_trace = |platform| {
+            calls(Role::Task, platform)
+                .iter()
+                .any(|call| call.number == libc::SYS_ptrace && call.when.is_empty())
+        };
         assert!(may_trace("ptrace") && !may_trace("systrap"));
     }
 }
