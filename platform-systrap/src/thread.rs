@@ -70,7 +70,6 @@ struct Inner {
     fetched: bool,
     /// The guest had set the trap flag itself when it was last given a context.
     own_trap: bool,
-    scratch: Vec<u8>,
     _death: Option<DeathWatch>,
 }
 
@@ -94,12 +93,11 @@ impl Guest {
         let (lease, map) = space.lease()?;
         let shape = space.host.geometry.shapes.first().ok_or(Errno::EINVAL)?;
         let stack = lease.page.frame_address(shape);
-        let mut scratch = Vec::new();
         let mut prologue = Context::default();
         prologue.regs.rip = PROLOGUE;
         prologue.regs.rsp = stack;
         lease.page.prepare();
-        lease.page.store(shape, &mut prologue, u64::MAX, &mut scratch);
+        lease.page.store(shape, &prologue, u64::MAX);
         let tid = space.process.spawn_thread(&map, &[space.memory()], stack, ENTRY, 0)?;
         let fd = Self::receive_listener(&space.process, &lease)?;
         let listener = Listener::new(fd);
@@ -128,7 +126,6 @@ impl Guest {
             context: Box::new(context.clone()),
             fetched: true,
             own_trap: false,
-            scratch,
             _death: death,
         };
         inner.link.begin_waiting();
@@ -420,7 +417,7 @@ impl Inner {
                     self.fetched = false;
                     self.own_trap = self.context.regs.eflags & TRAP_FLAG != 0;
                     let shape = &self.space.host.geometry.shapes[self.shape];
-                    self.lease.page.store(shape, &mut self.context, 0, &mut self.scratch);
+                    self.lease.page.store(shape, &self.context, 0);
                     self.answer = Command::LoadAndReturn;
                 }
                 // If it fails, the same doorbell rings again.

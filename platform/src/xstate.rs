@@ -15,6 +15,9 @@ const HEADER: usize = 512;
 const HEADER_END: usize = 576;
 /// Component of the protection keys.
 const PKRU: usize = 9;
+/// Components of the tile configuration and the tiles (AMX).
+const TILE_CONFIG: usize = 17;
+const TILE_DATA: usize = 18;
 /// PKRU of a new program on Linux: all keys but 0 deny access.
 const PKRU_INITIAL: u32 = 0x5555_5554;
 
@@ -28,6 +31,14 @@ pub struct Layout {
     mxcsr_mask: u32,
     /// Offset and size of each component.
     components: [(usize, usize); 64],
+}
+
+impl Layout {
+    /// Bytes of an image that has only these components.
+    pub fn size_of(&self, features: u64) -> usize {
+        let ends = self.components.iter().enumerate().filter(|(i, _)| features & (1 << i) != 0);
+        ends.map(|(_, (offset, size))| offset + size).fold(HEADER_END, usize::max)
+    }
 }
 
 fn detect() -> Layout {
@@ -117,6 +128,10 @@ pub fn sanitize(state: &XState) -> Vec<u8> {
             present &= !(1 << i);
         }
     }
+    let (offset, size) = layout.components[TILE_CONFIG];
+    if image.get(offset..offset + size).is_some_and(|config| !is_tile_config(config)) {
+        present &= !(1 << TILE_CONFIG | 1 << TILE_DATA);
+    }
     let mxcsr = word(&image, MXCSR) as u32 & layout.mxcsr_mask;
     put(&mut image, MXCSR, &mxcsr.to_le_bytes());
     for range in [SOFTWARE, HEADER..HEADER_END] {
@@ -126,6 +141,18 @@ pub fn sanitize(state: &XState) -> Vec<u8> {
     }
     put(&mut image, HEADER, &present.to_le_bytes());
     image
+}
+
+/// Whether LDTILECFG would take this, as far as that does not depend on the processor: palette 0 or 1, up to 16 rows of up
+/// to 64 bytes, reserved bytes zero.
+fn is_tile_config(config: &[u8]) -> bool {
+    config.iter().enumerate().all(|(i, &byte)| match i {
+        0 => byte <= 1,
+        1 => true,
+        16..32 if i % 2 == 0 => byte <= 64,
+        48..56 => byte <= 16,
+        _ => byte == 0,
+    })
 }
 
 /// Clears what the host put into the bytes reserved for software, so that images can be compared.
@@ -138,6 +165,21 @@ pub fn clear_software(image: &mut [u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tile_configurations() {
+        let mut config = [0; 64];
+        assert!(is_tile_config(&config));
+        config[..2].copy_from_slice(&[1, 7]);
+        config[16] = 64;
+        config[48] = 16;
+        assert!(is_tile_config(&config));
+        for (i, byte) in [(0, 2), (2, 1), (16, 65), (17, 1), (32, 1), (48, 17), (56, 1)] {
+            let mut wild = config;
+            wild[i] = byte;
+            assert!(!is_tile_config(&wild), "byte {i}");
+        }
+    }
 
     #[test]
     fn images_are_made_safe() {

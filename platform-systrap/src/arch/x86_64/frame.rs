@@ -258,12 +258,11 @@ impl Page {
         };
         context.xstate.0.resize(shape.xstate.size(), 0);
         self.read(shape.image, &mut context.xstate.0);
-        shape.xstate.clean(&mut context.xstate.0);
+        context.xstate.0 = shape.xstate.clean(&context.xstate);
     }
 
-    /// Writes a frame from which rt_sigreturn(2) continues with `context` and the signals of `mask` blocked. `scratch`
-    /// saves an allocation.
-    pub fn store(&self, shape: &Shape, context: &mut Context, mask: u64, scratch: &mut Vec<u8>) {
+    /// Writes a frame from which rt_sigreturn(2) continues with `context` and the signals of `mask` blocked.
+    pub fn store(&self, shape: &Shape, context: &Context, mask: u64) {
         let regs = &context.regs;
         let mut frame = [0u8; UCONTEXT_SIZE];
         let mut put = |offset: usize, value: u64| {
@@ -301,9 +300,7 @@ impl Page {
         put(Self::register(FPSTATE), self.guest + shape.image as u64);
         put(UC_SIGMASK, mask);
         self.write(shape.frame + UCONTEXT, &frame);
-        shape.xstate.clean(&mut context.xstate.0);
-        shape.xstate.frame_image(&context.xstate.0, scratch);
-        self.write(shape.image, scratch);
+        self.write(shape.image, &shape.xstate.frame_image(&context.xstate));
         self.write_u64(CONTROL_FS, canonical(regs.fs_base));
         self.write_u64(CONTROL_GS, canonical(regs.gs_base));
     }
