@@ -110,6 +110,8 @@ const CALLS: &[(libc::c_long, When, &[Check])] = &[
     (libc::SYS_mremap, Always, &[]),
     (libc::SYS_munmap, Always, &[]),
     (libc::SYS_madvise, Always, &[]),
+    // The allocator looks at the policy of overcommitment before it gives memory back.
+    (libc::SYS_read, Always, &[]),
     // The language's run-time library, logs, panics, the end.
     (libc::SYS_fcntl, Always, &[Is(1, libc::F_GETFD as u32)]),
     (libc::SYS_write, Always, &[Log(0)]),

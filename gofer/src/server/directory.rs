@@ -80,8 +80,9 @@ impl Server {
         let limit = (request.limit as usize).clamp(1, room);
         let full = |reply: &Message| reply.len() - start >= limit;
         'reading: while !full(reply) {
-            // An entry here is no longer than the kernel's record of it, attributes apart; a record has 24 bytes or more.
-            let want = (limit - (reply.len() - start)).clamp(512, BATCH);
+            // An entry here is no longer than the kernel's record of it; its attributes are several times that.
+            let left = limit - (reply.len() - start);
+            let want = if request.attributes != 0 { left / 5 } else { left }.clamp(512, BATCH);
             let buffer = self.streams.buffer.get_mut(..want).ok_or(Errno::EIO)?;
             let length = host::getdents(stream.directory.as_fd(), buffer)?;
             if length == 0 {

@@ -3,8 +3,8 @@
 use crate::serving::{child, expect_killed, expect_success, mount, serve_confined, superuser};
 use abi::Errno;
 use gofer::client::{NewAttributes, NewInode};
-use gofer::confine::confine;
-use gofer::protocol::OpenFlags;
+use gofer::confine::{Skipped, confine};
+use gofer::protocol::{OpenFlags, RenameFlags};
 use gofer::server::MountRoot;
 use gofer::{Client, MountFlags, channel_pair};
 use nix::libc;
@@ -294,6 +294,82 @@ fn in_a_user_namespace_unmapped_owners_overflow() {
         Some(made) => assert_eq!(made.uid(), 54321),
         None => eprintln!("skipped: no user namespaces for ordinary users"),
     }
+}
+
+#[test]
+fn mounts_below_a_root_are_part_of_it() {
+    if !superuser("mounts") {
+        return;
+    }
+    for flags in [MountFlags::empty(), MountFlags::READ_ONLY] {
+        let root = tempdir().unwrap();
+        fs::create_dir(root.path().join("sub")).unwrap();
+        fs::write(root.path().join("file"), b"x").unwrap();
+        let (client, end) = channel_pair().unwrap();
+        let path = root.path();
+        let pid = child(|| {
+            own_mount_namespace();
+            let none = None::<&str>;
+            let sub = path.join("sub");
+            nix::mount::mount(none, &sub, Some("tmpfs"), nix::mount::MsFlags::empty(), none).unwrap();
+            fs::write(sub.join("name"), b"below").unwrap();
+            serve_confined(end, vec![mount(path, flags)], |skipped| assert!(skipped.is_empty()));
+        });
+        let client = Client::new(client);
+        let top = client.attach(0).unwrap();
+        let walked = client.walk(top.node, &[b"sub", b"name"]).unwrap();
+        let [sub, name] = walked.entries[..] else { panic!("{walked:?}") };
+        assert_ne!(name.attributes.dev_minor, top.attributes.dev_minor);
+        let (attributes, _) = client.open(name.node, OpenFlags::empty()).unwrap();
+        assert_eq!(attributes.size, 5);
+        let rename = client.rename((top.node, b"file"), (sub.node, b"file"), RenameFlags::empty());
+        let write = client.open(name.node, OpenFlags::READ_WRITE).err();
+        if flags.contains(MountFlags::READ_ONLY) {
+            assert_eq!((rename, write), (Err(Errno::EROFS), Some(Errno::EROFS)));
+        } else {
+            assert_eq!((rename, write), (Err(Errno::EXDEV), None));
+            let (file, _) = client.lookup(top.node, b"file").unwrap();
+            assert_eq!(client.link(file.node, sub.node, b"x"), Err(Errno::EXDEV));
+            assert_eq!(client.unlink(top.node, b"sub", true), Err(Errno::EBUSY));
+        }
+        drop(client);
+        expect_success(pid);
+    }
+}
+
+#[test]
+fn a_root_of_another_mount_namespace_is_served_and_reported() {
+    if !superuser("mount namespaces") {
+        return;
+    }
+    let root = tempdir().unwrap();
+    fs::write(root.path().join("file"), b"x").unwrap();
+    let (client, end) = channel_pair().unwrap();
+    let mounts = vec![mount(root.path(), MountFlags::READ_ONLY)];
+    let pid = child(|| {
+        own_mount_namespace();
+        serve_confined(end, mounts, |skipped| {
+            assert_eq!(
+                skipped.iter().map(Skipped::to_string).collect::<Vec<_>>(),
+                ["isolating a mount: Invalid argument"]
+            );
+        });
+    });
+    let client = Client::new(client);
+    let top = client.attach(0).unwrap().node;
+    let (file, _) = client.lookup(top, b"file").unwrap();
+    client.open(file.node, OpenFlags::empty()).unwrap();
+    assert_eq!(client.open(file.node, OpenFlags::READ_WRITE).err(), Some(Errno::EROFS));
+    drop(client);
+    expect_success(pid);
+}
+
+/// Mounts made from here on are this process's own and end with it.
+fn own_mount_namespace() {
+    use nix::mount::{MsFlags, mount};
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+    let none = None::<&str>;
+    mount(none, "/", none, MsFlags::MS_PRIVATE | MsFlags::MS_REC, none).unwrap();
 }
 
 #[test]

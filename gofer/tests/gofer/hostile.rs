@@ -185,6 +185,83 @@ fn the_server_survives_any_request_and_keeps_no_descriptor() {
 }
 
 #[test]
+fn the_server_takes_no_path_for_a_name() {
+    let base = tempdir().unwrap();
+    fs::create_dir_all(base.path().join("root/dir")).unwrap();
+    fs::write(base.path().join("root/file"), b"x").unwrap();
+    for without_openat2 in [false, true] {
+        let mounts = vec![mount(&base.path().join("root"), MountFlags::all() - MountFlags::READ_ONLY)];
+        let mut server = Server::new(mounts).unwrap();
+        if without_openat2 {
+            server.without_openat2();
+        }
+        let (root, dir) = (NodeId { index: 0, generation: 0 }, NodeId { index: 1, generation: 0 });
+        let mut reply = Message::new();
+        let mut ask = |operation: Operation, put: &dyn Fn(&mut Message) -> abi::Result<()>| {
+            let mut request = Message::new();
+            let header = RequestHeader { operation: operation as u16, forgets: 0, sequence: 1 };
+            request.put(&header).and_then(|()| put(&mut request)).unwrap();
+            assert!(server.handle(request.as_bytes(), &mut reply).unwrap().is_none());
+            Parts::new(reply.as_bytes()).get::<ReplyHeader>().unwrap().error as i32
+        };
+        let walk = |name: &[u8], m: &mut Message| {
+            m.put(&Walk { node: root, count: 1 })?;
+            m.put(&(name.len() as u8))?;
+            m.put_bytes(name)
+        };
+        assert_eq!(ask(Operation::Walk, &|m| walk(b"dir", m)), 0);
+        let bad: [(&[u8], Errno); 7] = [
+            (b"", Errno::ENOENT),
+            (b".", Errno::EINVAL),
+            (b"..", Errno::EINVAL),
+            (b"/", Errno::EINVAL),
+            (b"../name", Errno::EINVAL),
+            (b"dir/x", Errno::EINVAL),
+            (b"x\0y", Errno::EINVAL),
+        ];
+        for (name, error) in bad {
+            let error = error.raw();
+            let len = name.len() as u32;
+            assert_eq!(ask(Operation::Walk, &|m| walk(name, m)), error);
+            for (operation, mode) in
+                [(Operation::Mkdir, 0o755), (Operation::Mknod, 0o100644), (Operation::Symlink, 0)]
+            {
+                let make = Make { directory: dir, mode, uid: 0, gid: 0, name: len };
+                let put = |m: &mut Message| {
+                    m.put(&make)?;
+                    m.put_bytes(name)?;
+                    m.put_bytes(if operation == Operation::Symlink { b"target" } else { b"" })
+                };
+                assert_eq!(ask(operation, &put), error, "{operation:?}");
+            }
+            if !name.is_empty() {
+                let create = Create { directory: dir, flags: 1, mode: 0o600, uid: 0, gid: 0 };
+                assert_eq!(
+                    ask(Operation::Create, &|m| m.put(&create).and_then(|()| m.put_bytes(name))),
+                    error
+                );
+            }
+            let link = Link { node: dir, directory: dir };
+            assert_eq!(ask(Operation::Link, &|m| m.put(&link).and_then(|()| m.put_bytes(name))), error);
+            let unlink = Unlink { directory: dir, is_directory: 1 };
+            assert_eq!(ask(Operation::Unlink, &|m| m.put(&unlink).and_then(|()| m.put_bytes(name))), error);
+            for (old, new) in [(name, &b"file"[..]), (b"file", name)] {
+                let old_name = old.len() as u32;
+                let rename = Rename { old_directory: root, new_directory: dir, flags: 0, old_name };
+                let put = |m: &mut Message| {
+                    m.put(&rename)?;
+                    m.put_bytes(old)?;
+                    m.put_bytes(new)
+                };
+                assert_eq!(ask(Operation::Rename, &put), error);
+            }
+        }
+    }
+    assert_eq!(fs::read_dir(base.path()).unwrap().count(), 1);
+    assert_eq!(fs::read_dir(base.path().join("root/dir")).unwrap().count(), 0);
+}
+
+#[test]
 fn the_server_ends_a_channel_that_makes_no_sense() {
     let root = tempdir().unwrap();
     let file = File::open(root.path()).unwrap();

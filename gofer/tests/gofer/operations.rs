@@ -1,6 +1,8 @@
 //! Every operation, on each kind of server.
 
-use crate::serving::{How, Serving, WAYS, child, expect_success, mount, serve_confined, superuser};
+use crate::serving::{
+    How, Serving, WAYS, child, close_all_but, expect_success, mount, serve_confined, superuser,
+};
 use abi::Errno;
 use gofer::client::{NewAttributes, NewInode, SetTime, SocketKind};
 use gofer::protocol::{Attributes, FileKind, NodeId, OpenFlags, RenameFlags, SyncScope, Timestamp};
@@ -736,6 +738,8 @@ fn nodes_are_bounded_in_number() {
     let mounts = vec![mount(root.path(), MountFlags::empty())];
     let server = child(move || {
         use nix::sys::resource::{Resource, setrlimit};
+        // What other tests have open at the moment would count.
+        close_all_but(&[end.as_raw_fd(), mounts[0].fd.as_raw_fd()]);
         setrlimit(Resource::RLIMIT_NOFILE, 300, 300).unwrap();
         serve_confined(end, mounts, |_| {});
     });

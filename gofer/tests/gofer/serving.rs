@@ -8,7 +8,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::thread::JoinHandle;
@@ -112,6 +112,20 @@ pub fn child(run: impl FnOnce()) -> Pid {
             // SAFETY: no destructor or exit handler of the parent's must run here.
             unsafe { nix::libc::_exit(if done.is_ok() { 0 } else { 101 }) }
         }
+    }
+}
+
+/// In a child: closes the descriptors above 2 that it has from its parent, but these.
+pub fn close_all_but(keep: &[RawFd]) {
+    let mut keep: Vec<u32> = keep.iter().map(|&fd| fd as u32).collect();
+    keep.sort_unstable();
+    let mut from = 3;
+    for fd in keep.into_iter().chain([u32::MAX]) {
+        if fd > from {
+            // SAFETY: their owners are in frames that the child never returns to.
+            unsafe { nix::libc::syscall(nix::libc::SYS_close_range, from, fd - 1, 0) };
+        }
+        from = fd.saturating_add(1);
     }
 }
 
