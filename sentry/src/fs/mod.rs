@@ -1,9 +1,12 @@
 //! The filesystems and file types.
 
 pub mod anonymous;
+pub mod access_time;
 pub mod inotify;
+pub mod memfd;
 pub mod pidfd;
 pub mod pipe;
+pub mod tmpfs;
 
 use std::sync::Arc;
 
