@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use platform::Platform;
 
 use crate::fs::anonymous::AnonymousFs;
+use crate::fs::memfd::Memfds;
 use crate::ipc::IpcNamespace;
 use crate::net::NetNamespace;
 use crate::task::exec::{self, ExecRequest};
@@ -65,6 +66,8 @@ pub struct Kernel {
     pub drivers: Drivers,
     /// Where pipes, sockets and other nameless files live.
     pub anonymous: AnonymousFs,
+    /// Where files of memfd_create(2) live.
+    pub memfds: Memfds,
     /// The initial user namespace.
     pub user_ns: Arc<UserNamespace>,
     /// The initial pid namespace.
@@ -128,6 +131,7 @@ impl Kernel {
             futexes: FutexTable::default(),
             drivers: Drivers::default(),
             anonymous: AnonymousFs::new(),
+            memfds: Memfds::default(),
             pid_ns: PidNamespace::new(None, user_ns.clone())?,
             user_ns,
             threads_max: 30_000,

@@ -243,3 +243,174 @@ impl FileOps for InotifyFile {
         "anon_inode:inotify".to_string()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use abi::fcntl::{OpenFlags, RenameFlags};
+
+    use super::*;
+    use crate::fs::testing::{Mounted, write};
+    use crate::fs::tmpfs::{Tmpfs, TmpfsOptions};
+    use crate::vfs::{NewKind, VecSink, notify};
+
+    fn tree() -> Mounted {
+        Mounted::new(Tmpfs::new(&TmpfsOptions::unlimited()))
+    }
+
+    fn read(inotify: &Arc<Inotify>, limit: usize) -> Result<Vec<u8>> {
+        let mut sink = VecSink::new(limit);
+        InotifyFile(inotify.clone()).read(&Io::default(), &mut sink, 0)?;
+        Ok(sink.data)
+    }
+
+    /// All waiting events as `wd MASK cookie? name`.
+    fn events(inotify: &Arc<Inotify>) -> Vec<String> {
+        let Ok(bytes) = read(inotify, 1 << 20) else { return Vec::new() };
+        let (mut rest, mut list, mut cookies) = (&bytes[..], Vec::new(), Vec::new());
+        while let Ok((event, after)) = <InotifyEvent as zerocopy::FromBytes>::read_from_prefix(rest) {
+            assert_eq!(event.len % 16, 0);
+            let name = &after[..event.len as usize];
+            rest = &after[event.len as usize..];
+            let name = String::from_utf8_lossy(name).trim_end_matches('\0').to_string();
+            let mask: Vec<_> = Mask::from_bits_retain(event.mask).iter_names().map(|(n, _)| n).collect();
+            // Cookies by the order in which they appear.
+            if event.cookie != 0 && !cookies.contains(&event.cookie) {
+                cookies.push(event.cookie);
+            }
+            let cookie = cookies.iter().position(|&c| c == event.cookie).map_or(0, |i| i + 1);
+            list.push(format!("{} {} {cookie} {name}", event.wd, mask.join("|")).trim_end().to_string());
+        }
+        list
+    }
+
+    #[test]
+    fn events_are_linuxs() {
+        let tree = tree();
+        let inotify = Inotify::new();
+        tree.create("d", NewKind::Directory, 0o700).unwrap();
+        tree.create("d/old", NewKind::Regular, 0o600).unwrap();
+        let dir = inotify.add_watch(&tree.find("d").unwrap(), Mask::IN_ALL_EVENTS).unwrap();
+        let old = inotify.add_watch(&tree.find("d/old").unwrap(), Mask::IN_ALL_EVENTS).unwrap();
+        assert_eq!((dir, old), (1, 2));
+
+        tree.create("d/new", NewKind::Regular, 0o600).unwrap();
+        tree.create("d/sub", NewKind::Directory, 0o600).unwrap();
+        let file = tree.open("d/old", OpenFlags::O_RDWR).unwrap();
+        write(&file, 0, b"x", false).unwrap();
+        notify::modified(file.path());
+        notify::modified(file.path());
+        drop(file);
+        tree.link("d/old", "d/link").unwrap();
+        assert_eq!(
+            events(&inotify),
+            [
+                "1 IN_CREATE 0 new",
+                "1 IN_CREATE|IN_ISDIR 0 sub",
+                "1 IN_OPEN 0 old",
+                "2 IN_OPEN 0",
+                "1 IN_MODIFY 0 old",
+                "2 IN_MODIFY 0",
+                "1 IN_MODIFY 0 old",
+                "2 IN_MODIFY 0",
+                "1 IN_CLOSE_WRITE 0 old",
+                "2 IN_CLOSE_WRITE 0",
+                "2 IN_ATTRIB 0",
+                "1 IN_CREATE 0 link",
+            ]
+        );
+
+        tree.rename("d/new", "d/moved", RenameFlags::empty()).unwrap();
+        tree.rename("d/old", "d/moved", RenameFlags::empty()).unwrap();
+        tree.remove("d/moved", false).unwrap();
+        tree.remove("d/link", false).unwrap();
+        tree.remove("d/sub", true).unwrap();
+        tree.remove("d", true).unwrap();
+        assert_eq!(
+            events(&inotify),
+            [
+                "1 IN_MOVED_FROM 1 new",
+                "1 IN_MOVED_TO 1 moved",
+                "1 IN_MOVED_FROM 2 old",
+                "1 IN_MOVED_TO 2 moved",
+                "2 IN_MOVE_SELF 0",
+                "2 IN_ATTRIB 0",
+                "1 IN_DELETE 0 moved",
+                "2 IN_ATTRIB 0",
+                "2 IN_DELETE_SELF 0",
+                "2 IN_IGNORED 0",
+                "1 IN_DELETE 0 link",
+                "1 IN_DELETE|IN_ISDIR 0 sub",
+                "1 IN_DELETE_SELF 0",
+                "1 IN_IGNORED 0",
+            ]
+        );
+    }
+
+    #[test]
+    fn an_open_file_outlives_its_name() {
+        let tree = tree();
+        let inotify = Inotify::new();
+        tree.create("a", NewKind::Regular, 0o600).unwrap();
+        inotify.add_watch(&tree.find("a").unwrap(), Mask::IN_DELETE_SELF).unwrap();
+        let exclusive = Mask::IN_ACCESS | Mask::IN_EXCL_UNLINK;
+        inotify.add_watch(tree.root.dentry(), exclusive).unwrap();
+        let file = tree.open("a", OpenFlags::empty()).unwrap();
+        notify::accessed(file.path());
+        tree.remove("a", false).unwrap();
+        notify::accessed(file.path());
+        assert_eq!(events(&inotify), ["2 IN_ACCESS 0 a"]);
+        drop(file);
+        assert_eq!(events(&inotify), ["1 IN_DELETE_SELF 0", "1 IN_IGNORED 0"]);
+    }
+
+    #[test]
+    fn watches_can_be_changed_and_removed() {
+        let tree = tree();
+        let inotify = Inotify::new();
+        let root = tree.root.dentry();
+        assert_eq!(inotify.add_watch(root, Mask::IN_CREATE | Mask::IN_MASK_CREATE), Ok(1));
+        assert_eq!(inotify.add_watch(root, Mask::IN_CREATE | Mask::IN_MASK_CREATE), Err(Errno::EEXIST));
+        assert_eq!(inotify.add_watch(root, Mask::IN_DELETE | Mask::IN_MASK_ADD), Ok(1));
+        tree.create("a", NewKind::Regular, 0o600).unwrap();
+        tree.remove("a", false).unwrap();
+        assert_eq!(events(&inotify), ["1 IN_CREATE 0 a", "1 IN_DELETE 0 a"]);
+        assert_eq!(inotify.add_watch(root, Mask::IN_DELETE | Mask::IN_ONESHOT), Ok(1));
+        tree.create("a", NewKind::Regular, 0o600).unwrap();
+        tree.create("b", NewKind::Regular, 0o600).unwrap();
+        tree.remove("a", false).unwrap();
+        tree.remove("b", false).unwrap();
+        assert_eq!(events(&inotify), ["1 IN_DELETE 0 a", "1 IN_IGNORED 0"]);
+        assert_eq!(inotify.remove_watch(1), Err(Errno::EINVAL));
+        assert_eq!(inotify.add_watch(root, Mask::IN_DELETE), Ok(2));
+        inotify.remove_watch(2).unwrap();
+        assert_eq!(events(&inotify), ["2 IN_IGNORED 0"]);
+        assert_eq!(notify::check_mask(0), Err(Errno::EINVAL));
+        let both = Mask::IN_MASK_ADD | Mask::IN_MASK_CREATE | Mask::IN_CREATE;
+        assert_eq!(notify::check_mask(both.bits()), Err(Errno::EINVAL));
+        inotify.add_watch(root, Mask::IN_DELETE).unwrap();
+        root.superblock().watches.unmounted();
+        assert_eq!(events(&inotify), ["3 IN_UNMOUNT 0", "3 IN_IGNORED 0"]);
+    }
+
+    #[test]
+    fn equal_events_are_one_and_too_many_an_overflow() {
+        let tree = tree();
+        let inotify = Inotify::new();
+        inotify.add_watch(tree.root.dentry(), Mask::IN_OPEN | Mask::IN_CREATE).unwrap();
+        tree.create("a", NewKind::Regular, 0o600).unwrap();
+        for _ in 0..3 {
+            tree.open("a", OpenFlags::empty()).unwrap();
+        }
+        assert_eq!(read(&inotify, 31), Err(Errno::EINVAL));
+        assert_eq!(read(&inotify, 33).unwrap().len(), 32);
+        assert_eq!(events(&inotify), ["1 IN_OPEN 0 a"]);
+        assert_eq!(read(&inotify, 100), Err(Errno::EAGAIN));
+        tree.create("b", NewKind::Regular, 0o600).unwrap();
+        for i in 0..MAX_QUEUED_EVENTS {
+            tree.open(if i % 2 == 0 { "a" } else { "b" }, OpenFlags::empty()).unwrap();
+        }
+        let all = events(&inotify);
+        assert_eq!(all.len(), MAX_QUEUED_EVENTS + 1);
+        assert_eq!(all.last().unwrap(), "-1 IN_Q_OVERFLOW 0");
+    }
+}

@@ -1,11 +1,13 @@
 //! The filesystems and file types.
 
-pub mod anonymous;
 pub mod access_time;
+pub mod anonymous;
 pub mod inotify;
 pub mod memfd;
 pub mod pidfd;
 pub mod pipe;
+#[cfg(test)]
+mod testing;
 pub mod tmpfs;
 
 use std::sync::Arc;

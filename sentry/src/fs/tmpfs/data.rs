@@ -264,7 +264,8 @@ impl Data {
             return Err(Errno::EPERM);
         }
         // Before anything is allocated: what cannot be had at all is not had in part.
-        let span = (end.div_ceil(PAGE as u64) - offset / PAGE as u64).saturating_sub(self.pages.load(Ordering::Relaxed));
+        let span = (end.div_ceil(PAGE as u64) - offset / PAGE as u64)
+            .saturating_sub(self.pages.load(Ordering::Relaxed));
         self.limits.check(span)?;
         match &mut *contents {
             Contents::Memory(pages) => {
@@ -324,10 +325,8 @@ impl Data {
             return Err(Errno::EBUSY);
         }
         if new.contains(Seals::F_SEAL_EXEC) && executable {
-            new |= Seals::F_SEAL_SHRINK
-                | Seals::F_SEAL_GROW
-                | Seals::F_SEAL_WRITE
-                | Seals::F_SEAL_FUTURE_WRITE;
+            new |=
+                Seals::F_SEAL_SHRINK | Seals::F_SEAL_GROW | Seals::F_SEAL_WRITE | Seals::F_SEAL_FUTURE_WRITE;
         }
         *seals |= new;
         Ok(())

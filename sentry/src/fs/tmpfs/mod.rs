@@ -45,7 +45,8 @@ fn add(counter: &AtomicU64, count: u64, max: u64) -> Result<()> {
 }
 
 fn subtract(counter: &AtomicU64, count: u64) {
-    let _ = counter.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |used| Some(used.saturating_sub(count)));
+    let _ =
+        counter.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |used| Some(used.saturating_sub(count)));
 }
 
 impl Limits {

@@ -20,8 +20,8 @@ pub struct TmpfsOptions {
     /// Group of the root.
     pub gid: u32,
     /// Half of the memory, which `size` is unless set otherwise.
-    default_size: u64,
-    default_inodes: u64,
+    pub(super) default_size: u64,
+    pub(super) default_inodes: u64,
 }
 
 impl TmpfsOptions {
