@@ -6,12 +6,14 @@
 #![forbid(unsafe_code)]
 
 pub mod arguments;
+pub mod clock;
 pub mod credentials;
 pub mod files;
 pub mod futex;
 pub mod io;
 mod io_control;
 pub mod memory;
+pub mod poll;
 pub mod process;
 pub mod signals;
 mod strace;

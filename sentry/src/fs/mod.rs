@@ -2,12 +2,16 @@
 
 pub mod access_time;
 pub mod anonymous;
+pub mod epoll;
+pub mod eventfd;
 pub mod inotify;
 pub mod memfd;
 pub mod pidfd;
 pub mod pipe;
 #[cfg(test)]
 mod testing;
+pub mod signalfd;
+pub mod timerfd;
 pub mod tmpfs;
 
 use std::sync::Arc;

@@ -349,6 +349,7 @@ impl CurrentTask {
                 }
                 Exit::Interrupted => {
                     resume = Resume::Context;
+                    self.note_cpu_time();
                     self.work.store(true, Ordering::SeqCst);
                 }
                 Exit::Dead(death) => {

@@ -205,7 +205,7 @@ impl CurrentTask {
         let mut actions = group.actions.read().lock().clone();
         actions.reset_handlers();
         *group.actions.write() = Arc::new(Mutex::new(actions));
-        group.timers.clear(self.kernel());
+        group.timers.clear_posix(self.kernel(), group);
         group.family.lock().did_exec = true;
         {
             let mut own = self.signals.lock();

@@ -324,6 +324,11 @@ impl Task {
         }
     }
 
+    /// Asks the thread to bring its processor time up to date: it does so at once if it runs its guest.
+    pub fn refresh_cpu_time(&self) {
+        self.interrupt();
+    }
+
     /// What getrusage(RUSAGE_THREAD) tells.
     pub fn usage(&self) -> Usage {
         Usage {

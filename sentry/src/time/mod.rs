@@ -1,5 +1,6 @@
 //! Clocks and timers. All time of the sandbox comes from [`Clock`].
 
+mod process_timers;
 mod queue;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,16 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use abi::time::Timespec;
 use nix::time::{ClockId, clock_gettime};
 
+pub use process_timers::{Base, Notify, PosixTimer, ProcessTimers, Setting};
 pub use queue::{Expire, TimerKey, TimerQueue};
-
-/// Timers of a process: setitimer(2), timer_create(2).
-#[derive(Default)]
-pub struct ProcessTimers {}
-
-impl ProcessTimers {
-    /// Takes all timers out: exec and exit.
-    pub fn clear(&self, _kernel: &crate::Kernel) {}
-}
 
 /// The source of time.
 #[derive(Default)]
