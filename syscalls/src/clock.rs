@@ -68,7 +68,9 @@ fn clock_nanos(task: &CurrentTask, clock: i32) -> Result<u64> {
         t::CLOCK_REALTIME | t::CLOCK_REALTIME_COARSE | t::CLOCK_REALTIME_ALARM | t::CLOCK_TAI => {
             Ok(kernel.clock.realtime_nanos())
         }
-        t::CLOCK_MONOTONIC | t::CLOCK_MONOTONIC_RAW | t::CLOCK_MONOTONIC_COARSE => Ok(kernel.clock.monotonic()),
+        t::CLOCK_MONOTONIC | t::CLOCK_MONOTONIC_RAW | t::CLOCK_MONOTONIC_COARSE => {
+            Ok(kernel.clock.monotonic())
+        }
         t::CLOCK_BOOTTIME | t::CLOCK_BOOTTIME_ALARM => Ok(kernel.clock.boottime()),
         t::CLOCK_PROCESS_CPUTIME_ID => {
             task.update_cpu_time();
@@ -286,7 +288,8 @@ fn timer_create(task: &CurrentTask, clock: i32, event: UserPtr<Sigevent>, id: Us
                 SIGEV_NONE => Notify::Nothing,
                 SIGEV_SIGNAL | SIGEV_THREAD => Notify::Process(signal()?),
                 SIGEV_THREAD_ID => {
-                    let thread = process::thread(task, event.sigev_notify_thread_id).map_err(|_| Errno::EINVAL)?;
+                    let thread =
+                        process::thread(task, event.sigev_notify_thread_id).map_err(|_| Errno::EINVAL)?;
                     if !std::sync::Arc::ptr_eq(&thread.group, &task.group) {
                         return Err(Errno::EINVAL);
                     }
@@ -308,7 +311,8 @@ fn itimerspec(setting: Setting) -> Itimerspec {
 }
 
 fn setting(spec: &Itimerspec) -> Result<Setting> {
-    let nanos = |time: Timespec| Ok::<u64, Errno>(u64::try_from(time.to_duration()?.as_nanos()).unwrap_or(u64::MAX));
+    let nanos =
+        |time: Timespec| Ok::<u64, Errno>(u64::try_from(time.to_duration()?.as_nanos()).unwrap_or(u64::MAX));
     Ok(Setting { value: nanos(spec.it_value)?, interval: nanos(spec.it_interval)? })
 }
 

@@ -194,13 +194,11 @@ fn read_set(task: &CurrentTask, set: Address, bytes: usize) -> Result<Vec<u8>> {
 fn do_select(task: &CurrentTask, count: i32, sets: [Address; 3], deadline: Option<u64>) -> Result<usize> {
     let count = usize::try_from(count).map_err(|_| Errno::EINVAL)?;
     // No more than the table could hold; what is beyond is not looked at.
-    let count = count.min(task.fds().list().last().map_or(0, |(fd, _, _)| *fd as usize + 1).max(64)).min(count);
+    let count =
+        count.min(task.fds().list().last().map_or(0, |(fd, _, _)| *fd as usize + 1).max(64)).min(count);
     let bytes = count.div_ceil(64) * 8;
-    let wanted = [
-        read_set(task, sets[0], bytes)?,
-        read_set(task, sets[1], bytes)?,
-        read_set(task, sets[2], bytes)?,
-    ];
+    let wanted =
+        [read_set(task, sets[0], bytes)?, read_set(task, sets[1], bytes)?, read_set(task, sets[2], bytes)?];
     let masks = [PollEvents::SELECT_READ, PollEvents::SELECT_WRITE, PollEvents::SELECT_EXCEPT];
     let table = task.fds();
     let mut files = Vec::new();
@@ -361,7 +359,13 @@ fn do_epoll_wait(
     Ok(taken.len())
 }
 
-fn epoll_wait(task: &CurrentTask, epfd: i32, events: UserPtr<EpollEvent>, max: i32, timeout: i32) -> Result<usize> {
+fn epoll_wait(
+    task: &CurrentTask,
+    epfd: i32,
+    events: UserPtr<EpollEvent>,
+    max: i32,
+    timeout: i32,
+) -> Result<usize> {
     do_epoll_wait(task, epfd, events, max, after(task, millis(timeout)))
 }
 

@@ -85,7 +85,9 @@ impl Inner {
             return;
         }
         let wanted = interest.events | PollEvents::ALWAYS;
-        if file.operations().poll(&Io::default()).intersects(wanted) && !item.ready.swap(true, Ordering::AcqRel) {
+        if file.operations().poll(&Io::default()).intersects(wanted)
+            && !item.ready.swap(true, Ordering::AcqRel)
+        {
             self.ready.lock().push_back(item.key);
             self.queue.notify(PollEvents::POLLIN);
         }
@@ -115,7 +117,8 @@ impl Epoll {
         if Arc::ptr_eq(&self.inner, seek) || level >= NESTING_MAX {
             return Err(Errno::ELOOP);
         }
-        let files: Vec<Arc<File>> = self.inner.items.lock().values().filter_map(|w| w.item.file.upgrade()).collect();
+        let files: Vec<Arc<File>> =
+            self.inner.items.lock().values().filter_map(|w| w.item.file.upgrade()).collect();
         let mut deepest = 0;
         for file in files {
             if let Some(inner) = file.ops::<Epoll>() {
@@ -156,7 +159,8 @@ impl Epoll {
         // Items of files that were closed without EPOLL_CTL_DEL go when the table has grown.
         let mut closed = Vec::new();
         if items.len() >= 16 && items.len().is_power_of_two() {
-            let dead: Vec<_> = items.iter().filter(|(_, w)| w.item.file.strong_count() == 0).map(|(k, _)| *k).collect();
+            let dead: Vec<_> =
+                items.iter().filter(|(_, w)| w.item.file.strong_count() == 0).map(|(k, _)| *k).collect();
             closed.extend(dead.iter().filter_map(|key| items.remove(key)));
         }
         // Everything is listened to: a later EPOLL_CTL_MOD changes only what is reported.
@@ -249,7 +253,8 @@ impl FileOps for Epoll {
             let Some(item) = item else { return false };
             let Some(file) = item.file.upgrade() else { return false };
             let interest = *item.state.lock();
-            !interest.disabled && file.operations().poll(&Io::default()).intersects(interest.events | PollEvents::ALWAYS)
+            !interest.disabled
+                && file.operations().poll(&Io::default()).intersects(interest.events | PollEvents::ALWAYS)
         });
         if any { PollEvents::POLLIN | PollEvents::POLLRDNORM } else { PollEvents::empty() }
     }

@@ -103,7 +103,11 @@ impl FileOps for EventFd {
     }
 
     fn fdinfo(&self) -> String {
-        format!("eventfd-count: {:16x}\neventfd-semaphore: {}\n", *self.count.lock(), i32::from(self.semaphore))
+        format!(
+            "eventfd-count: {:16x}\neventfd-semaphore: {}\n",
+            *self.count.lock(),
+            i32::from(self.semaphore)
+        )
     }
 
     fn anonymous_name(&self) -> String {

@@ -8,9 +8,9 @@ pub mod inotify;
 pub mod memfd;
 pub mod pidfd;
 pub mod pipe;
+pub mod signalfd;
 #[cfg(test)]
 mod testing;
-pub mod signalfd;
 pub mod timerfd;
 pub mod tmpfs;
 

@@ -5,7 +5,9 @@ use std::sync::{Arc, Weak};
 
 use abi::fcntl::OpenFlags;
 use abi::poll::PollEvents;
-use abi::time::{CLOCK_BOOTTIME, CLOCK_BOOTTIME_ALARM, CLOCK_REALTIME, CLOCK_REALTIME_ALARM, Itimerspec, Timespec};
+use abi::time::{
+    CLOCK_BOOTTIME, CLOCK_BOOTTIME_ALARM, CLOCK_REALTIME, CLOCK_REALTIME_ALARM, Itimerspec, Timespec,
+};
 use abi::{Errno, Result};
 use parking_lot::Mutex;
 

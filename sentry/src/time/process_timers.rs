@@ -90,8 +90,11 @@ impl PosixTimer {
             Notify::Process(signal) => (*signal, None),
             Notify::Thread(signal, task) => (*signal, task.upgrade()),
         };
-        let info =
-            if self.id < 0 { SigInfo::kernel(signal) } else { SigInfo::timer(signal, self.id, 0, self.value) };
+        let info = if self.id < 0 {
+            SigInfo::kernel(signal)
+        } else {
+            SigInfo::timer(signal, self.id, 0, self.value)
+        };
         // A signal that waits already counts an overrun instead.
         if self.id >= 0 {
             let mut pending = group.signals.lock();
