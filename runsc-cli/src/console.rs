@@ -27,12 +27,11 @@ pub struct Stdio {
 impl Stdio {
     /// The command's own.
     pub fn inherit() -> Result<Stdio> {
-        let own = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().context("dup");
         Ok(Stdio {
             fds: [
-                own(std::io::stdin().as_fd())?,
-                own(std::io::stdout().as_fd())?,
-                own(std::io::stderr().as_fd())?,
+                private(std::io::stdin().as_fd())?,
+                private(std::io::stdout().as_fd())?,
+                private(std::io::stderr().as_fd())?,
             ],
             new_terminal: false,
         })
@@ -82,8 +81,35 @@ impl Stdio {
             None,
         )
         .context("sending the terminal to the console socket")?;
+        set_nonblocking(&pty.slave)?;
         Ok(Stdio { fds: [pty.slave.try_clone()?, pty.slave.try_clone()?, pty.slave], new_terminal: true })
     }
+}
+
+/// A descriptor of the same pipe or terminal that does not block, without a change to the caller's, which others
+/// share: a description of its own. Of the same description, where there can be no other, or its offset counts.
+fn private(fd: BorrowedFd<'_>) -> Result<OwnedFd> {
+    use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
+    use nix::sys::stat::{Mode, SFlag, fstat};
+    let stat = fstat(fd).context("fstat of a standard file")?;
+    let kind = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;
+    if kind == SFlag::S_IFIFO || kind == SFlag::S_IFCHR && isatty(fd).unwrap_or(false) {
+        let flags = OFlag::from_bits_truncate(fcntl(fd, FcntlArg::F_GETFL)?) & OFlag::O_ACCMODE;
+        let flags = flags | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+        let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+        // Somebody else's may not be opened again.
+        if let Ok(again) = open(path.as_str(), flags, Mode::empty()) {
+            return Ok(again);
+        }
+    }
+    fd.try_clone_to_owned().context("dup")
+}
+
+fn set_nonblocking(fd: &OwnedFd) -> Result<()> {
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
+    let flags = OFlag::from_bits_truncate(fcntl(fd, FcntlArg::F_GETFL)?);
+    fcntl(fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK)).context("F_SETFL")?;
+    Ok(())
 }
 
 /// Puts the command's terminal back as it was, however the guest left it.

@@ -179,6 +179,12 @@ pub fn knows_nobody() -> bool {
         .all(|path| std::fs::read_to_string(path).is_ok_and(|map| map.lines().any(covers)))
 }
 
+/// Makes a terminal the controlling one of this process's session, which must be new.
+pub fn take_terminal(terminal: &OwnedFd) {
+    // SAFETY: TIOCSCTTY takes an integer.
+    let _ = unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSCTTY, 0) };
+}
+
 /// Goes on in a child process. None in the child.
 pub fn fork() -> Result<Option<Child>> {
     clone_process(CloneFlags::empty())

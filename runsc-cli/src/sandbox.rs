@@ -184,6 +184,7 @@ pub fn start(
         platform: options.platform.clone(),
         become_nobody,
         die_with_command,
+        controlling_terminal: stdio.new_terminal,
         shared_files: options.shared_files,
         host_sockets: options.host_sockets,
         strace: options.strace,

@@ -17,6 +17,8 @@ pub struct BootConfig {
     pub become_nobody: bool,
     /// End when the command that started it ends.
     pub die_with_command: bool,
+    /// Standard input is the controlling terminal: its signals are the container's.
+    pub controlling_terminal: bool,
     /// Other processes of the host change the served files, too.
     pub shared_files: bool,
     /// Sockets in served directories may be connected to.

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, anyhow};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
+use nix::sys::signalfd::SignalFd;
 use nix::sys::socket::{SockFlag, accept4};
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
@@ -59,8 +60,14 @@ struct Client {
     attached: Option<i32>,
 }
 
-/// Serves `listening` until the first process has ended, and returns how it did.
-pub fn serve(control: &Arc<dyn Control>, launcher: &Launcher, listening: &OwnedFd) -> Result<ExitStatus> {
+/// Serves `listening` until the first process has ended, and returns how it did. What `terminal` receives goes to the
+/// foreground of the first process's terminal.
+pub fn serve(
+    control: &Arc<dyn Control>,
+    launcher: &Launcher,
+    listening: &OwnedFd,
+    terminal: Option<&SignalFd>,
+) -> Result<ExitStatus> {
     let ended = Arc::new(EventFd::from_flags(
         nix::sys::eventfd::EfdFlags::EFD_CLOEXEC | nix::sys::eventfd::EfdFlags::EFD_NONBLOCK,
     )?);
@@ -79,6 +86,11 @@ pub fn serve(control: &Arc<dyn Control>, launcher: &Launcher, listening: &OwnedF
         let mut fds = vec![
             PollFd::new(ended.as_fd(), PollFlags::POLLIN),
             PollFd::new(listening.as_fd(), PollFlags::POLLIN),
+            // Without one, a place that is never ready.
+            PollFd::new(
+                terminal.map_or(listening.as_fd(), AsFd::as_fd),
+                if terminal.is_some() { PollFlags::POLLIN } else { PollFlags::empty() },
+            ),
         ];
         fds.extend(clients.iter().map(|client| PollFd::new(client.socket.as_fd(), PollFlags::POLLIN)));
         match poll(&mut fds, PollTimeout::NONE) {
@@ -88,7 +100,10 @@ pub fn serve(control: &Arc<dyn Control>, launcher: &Launcher, listening: &OwnedF
         let ready: Vec<bool> =
             fds.iter().map(|fd| fd.revents().is_some_and(|events| !events.is_empty())).collect();
         let _ = ended.read();
-        let mut ready_clients = ready.iter().skip(2);
+        while let Some(Ok(Some(info))) = terminal.map(SignalFd::read_signal) {
+            let _ = control.signal(Target::Foreground(INIT), info.ssi_signo as i32);
+        }
+        let mut ready_clients = ready.iter().skip(3);
         clients.retain_mut(|client| {
             if !*ready_clients.next().unwrap_or(&false) {
                 return true;

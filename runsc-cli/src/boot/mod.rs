@@ -7,8 +7,10 @@
 pub mod config;
 pub mod control;
 pub mod guest;
+mod host_file;
 mod kernel;
 mod launcher;
+mod mounts;
 
 pub use kernel::{PLATFORMS, platform, syscall_table};
 
@@ -18,7 +20,8 @@ use std::os::fd::{OwnedFd, RawFd};
 
 use anyhow::{Context, Result};
 use nix::sys::prctl;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use crate::confine::{filter, namespaces};
 use crate::message;
@@ -54,7 +57,8 @@ fn run() -> Result<ExitStatus> {
     outcome.write_all(&serde_json::to_vec(&message)?).context("telling the outcome")?;
     drop(outcome);
     let sentry = started?;
-    let status = control::serve(&sentry.kernel, &sentry.launcher, &sentry.control);
+    let status =
+        control::serve(&sentry.kernel, &sentry.launcher, &sentry.control, sentry.terminal_signals.as_ref());
     match &status {
         Ok(status) => record::set_exit(*status),
         Err(error) => record::set_last_words(&report::line(error)),
@@ -71,6 +75,7 @@ struct Sentry {
     kernel: std::sync::Arc<dyn control::Control>,
     launcher: Launcher,
     control: OwnedFd,
+    terminal_signals: Option<SignalFd>,
     debug: bool,
 }
 
@@ -91,6 +96,7 @@ fn start(config: BootConfig) -> Result<Sentry> {
         // After the change of user, which would clear it.
         prctl::set_pdeathsig(Signal::SIGKILL).context("PR_SET_PDEATHSIG")?;
     }
+    let terminal_signals = config.controlling_terminal.then(terminal_signals).transpose()?;
     let platform =
         kernel::platform(&config.platform).with_context(|| format!("platform {}", config.platform))?;
     filter::report_denied_calls()?;
@@ -106,7 +112,20 @@ fn start(config: BootConfig) -> Result<Sentry> {
     }
     let debug = config.debug;
     let kernel = launcher.run(move || kernel::start(config, platform, channel, stdio))?;
-    Ok(Sentry { kernel, launcher, control, debug })
+    Ok(Sentry { kernel, launcher, control, terminal_signals, debug })
+}
+
+/// What the host's terminal driver sends to the leader of its session, which this process is. Blocked before any
+/// thread is made, so that all wait here.
+fn terminal_signals() -> Result<SignalFd> {
+    let mut set = SigSet::empty();
+    for signal in
+        [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTSTP, Signal::SIGHUP, Signal::SIGCONT, Signal::SIGWINCH]
+    {
+        set.add(signal);
+    }
+    set.thread_block().context("sigprocmask")?;
+    SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).context("signalfd")
 }
 
 /// Writes what a panic says where it outlives the process. Without a backtrace: that would open files.

@@ -38,21 +38,18 @@ pub fn exec(runtime: &Runtime, args: &Exec) -> Result<i32> {
         Reply::Started { pid } => pid,
         _ => bail!("unexpected answer"),
     };
-    drop(stdio);
     if let Some(path) = &args.internal_pid_file {
         write_pid_file(path, pid)?;
     }
+    let target = if foreground { Target::Foreground(pid) } else { Target::Process(pid) };
     if args.detach {
-        return detach(&directory, client, pid, args.pid_file.as_deref());
+        return detach(&directory, client, pid, target, stdio, args.pid_file.as_deref());
     }
+    drop(stdio);
     if let Some(path) = &args.pid_file {
         write_pid_file(path, std::process::id() as i32)?;
     }
     let signals = Signals::take_over()?;
-    let target = match foreground {
-        true => Target::Foreground(pid),
-        false => Target::Process(pid),
-    };
     let status = stand_for(&directory, &client, &signals, pid, target)?;
     drop(terminal);
     Ok(status.code())
@@ -60,7 +57,14 @@ pub fn exec(runtime: &Runtime, args: &Exec) -> Result<i32> {
 
 /// Leaves a process behind that ends as the guest's does, and passes signals on to it: that is what callers that
 /// expect a process of the host see of it.
-fn detach(directory: &Path, client: Client, pid: i32, pid_file: Option<&Path>) -> Result<i32> {
+fn detach(
+    directory: &Path,
+    client: Client,
+    pid: i32,
+    target: Target,
+    stdio: Stdio,
+    pid_file: Option<&Path>,
+) -> Result<i32> {
     let signals = Signals::take_over()?;
     if let Some(child) = process::fork()? {
         if let Some(path) = pid_file
@@ -72,8 +76,14 @@ fn detach(directory: &Path, client: Client, pid: i32, pid_file: Option<&Path>) -
         return Ok(0);
     }
     let _ = nix::unistd::setsid();
+    if stdio.new_terminal {
+        // Whose driver then sends its signals here.
+        process::take_terminal(&stdio.fds[0]);
+    } else {
+        drop(stdio);
+    }
     leave_stdio();
-    let status = stand_for(directory, &client, &signals, pid, Target::Process(pid));
+    let status = stand_for(directory, &client, &signals, pid, target);
     std::process::exit(status.map_or(crate::EXIT_FAILURE, ExitStatus::code));
 }
 

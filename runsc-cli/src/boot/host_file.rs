@@ -1,0 +1,630 @@
+//! Files of the host that a container is given: standard input, output and error.
+//!
+//! A read or write goes to the host at once and never waits: pipes and terminals come with descriptions of their own
+//! that do not block (see `console`); where that was not possible, RWF_NOWAIT or a look beforehand must do. One
+//! thread waits for all of them, edge-triggered, so that it sleeps unless something happens.
+//!
+//! A terminal of the host keeps its own line discipline; what is kept here is which process group of the guest is in
+//! its foreground.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+use abi::fcntl::OpenFlags;
+use abi::poll::PollEvents;
+use abi::signal::Signal;
+use abi::stat::FileType;
+use abi::time::Timespec;
+use abi::{Errno, Result};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::socket::MsgFlags;
+use nix::unistd::{Whence, lseek};
+use parking_lot::Mutex;
+use sentry::task::{CurrentTask, ProcessGroup, Task};
+use sentry::vfs::{
+    Attributes, Dentry, File, FileOps, FileSystem, FsStatus, Inode, Io, Mount, MountFlags, Path,
+    SetAttributes, Sink, Source, SuperBlock,
+};
+use sentry::wait::WaitQueue;
+
+/// The most that is carried at once, in bytes.
+const CHUNK: usize = 64 << 10;
+/// What a pipe or terminal that says that it can be written takes without waiting, in bytes (PIPE_BUF).
+const SMALL: usize = 4096;
+
+/// The files of the host in one sandbox.
+pub struct HostFiles {
+    mount: Arc<Mount>,
+    watcher: Arc<Watcher>,
+    next_ino: AtomicU64,
+}
+
+impl HostFiles {
+    /// Starts the thread that waits for them.
+    pub fn new() -> anyhow::Result<HostFiles> {
+        let root = SuperBlock::make(Arc::new(HostFs));
+        Ok(HostFiles {
+            mount: Mount::new(root, MountFlags::empty(), b"none"),
+            watcher: Watcher::start()?,
+            next_ino: AtomicU64::new(2),
+        })
+    }
+
+    /// Makes open files of descriptors; those that are the same open file on the host are the same here, so that they
+    /// share an offset.
+    pub fn open(&self, fds: [OwnedFd; 3]) -> Result<[Arc<File>; 3]> {
+        let [input, output, error] = fds;
+        let input = self.open_one(input)?;
+        let output = match same_description(&input.1, &output) {
+            true => input.clone(),
+            false => self.open_one(output)?,
+        };
+        let error = match (same_description(&output.1, &error), same_description(&input.1, &error)) {
+            (true, _) => output.clone(),
+            (_, true) => input.clone(),
+            _ => self.open_one(error)?,
+        };
+        Ok([input.0, output.0, error.0])
+    }
+
+    fn open_one(&self, fd: OwnedFd) -> Result<(Arc<File>, Arc<OwnedFd>)> {
+        let fd = Arc::new(fd);
+        let host = HostFile::new(fd.clone(), &self.watcher)?;
+        // SAFETY: F_GETFL takes no argument.
+        let flags = nix::errno::Errno::result(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) })?;
+        let flags = OpenFlags::from_bits_truncate(flags as u32)
+            & (OpenFlags::O_WRONLY | OpenFlags::O_RDWR | OpenFlags::O_APPEND);
+        let ino = self.next_ino.fetch_add(1, Ordering::Relaxed);
+        let inode = Arc::new(HostInode { ino, file: Some(host.clone()) });
+        let dentry = Dentry::anonymous(self.mount.superblock(), inode, b"");
+        if let Some(position) = host.position()? {
+            let file = File::new(host, Path::new(self.mount.clone(), dentry), flags);
+            *file.position() = position;
+            return Ok((file, fd));
+        }
+        Ok((File::new(host, Path::new(self.mount.clone(), dentry), flags), fd))
+    }
+}
+
+/// Whether two descriptors share an offset. Only asked of regular files, where it matters.
+fn same_description(one: &OwnedFd, other: &OwnedFd) -> bool {
+    let id = |fd: &OwnedFd| {
+        let stat = nix::sys::stat::fstat(fd).ok()?;
+        let regular = stat.st_mode & libc::S_IFMT == libc::S_IFREG;
+        let at = lseek(fd, 0, Whence::SeekCur).ok()?;
+        regular.then_some((stat.st_dev, stat.st_ino, at))
+    };
+    let (Some(a), Some(b)) = (id(one), id(other)) else { return false };
+    if a != b {
+        return false;
+    }
+    // Where one goes, the other goes, too: kcmp(2) would be for others to abuse.
+    let Ok(moved) = lseek(one, 1, Whence::SeekCur) else { return false };
+    let followed = lseek(other, 0, Whence::SeekCur) == Ok(moved);
+    let _ = lseek(one, a.2, Whence::SeekSet);
+    followed
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Regular,
+    Directory,
+    Terminal,
+    Socket,
+    /// Pipes, and devices that are no terminals.
+    Stream,
+}
+
+/// An open file of the host.
+pub struct HostFile {
+    fd: Arc<OwnedFd>,
+    kind: Kind,
+    /// Reads and writes of this description do not wait.
+    nonblocking: bool,
+    queue: Option<WaitQueue>,
+    /// The foreground process group, of a terminal.
+    foreground: Mutex<Weak<ProcessGroup>>,
+    /// Offset and data move together.
+    moving: Mutex<()>,
+}
+
+impl HostFile {
+    fn new(fd: Arc<OwnedFd>, watcher: &Arc<Watcher>) -> Result<Arc<HostFile>> {
+        let stat = nix::sys::stat::fstat(&*fd)?;
+        let kind = match stat.st_mode & libc::S_IFMT {
+            libc::S_IFREG | libc::S_IFBLK => Kind::Regular,
+            libc::S_IFDIR => Kind::Directory,
+            libc::S_IFSOCK => Kind::Socket,
+            libc::S_IFCHR if nix::unistd::isatty(&*fd).unwrap_or(false) => Kind::Terminal,
+            _ => Kind::Stream,
+        };
+        // SAFETY: F_GETFL takes no argument.
+        let flags = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) };
+        let nonblocking = flags >= 0 && flags & libc::O_NONBLOCK != 0;
+        let queue = match kind {
+            Kind::Regular | Kind::Directory => None,
+            _ => watcher.watch(&fd)?,
+        };
+        Ok(Arc::new(HostFile {
+            fd,
+            kind,
+            nonblocking,
+            queue,
+            foreground: Mutex::default(),
+            moving: Mutex::default(),
+        }))
+    }
+
+    /// Where the next read or write of a regular file is.
+    fn position(&self) -> Result<Option<u64>> {
+        match self.kind {
+            Kind::Regular => Ok(Some(lseek(&*self.fd, 0, Whence::SeekCur)? as u64)),
+            _ => Ok(None),
+        }
+    }
+
+    /// What poll(2) says of it now.
+    fn ready(&self, events: PollEvents) -> PollEvents {
+        let mut entry = libc::pollfd { fd: self.fd.as_raw_fd(), events: events.bits() as i16, revents: 0 };
+        // SAFETY: one entry, which outlives the call.
+        let n = unsafe { libc::poll(&raw mut entry, 1, 0) };
+        if n > 0 { PollEvents::from_bits_truncate(entry.revents as u16 as u32) } else { PollEvents::empty() }
+    }
+
+    fn read_now(&self, buf: &mut [u8]) -> Result<usize> {
+        if self.kind == Kind::Socket {
+            return Ok(nix::sys::socket::recv(self.fd.as_raw_fd(), buf, MsgFlags::MSG_DONTWAIT)?);
+        }
+        if !self.nonblocking {
+            let part = libc::iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() };
+            // SAFETY: the part is `buf`, which is borrowed exclusively.
+            let rc = unsafe { libc::preadv2(self.fd.as_raw_fd(), &raw const part, 1, -1, libc::RWF_NOWAIT) };
+            match nix::errno::Errno::result(rc) {
+                Err(nix::errno::Errno::EOPNOTSUPP) => {}
+                result => return Ok(result? as usize),
+            }
+            if self.ready(PollEvents::POLLIN).is_empty() {
+                return Err(Errno::EAGAIN);
+            }
+        }
+        Ok(nix::unistd::read(&*self.fd, buf)?)
+    }
+
+    fn write_now(&self, buf: &[u8]) -> Result<usize> {
+        if self.kind == Kind::Socket {
+            let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+            return Ok(nix::sys::socket::send(self.fd.as_raw_fd(), buf, flags)?);
+        }
+        if self.nonblocking {
+            return Ok(nix::unistd::write(&*self.fd, buf)?);
+        }
+        let part = libc::iovec { iov_base: buf.as_ptr().cast_mut().cast(), iov_len: buf.len() };
+        // SAFETY: the part is `buf`, which is only read.
+        let rc = unsafe { libc::pwritev2(self.fd.as_raw_fd(), &raw const part, 1, -1, libc::RWF_NOWAIT) };
+        match nix::errno::Errno::result(rc) {
+            Err(nix::errno::Errno::EOPNOTSUPP) => {}
+            result => return Ok(result? as usize),
+        }
+        if self.ready(PollEvents::POLLOUT).is_empty() {
+            return Err(Errno::EAGAIN);
+        }
+        Ok(nix::unistd::write(&*self.fd, buf.get(..SMALL).unwrap_or(buf))?)
+    }
+
+    /// The process group in the foreground of a terminal.
+    pub fn foreground(&self) -> Option<Arc<ProcessGroup>> {
+        self.foreground.lock().upgrade()
+    }
+
+    /// Puts a process group in the foreground.
+    pub fn set_foreground(&self, group: &Arc<ProcessGroup>) {
+        *self.foreground.lock() = Arc::downgrade(group);
+    }
+
+    /// Whether it is the controlling terminal of the task's session.
+    fn controls(&self, task: &Task) -> bool {
+        let terminal = task.group.session().terminal.lock().clone();
+        let host = terminal.as_ref().and_then(|ops| ops.as_any().downcast_ref::<HostFile>());
+        host.is_some_and(|host| {
+            std::ptr::eq(host, self) || Arc::ptr_eq(&host.fd, &self.fd) || host.same_device(self)
+        })
+    }
+
+    fn same_device(&self, other: &HostFile) -> bool {
+        let rdev = |file: &HostFile| nix::sys::stat::fstat(&*file.fd).map(|stat| stat.st_rdev);
+        self.kind == Kind::Terminal && other.kind == Kind::Terminal && rdev(self) == rdev(other)
+    }
+
+    /// The terminal that a job-control request on this file is about: the one that the session has, since several
+    /// descriptions may lead to the same terminal.
+    fn with_session_terminal<R>(&self, task: &Task, f: impl FnOnce(&HostFile) -> R) -> Option<R> {
+        if !self.controls(task) {
+            return None;
+        }
+        let terminal = task.group.session().terminal.lock().clone()?;
+        terminal.as_any().downcast_ref::<HostFile>().map(f)
+    }
+
+    /// A process in the background that touches its terminal is stopped (tty_check_change, job_control).
+    fn check_foreground(&self, task: &Task, signal: Signal) -> Result<()> {
+        let own = task.group.process_group();
+        let foreground = self.with_session_terminal(task, HostFile::foreground).flatten();
+        match foreground {
+            Some(group) if !Arc::ptr_eq(&group, &own) => {}
+            _ => return Ok(()),
+        }
+        let blocked = task.blocked().contains(signal);
+        if blocked || task.group.actions.read().lock().ignores(signal) {
+            return if signal == Signal::SIGTTIN { Err(Errno::EIO) } else { Ok(()) };
+        }
+        own.send_kernel_signal(signal);
+        Err(Errno::ERESTARTSYS)
+    }
+
+    /// An ioctl that the host carries out on a structure of `N` bytes, read from and written to guest memory.
+    fn pass<const N: usize>(
+        &self,
+        task: &CurrentTask,
+        request: u32,
+        arg: u64,
+        reads: bool,
+        writes: bool,
+    ) -> Result<u64> {
+        let mut data = [0u8; N];
+        if reads {
+            task.mm().read_bytes(arg, &mut data)?;
+        }
+        // SAFETY: the requests passed here use a structure of N bytes at most.
+        let rc = unsafe { libc::ioctl(self.fd.as_raw_fd(), libc::c_ulong::from(request), data.as_mut_ptr()) };
+        nix::errno::Errno::result(rc)?;
+        if writes {
+            task.mm().write_bytes(arg, &data)?;
+        }
+        Ok(0)
+    }
+}
+
+/// Bytes of the kernel's struct termios.
+const TERMIOS: usize = 36;
+
+impl FileOps for HostFile {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn seekable(&self) -> bool {
+        self.kind == Kind::Regular
+    }
+
+    fn read(&self, io: &Io<'_>, dst: &mut dyn Sink, offset: u64) -> Result<usize> {
+        if self.kind == Kind::Directory {
+            return Err(Errno::EISDIR);
+        }
+        if self.kind == Kind::Terminal
+            && let Some(task) = io.task
+        {
+            self.check_foreground(task, Signal::SIGTTIN)?;
+        }
+        let mut buf = vec![0; dst.remaining().min(CHUNK)];
+        if buf.is_empty() {
+            return Ok(0);
+        }
+        let n = if self.kind == Kind::Regular {
+            let _moving = self.moving.lock();
+            // The host's offset moves along: whoever gets the file after us goes on there.
+            lseek(&*self.fd, offset_of(offset)?, Whence::SeekSet)?;
+            nix::unistd::read(&*self.fd, &mut buf)?
+        } else {
+            self.read_now(&mut buf)?
+        };
+        dst.put(buf.get(..n).unwrap_or_default())
+    }
+
+    fn write(&self, io: &Io<'_>, src: &mut dyn Source, offset: &mut u64) -> Result<usize> {
+        let mut buf = vec![0; src.remaining().min(CHUNK)];
+        let taken = src.take(&mut buf)?;
+        buf.truncate(taken);
+        let result = if self.kind == Kind::Regular {
+            let _moving = self.moving.lock();
+            let whence =
+                if io.append { lseek(&*self.fd, 0, Whence::SeekEnd) } else { Ok(offset_of(*offset)?) };
+            let start = whence.and_then(|at| lseek(&*self.fd, at, Whence::SeekSet))?;
+            nix::unistd::write(&*self.fd, &buf).map_err(Errno::from).inspect(|n| {
+                // A host description with O_APPEND writes elsewhere.
+                let end = lseek(&*self.fd, 0, Whence::SeekCur).unwrap_or(start + *n as i64);
+                *offset = (end - *n as i64).max(0) as u64;
+            })
+        } else {
+            self.write_now(&buf)
+        };
+        match result {
+            Ok(n) => {
+                src.untake(taken.saturating_sub(n));
+                Ok(n)
+            }
+            Err(error) => {
+                src.untake(taken);
+                if error == Errno::EPIPE
+                    && let Some(task) = io.task
+                {
+                    task.group.send_kernel_signal_to_task(task, Signal::SIGPIPE);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn poll(&self, _io: &Io<'_>) -> PollEvents {
+        let all = PollEvents::POLLIN | PollEvents::POLLOUT | PollEvents::POLLRDNORM | PollEvents::POLLWRNORM;
+        match self.queue {
+            None => all,
+            Some(_) => self.ready(all | PollEvents::POLLPRI),
+        }
+    }
+
+    fn wait_queue(&self) -> Option<&WaitQueue> {
+        self.queue.as_ref()
+    }
+
+    fn seek(&self, whence: u32, offset: i64) -> Result<u64> {
+        let whence = match whence {
+            2 => Whence::SeekEnd,
+            3 => Whence::SeekData,
+            4 => Whence::SeekHole,
+            _ => return Err(Errno::EINVAL),
+        };
+        let _moving = self.moving.lock();
+        Ok(lseek(&*self.fd, offset, whence)? as u64)
+    }
+
+    fn sync(&self, data_only: bool) -> Result<()> {
+        if self.kind != Kind::Regular {
+            return Err(Errno::EINVAL);
+        }
+        let result =
+            if data_only { nix::unistd::fdatasync(&*self.fd) } else { nix::unistd::fsync(&*self.fd) };
+        Ok(result?)
+    }
+
+    fn truncate(&self, size: u64) -> Result<()> {
+        if self.kind != Kind::Regular {
+            return Err(Errno::EINVAL);
+        }
+        Ok(nix::unistd::ftruncate(&*self.fd, offset_of(size)?)?)
+    }
+
+    fn ioctl(&self, task: &CurrentTask, _file: &Arc<File>, request: u32, arg: u64) -> Result<u64> {
+        use abi::tty;
+        if request == abi::ioctl::FIONREAD
+            && matches!(self.kind, Kind::Terminal | Kind::Stream | Kind::Socket)
+        {
+            return self.pass::<4>(task, request, arg, false, true);
+        }
+        if self.kind != Kind::Terminal {
+            return Err(Errno::ENOTTY);
+        }
+        match request {
+            tty::TCGETS => self.pass::<TERMIOS>(task, request, arg, false, true),
+            tty::TCSETS | tty::TCSETSW | tty::TCSETSF => {
+                self.check_foreground(task, Signal::SIGTTOU)?;
+                self.pass::<TERMIOS>(task, request, arg, true, false)
+            }
+            tty::TIOCGWINSZ => self.pass::<8>(task, request, arg, false, true),
+            tty::TIOCSWINSZ => self.pass::<8>(task, request, arg, true, false),
+            tty::TIOCOUTQ => self.pass::<4>(task, request, arg, false, true),
+            tty::TCFLSH => {
+                self.check_foreground(task, Signal::SIGTTOU)?;
+                // SAFETY: TCFLSH takes an integer.
+                let rc = unsafe { libc::ioctl(self.fd.as_raw_fd(), libc::TCFLSH, arg & 3) };
+                nix::errno::Errno::result(rc)?;
+                Ok(0)
+            }
+            // Output has gone to the host; what is left of it there is the host's affair.
+            tty::TCSBRK | tty::TCSBRKP => Ok(0),
+            tty::TIOCGPGRP => {
+                let group = self.with_session_terminal(task, HostFile::foreground).ok_or(Errno::ENOTTY)?;
+                let number = group.map_or(0, |group| group.pid.number_in(&task.pid_ns()));
+                task.mm().write_object(arg, &number)?;
+                Ok(0)
+            }
+            tty::TIOCSPGRP => {
+                if !self.controls(task) {
+                    return Err(Errno::ENOTTY);
+                }
+                self.check_foreground(task, Signal::SIGTTOU)?;
+                let number: i32 = task.mm().read_object(arg)?;
+                let number = u32::try_from(number).map_err(|_| Errno::EINVAL)?;
+                let group =
+                    task.pid_ns().find(number).and_then(|pid| pid.process_group()).ok_or(Errno::ESRCH)?;
+                if !Arc::ptr_eq(&group.session, &task.group.session()) {
+                    return Err(Errno::EPERM);
+                }
+                self.with_session_terminal(task, |terminal| terminal.set_foreground(&group));
+                Ok(0)
+            }
+            tty::TIOCGSID => {
+                if !self.controls(task) {
+                    return Err(Errno::ENOTTY);
+                }
+                task.mm().write_object(arg, &task.group.session().pid.number_in(&task.pid_ns()))?;
+                Ok(0)
+            }
+            tty::TIOCSCTTY => {
+                if self.controls(task) && task.group.is_session_leader() {
+                    return Ok(0);
+                }
+                // It belongs to the session that it was given to.
+                Err(Errno::EPERM)
+            }
+            _ => Err(Errno::ENOTTY),
+        }
+    }
+
+    fn anonymous_name(&self) -> String {
+        format!("host:[{}]", self.fd.as_raw_fd())
+    }
+}
+
+fn offset_of(offset: u64) -> Result<i64> {
+    i64::try_from(offset).map_err(|_| Errno::EINVAL)
+}
+
+/// What stat(2) says of it, and how `/proc/self/fd/N` opens it again.
+struct HostInode {
+    ino: u64,
+    /// None for the root, which nobody sees.
+    file: Option<Arc<HostFile>>,
+}
+
+impl Inode for HostInode {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn ino(&self) -> u64 {
+        self.ino
+    }
+
+    fn file_type(&self) -> FileType {
+        match self.attributes() {
+            Ok(attributes) => attributes.file_type(),
+            Err(_) => FileType::Regular,
+        }
+    }
+
+    fn attributes(&self) -> Result<Attributes> {
+        let stat = match &self.file {
+            Some(file) => nix::sys::stat::fstat(&*file.fd)?,
+            None => {
+                // SAFETY: all-zero is a valid stat.
+                let mut stat: libc::stat = unsafe { std::mem::zeroed() };
+                stat.st_mode = libc::S_IFDIR;
+                stat
+            }
+        };
+        let time = |seconds: i64, nanoseconds: i64| Timespec { tv_sec: seconds, tv_nsec: nanoseconds };
+        Ok(Attributes {
+            ino: self.ino,
+            mode: stat.st_mode,
+            nlink: 1,
+            // The host's ids mean nothing inside, and whoever was given a file may open it again.
+            uid: 0,
+            gid: 0,
+            rdev: stat.st_rdev,
+            size: u64::try_from(stat.st_size).unwrap_or(0),
+            blocks: u64::try_from(stat.st_blocks).unwrap_or(0),
+            blksize: u32::try_from(stat.st_blksize).unwrap_or(4096),
+            atime: time(stat.st_atime, stat.st_atime_nsec),
+            mtime: time(stat.st_mtime, stat.st_mtime_nsec),
+            ctime: time(stat.st_ctime, stat.st_ctime_nsec),
+            btime: time(stat.st_ctime, stat.st_ctime_nsec),
+        })
+    }
+
+    fn set_attributes(&self, set: &SetAttributes) -> Result<()> {
+        match (set, &self.file) {
+            (SetAttributes { size: Some(size), .. }, Some(file)) => file.truncate(*size),
+            _ => Err(Errno::EPERM),
+        }
+    }
+
+    fn open(&self, _io: &Io<'_>, _path: &Path, flags: OpenFlags) -> Result<Arc<dyn FileOps>> {
+        let file = self.file.as_ref().ok_or(Errno::ENXIO)?;
+        // SAFETY: F_GETFL takes no argument.
+        let host = nix::errno::Errno::result(unsafe { libc::fcntl(file.fd.as_raw_fd(), libc::F_GETFL) })?;
+        let host = OpenFlags::from_bits_truncate(host as u32);
+        // No more than the description that we have permits.
+        if flags.writable() && !host.writable() || flags.readable() && !host.readable() {
+            return Err(Errno::EACCES);
+        }
+        Ok(file.clone())
+    }
+
+    fn opens_special(&self) -> bool {
+        true
+    }
+
+    fn permission(&self, _creds: &sentry::task::Credentials, mask: u32) -> Result<()> {
+        if mask & 1 != 0 { Err(Errno::EACCES) } else { Ok(()) }
+    }
+}
+
+struct HostFs;
+
+impl FileSystem for HostFs {
+    fn name(&self) -> &'static str {
+        "hostfs"
+    }
+
+    fn root(&self) -> Arc<dyn Inode> {
+        Arc::new(HostInode { ino: 1, file: None })
+    }
+
+    fn status(&self) -> Result<FsStatus> {
+        Ok(FsStatus { block_size: 4096, name_max: 255, ..FsStatus::default() })
+    }
+}
+
+/// Tells wait queues of what happens to files of the host.
+struct Watcher {
+    epoll: Epoll,
+    queues: Mutex<HashMap<u64, (Weak<OwnedFd>, WaitQueue)>>,
+    next: AtomicU64,
+}
+
+impl Watcher {
+    fn start() -> anyhow::Result<Arc<Watcher>> {
+        let watcher = Arc::new(Watcher {
+            epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
+            queues: Mutex::default(),
+            next: AtomicU64::new(0),
+        });
+        let of_thread = watcher.clone();
+        std::thread::Builder::new().name("host-files".into()).spawn(move || of_thread.run())?;
+        Ok(watcher)
+    }
+
+    /// A queue that is notified when the readiness of `fd` changes; None for files that are always ready.
+    fn watch(&self, fd: &Arc<OwnedFd>) -> Result<Option<WaitQueue>> {
+        let key = self.next.fetch_add(1, Ordering::Relaxed);
+        let queue = WaitQueue::new();
+        let mut queues = self.queues.lock();
+        // Closed descriptors leave the epoll set by themselves; here they are swept when a new one comes.
+        queues.retain(|_, (fd, _)| fd.strong_count() > 0);
+        let flags = EpollFlags::EPOLLIN
+            | EpollFlags::EPOLLOUT
+            | EpollFlags::EPOLLPRI
+            | EpollFlags::EPOLLRDHUP
+            | EpollFlags::EPOLLET;
+        match self.epoll.add(fd.as_fd(), EpollEvent::new(flags, key)) {
+            Ok(()) => {}
+            Err(nix::errno::Errno::EPERM) => return Ok(None),
+            Err(errno) => return Err(errno.into()),
+        }
+        queues.insert(key, (Arc::downgrade(fd), queue.clone()));
+        Ok(Some(queue))
+    }
+
+    fn run(&self) {
+        let mut events = [EpollEvent::empty(); 16];
+        loop {
+            let n = match self.epoll.wait(&mut events, EpollTimeout::NONE) {
+                Ok(n) => n,
+                Err(nix::errno::Errno::EINTR) => continue,
+                Err(errno) => {
+                    tracing::error!("waiting for files of the host: {errno}");
+                    return;
+                }
+            };
+            for event in events.iter().take(n) {
+                let queue = self.queues.lock().get(&event.data()).map(|(_, queue)| queue.clone());
+                if let Some(queue) = queue {
+                    queue.notify(PollEvents::from_bits_truncate(event.events().bits() as u32));
+                }
+            }
+        }
+    }
+}

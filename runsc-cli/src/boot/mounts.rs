@@ -1,0 +1,108 @@
+//! The files that a container sees: its root, and what is mounted over it.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use abi::Errno;
+use anyhow::{Context, Result, bail};
+use sentry::Kernel;
+use sentry::task::Credentials;
+use sentry::vfs::mount::{MountTree, Propagation};
+use sentry::vfs::walk::Walker;
+use sentry::vfs::{Dentry, Io, Mount, MountFlags, MountNamespace, NewInode, NewKind, Path, WalkFlags};
+
+use super::guest::{Guest, MountKind, Overlay};
+
+/// Mounts everything that the guest is to see.
+pub fn build(
+    kernel: &Arc<Kernel>,
+    guest: &Guest,
+    gofer: OwnedFd,
+    shared: bool,
+) -> Result<Arc<MountNamespace>> {
+    let client = Arc::new(gofer::Client::new(gofer));
+    let files = Files { kernel, client, shared };
+    let root = files.served(guest.root.gofer, guest.root.overlay).context("mounting the root filesystem")?;
+    let root = Mount::new(root, MountFlags::empty(), b"none");
+    let namespace = MountNamespace::new(root.clone(), kernel.user_ns.clone());
+    let credentials = Credentials::root(kernel.user_ns.clone());
+    let place = |path: &str, directory: bool| {
+        let walker =
+            Walker { io: Io::default(), creds: &credentials, namespace: &namespace, root: namespace.root() };
+        make_place(&walker, path, directory)
+    };
+    for mount in &guest.mounts {
+        let attach = || -> Result<()> {
+            let (tree, directory) = match &mount.kind {
+                MountKind::Bind { gofer, overlay, directory } => {
+                    (files.served(*gofer, *overlay)?, *directory)
+                }
+                MountKind::Own(kind) => (files.own(kind, &mount.destination, &mount.data)?, true),
+            };
+            let flags = MountFlags::from_bits_truncate(mount.flags);
+            let attached = Mount::new(tree, flags, mount.source.as_bytes());
+            attached.set_propagation(propagation(mount.propagation));
+            let at = place(&mount.destination, directory).context("making the mount point")?;
+            namespace.attach(MountTree::single(attached), &at)?;
+            Ok(())
+        };
+        attach().with_context(|| format!("mounting {:?}", mount.destination))?;
+    }
+    if guest.root.readonly {
+        // Only now: mount points had to be made.
+        root.set_flags(MountFlags::RDONLY).context("making the root read-only")?;
+    }
+    Ok(namespace)
+}
+
+/// Where filesystems come from.
+struct Files<'a> {
+    kernel: &'a Arc<Kernel>,
+    client: Arc<gofer::Client>,
+    shared: bool,
+}
+
+impl Files<'_> {
+    /// A directory or file of the gofer's.
+    fn served(&self, _number: usize, _overlay: Overlay) -> Result<Arc<Dentry>> {
+        let _ = (&self.client, self.shared);
+        bail!("there is no gofer filesystem in this build")
+    }
+
+    /// A filesystem of the sentry's own.
+    fn own(&self, kind: &str, _destination: &str, _options: &[String]) -> Result<Arc<Dentry>> {
+        let _ = self.kernel;
+        bail!("there is no filesystem {kind} in this build")
+    }
+}
+
+/// The place of a path, made if it is not there: a directory, or an empty file to mount a file on.
+fn make_place(walker: &Walker<'_>, path: &str, directory: bool) -> std::result::Result<Path, Errno> {
+    match walker.walk(&walker.root, path.as_bytes(), WalkFlags::FOLLOW) {
+        Err(Errno::ENOENT) => {}
+        result => return result,
+    }
+    let (parent, name) = path.trim_end_matches('/').rsplit_once('/').ok_or(Errno::ENOENT)?;
+    let parent = if parent.is_empty() { "/" } else { parent };
+    let dir = make_place(walker, parent, true)?;
+    let (kind, mode) = match directory {
+        true => (NewKind::Directory, 0o755),
+        false => (NewKind::Regular, 0o644),
+    };
+    let new = NewInode { kind, mode, uid: 0, gid: 0 };
+    let mut children = dir.dentry().lock();
+    let inode = dir.inode().create(name.as_bytes(), &new)?;
+    let dentry = dir.dentry().insert(&mut children, name.as_bytes(), inode);
+    drop(children);
+    dentry.keep();
+    Ok(Path::new(dir.mount().clone(), dentry))
+}
+
+fn propagation(flags: u64) -> Propagation {
+    // Nothing outside the sandbox could send or receive events: a slave is as good as private.
+    Propagation {
+        group: if flags & libc::MS_SHARED != 0 { Mount::new_group() } else { 0 },
+        master: 0,
+        unbindable: flags & libc::MS_UNBINDABLE != 0,
+    }
+}
