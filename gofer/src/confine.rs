@@ -214,11 +214,36 @@ fn close_others(mut kept: Vec<RawFd>) -> Result<(), Errno> {
     let mut from = 3;
     for fd in kept.into_iter().filter_map(|fd| u32::try_from(fd).ok()) {
         if fd > from {
-            host::close_range(from, fd - 1)?;
+            close_range(from, fd - 1)?;
         }
         from = from.max(fd.saturating_add(1));
     }
-    host::close_range(from, u32::MAX)
+    close_range(from, u32::MAX)
+}
+
+/// Closes the descriptors from `first` to `last`.
+fn close_range(first: u32, last: u32) -> Result<(), Errno> {
+    match host::close_range(first, last) {
+        // Before Linux 5.9. The working directory is that of the descriptors.
+        Err(Errno::ENOSYS) => close_listed(".", first, last),
+        done => done,
+    }
+}
+
+/// Closes the descriptors from `first` to `last` that a directory like /proc/self/fd lists.
+fn close_listed(directory: &str, first: u32, last: u32) -> Result<(), Errno> {
+    let listed: Vec<u32> = std::fs::read_dir(directory)?
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|fd| (first..=last).contains(fd))
+        .collect();
+    for fd in listed {
+        match host::close(fd) {
+            // The one that the directory was read through.
+            Err(Errno::EBADF) => {}
+            done => done?,
+        }
+    }
+    Ok(())
 }
 
 /// Keeps the capabilities that the mounts need. The inner result is the error of a step that could be left out.
@@ -247,4 +272,22 @@ fn drop_capabilities(flags: MountFlags, writable: bool) -> Result<Result<(), Err
     let left = keep & had.permitted;
     host::set_capabilities(CapabilitySets { effective: left, permitted: left, inheritable: 0 })?;
     Ok(restricted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptors_are_closed_one_by_one_where_the_kernel_cannot_do_it_at_once() {
+        let file = std::fs::File::open("/dev/null").unwrap();
+        // High ones, which no other test gets.
+        let duplicate = || nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(900)).unwrap();
+        let (first, second, third) = (duplicate(), duplicate(), duplicate());
+        close_listed("/proc/self/fd", first as u32, second as u32).unwrap();
+        let open = |fd: RawFd| std::fs::symlink_metadata(format!("/proc/self/fd/{fd}")).is_ok();
+        assert_eq!([first, second, third].map(open), [false, false, true]);
+        close_listed("/proc/self/fd", third as u32, third as u32).unwrap();
+        assert!(!open(third));
+    }
 }

@@ -4,7 +4,7 @@ mod process;
 mod socket;
 
 pub use process::{
-    CapabilitySets, capabilities, clone_tree, close_range, drop_bounding_set, fsmount_empty,
+    CapabilitySets, capabilities, clone_tree, close, close_range, drop_bounding_set, fsmount_empty,
     ignore_file_size_signal, lower_dumpable, secure_bits, set_capabilities, set_mount_attributes,
     set_secure_bits,
 };

@@ -80,6 +80,12 @@ pub fn close_range(first: u32, last: u32) -> Result<(), Errno> {
     check(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) }).map(drop)
 }
 
+/// Closes one descriptor.
+pub fn close(fd: u32) -> Result<(), Errno> {
+    // SAFETY: as for `close_range`.
+    check(unsafe { libc::close(fd as libc::c_int) }.into()).map(drop)
+}
+
 /// Keeps a write beyond RLIMIT_FSIZE from killing the process: it is EFBIG.
 pub fn ignore_file_size_signal() -> Result<(), Errno> {
     use nix::sys::signal::{SigHandler, Signal, signal};
