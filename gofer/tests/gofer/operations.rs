@@ -731,6 +731,32 @@ fn forgotten_nodes_are_stale_and_let_go_of_their_inodes() {
 }
 
 #[test]
+fn forgetting_closes_all_that_was_open_of_a_node() {
+    let root = tempdir().unwrap();
+    populate(root.path());
+    let (serving, top) = Serving::directory(How::Confined, root.path(), MountFlags::empty());
+    let client = serving.client();
+    let before = serving.descriptors();
+    let (node, _) = find(client, top, "dir");
+    assert_eq!(serving.descriptors(), before + 1);
+    fs::write(root.path().join("dir/other"), b"").unwrap();
+    // Half a directory stays open to be read on.
+    assert!(!client.read_dir(node, 0, 1, false).unwrap().end);
+    assert_eq!(serving.descriptors(), before + 2);
+    client.forget(node);
+    client.flush().unwrap();
+    assert_eq!(serving.descriptors(), before);
+    // To the end: closed at once.
+    let (node, _) = find(client, top, "dir");
+    assert!(client.read_dir(node, 0, 65536, false).unwrap().end);
+    let (file, _) = find(client, top, "file");
+    client.open(file, OpenFlags::READ_WRITE).unwrap();
+    client.sync(file, SyncScope::Node).unwrap();
+    assert_eq!(serving.descriptors(), before + 2);
+    serving.finish();
+}
+
+#[test]
 fn nodes_are_bounded_in_number() {
     let root = tempdir().unwrap();
     fs::write(root.path().join("file"), b"").unwrap();

@@ -64,6 +64,12 @@ impl Serving {
         self.client.as_ref().unwrap()
     }
 
+    /// How many descriptors a server in a process of its own has.
+    pub fn descriptors(&self) -> usize {
+        let Running::Process(pid) = self.server else { panic!("a thread") };
+        std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
+    }
+
     /// Ends the connection and waits for the server, which must end well.
     pub fn finish(mut self) {
         drop(self.client.take());
