@@ -55,7 +55,6 @@ pub const ROWS: &[Row] = rows! {
     TEE => tee;
     VMSPLICE => vmsplice;
     COPY_FILE_RANGE => copy_file_range;
-    FLOCK => flock;
 };
 
 /// The most that one call moves (MAX_RW_COUNT).
@@ -921,9 +920,4 @@ fn copy_file_range(
         out_off.write(task, &(at as i64))?;
     }
     Ok(done)
-}
-
-fn flock(task: &CurrentTask, fd: i32, operation: u32) -> Result<()> {
-    let file = task.real_file(fd)?;
-    crate::io_control::flock(task, &file, operation)
 }

@@ -6,6 +6,7 @@ pub mod epoll;
 pub mod eventfd;
 pub mod inotify;
 pub mod memfd;
+pub mod nsfs;
 pub mod pidfd;
 pub mod pipe;
 pub mod signalfd;
@@ -31,4 +32,20 @@ pub(crate) fn tty_hangup_session(session: &Arc<Session>) {
 /// Makes a terminal the controlling one of a new session.
 pub(crate) fn set_controlling_terminal(group: &Arc<ProcessGroup>, terminal: Arc<dyn FileOps>) {
     *group.session.terminal.lock() = Some(terminal);
+}
+
+/// Makes a filesystem for mount(2). ENODEV for a type that is not there.
+pub fn make(
+    task: &crate::task::CurrentTask,
+    kind: &str,
+    _source: &[u8],
+    data: &[u8],
+) -> crate::Result<Arc<dyn crate::vfs::FileSystem>> {
+    match kind {
+        "tmpfs" | "ramfs" => {
+            let memory = task.kernel().memory;
+            Ok(tmpfs::Tmpfs::new(&tmpfs::TmpfsOptions::new(memory).parse(data, memory)?))
+        }
+        _ => Err(crate::Errno::ENODEV),
+    }
 }
