@@ -1,10 +1,11 @@
 //! Watching for changes of files (fs/notify/inotify/inotify_user.c).
 
 use abi::fcntl::OpenFlags;
+use abi::inotify::InotifyMask as Mask;
 use abi::{Errno, Result};
 use sentry::fs::inotify::{Inotify, InotifyFile};
 use sentry::task::CurrentTask;
-use sentry::vfs::notify::{self, Mask};
+use sentry::vfs::notify;
 use sentry::vfs::{WalkFlags, permission};
 
 use crate::arguments::UserCStr;

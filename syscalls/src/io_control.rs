@@ -22,7 +22,9 @@ pub const ROWS: &[Row] = rows! {
 /// The commands of fcntl(2) that are not about descriptors or pipes.
 pub(crate) fn fcntl(task: &CurrentTask, file: &Arc<File>, command: u32, arg: u64) -> Result<u64> {
     match command {
-        f::F_GETLK | f::F_OFD_GETLK => get_lock(task, file, UserPtr::new(arg), command == f::F_OFD_GETLK).map(|()| 0),
+        f::F_GETLK | f::F_OFD_GETLK => {
+            get_lock(task, file, UserPtr::new(arg), command == f::F_OFD_GETLK).map(|()| 0)
+        }
         f::F_SETLK | f::F_SETLKW | f::F_OFD_SETLK | f::F_OFD_SETLKW => {
             let ofd = matches!(command, f::F_OFD_SETLK | f::F_OFD_SETLKW);
             let wait = matches!(command, f::F_SETLKW | f::F_OFD_SETLKW);
@@ -142,7 +144,13 @@ fn get_lock(task: &CurrentTask, file: &Arc<File>, pointer: UserPtr<Flock>, ofd: 
     pointer.write(task, &lock)
 }
 
-fn set_lock(task: &CurrentTask, file: &Arc<File>, pointer: UserPtr<Flock>, ofd: bool, wait: bool) -> Result<()> {
+fn set_lock(
+    task: &CurrentTask,
+    file: &Arc<File>,
+    pointer: UserPtr<Flock>,
+    ofd: bool,
+    wait: bool,
+) -> Result<()> {
     let lock = pointer.read(task)?;
     let range = range_of(file, &lock)?;
     if ofd && lock.l_pid != 0 {
@@ -183,4 +191,3 @@ fn memfd_create(task: &CurrentTask, name: UserCStr, flags: u32) -> Result<i32> {
     let file = task.kernel().memfds.create(&task.credentials(), &name, flags)?;
     task.install(file, flags & MFD_CLOEXEC != 0)
 }
-

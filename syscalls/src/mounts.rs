@@ -54,7 +54,14 @@ fn optional(task: &CurrentTask, text: UserCStr) -> Result<Vec<u8>> {
     if text.is_null() { Ok(Vec::new()) } else { text.path(task) }
 }
 
-fn mount(task: &CurrentTask, source: UserCStr, target: UserCStr, kind: UserCStr, flags: u64, data: UserCStr) -> Result<()> {
+fn mount(
+    task: &CurrentTask,
+    source: UserCStr,
+    target: UserCStr,
+    kind: UserCStr,
+    flags: u64,
+    data: UserCStr,
+) -> Result<()> {
     const MS_MGC_VAL: u64 = 0xc0ed_0000;
     let kind = optional(task, kind)?;
     let source_name = optional(task, source)?;
@@ -258,7 +265,13 @@ fn setns(task: &CurrentTask, fd: i32, kind: u64) -> Result<()> {
         crate::credentials::may_inspect(task, &target)?;
         let theirs = target.namespaces();
         let user = target.credentials().user_ns.clone();
-        return join(task, wanted, &theirs, wanted.contains(F::CLONE_NEWUSER).then_some(user), Some(&target.fs().root()));
+        return join(
+            task,
+            wanted,
+            &theirs,
+            wanted.contains(F::CLONE_NEWUSER).then_some(user),
+            Some(&target.fs().root()),
+        );
     }
     let Some(ns) = file.ops::<sentry::fs::nsfs::NamespaceFile>() else { return Err(Errno::EINVAL) };
     let (kind, namespaces, user) = ns.target(task);
@@ -288,7 +301,11 @@ fn join(
         creds = in_new_user_namespace(&creds, user);
     }
     let admin = |owner: &Arc<sentry::task::UserNamespace>| {
-        if creds.capable_in(owner, CAP_SYS_ADMIN) && creds.capable(CAP_SYS_ADMIN) { Ok(()) } else { Err(Errno::EPERM) }
+        if creds.capable_in(owner, CAP_SYS_ADMIN) && creds.capable(CAP_SYS_ADMIN) {
+            Ok(())
+        } else {
+            Err(Errno::EPERM)
+        }
     };
     let mut new = (*task.namespaces()).clone();
     if which.contains(F::CLONE_NEWUTS) {

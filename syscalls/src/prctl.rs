@@ -3,12 +3,12 @@
 use std::sync::atomic::Ordering;
 
 use abi::capability::{
-    CAP_LAST_CAP, CAP_SETPCAP, CapSet, SECBIT_KEEP_CAPS, SECBIT_NO_CAP_AMBIENT_RAISE, SECURE_ALL_BITS, SECURE_ALL_LOCKS,
+    CAP_LAST_CAP, CAP_SETPCAP, CapSet, SECBIT_KEEP_CAPS, SECBIT_NO_CAP_AMBIENT_RAISE, SECURE_ALL_BITS,
+    SECURE_ALL_LOCKS,
 };
 use abi::prctl as p;
 use abi::{Errno, Result};
 use sentry::task::{Credentials, CurrentTask};
-
 
 use crate::rows;
 use crate::table::Row;
@@ -18,7 +18,7 @@ pub const ROWS: &[Row] = rows! {
     PRCTL => prctl, Partial, "no PR_SET_MM, no speculation or core scheduling control";
 };
 
-fn prctl(task: &CurrentTask, option: i32, arg2: u64, arg3: u64, arg4: u64, arg5: u64) -> Result<u64> {
+fn prctl(task: &CurrentTask, option: u32, arg2: u64, arg3: u64, arg4: u64, arg5: u64) -> Result<u64> {
     let unused = |args: &[u64]| if args.iter().all(|&a| a == 0) { Ok(()) } else { Err(Errno::EINVAL) };
     match option {
         p::PR_SET_PDEATHSIG => {
@@ -90,7 +90,7 @@ fn prctl(task: &CurrentTask, option: i32, arg2: u64, arg3: u64, arg4: u64, arg5:
         }
         p::PR_CAP_AMBIENT => {
             unused(&[arg4, arg5])?;
-            ambient(task, arg2 as i32, arg3)
+            ambient(task, arg2 as u32, arg3)
         }
         p::PR_SET_NO_NEW_PRIVS => {
             if arg2 != 1 {
@@ -119,7 +119,13 @@ fn prctl(task: &CurrentTask, option: i32, arg2: u64, arg3: u64, arg4: u64, arg5:
         }
         p::PR_GET_TIMERSLACK => Ok(task.timer_slack.load(Ordering::Relaxed)),
         p::PR_GET_TIMING => Ok(0),
-        p::PR_SET_TIMING => if arg2 == 0 { Ok(0) } else { Err(Errno::EINVAL) },
+        p::PR_SET_TIMING => {
+            if arg2 == 0 {
+                Ok(0)
+            } else {
+                Err(Errno::EINVAL)
+            }
+        }
         p::PR_GET_TSC => {
             task.mm().write_object(arg2, &1i32)?;
             Ok(0)
@@ -177,7 +183,7 @@ fn set_securebits(task: &CurrentTask, bits: u64) -> Result<u64> {
     Ok(0)
 }
 
-fn ambient(task: &CurrentTask, operation: i32, capability: u64) -> Result<u64> {
+fn ambient(task: &CurrentTask, operation: u32, capability: u64) -> Result<u64> {
     let creds = task.credentials();
     if operation == p::PR_CAP_AMBIENT_CLEAR_ALL {
         if capability != 0 {
