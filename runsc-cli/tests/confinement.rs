@@ -12,6 +12,28 @@ fn attempt(what: &str) -> String {
     runsc.fails(&["do", "true"])
 }
 
+/// The same without root: the binary is copied to where an ordinary user can get it.
+fn attempt_without_root(what: &str) -> String {
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::process::CommandExt;
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+    let binary = dir.path().join("runsc");
+    std::fs::copy(env!("CARGO_BIN_EXE_runsc"), &binary).unwrap();
+    std::fs::set_permissions(&binary, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let output = std::process::Command::new(&binary)
+        .arg("--root")
+        .arg(dir.path().join("state"))
+        .args(["--misbehave", what, "do", "true"])
+        .current_dir("/")
+        .stdin(std::process::Stdio::null())
+        .uid(1000)
+        .gid(1000)
+        .output()
+        .unwrap();
+    common::text(&output.stderr)
+}
+
 /// A process of the host that is nobody's business.
 struct Other(std::process::Child);
 
@@ -50,6 +72,27 @@ fn namespaces_alone_leave_nothing() {
             continue;
         }
         assert!(line.contains(&format!("failed: {error}")), "{what}: {line}");
+    }
+}
+
+#[test]
+fn it_is_the_same_without_root() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: all tests run without root as it is");
+        return;
+    }
+    let pid = std::process::id();
+    for (what, outcome) in [
+        ("unfiltered-open:/etc/passwd".to_owned(), "failed: ENOENT"),
+        ("unfiltered-open:/proc/self/status".to_owned(), "failed: ENOENT"),
+        ("unfiltered-socket".to_owned(), "failed: ENETUNREACH"),
+        ("unfiltered-mount".to_owned(), "failed: EPERM"),
+        (format!("unfiltered-kill:{pid}"), "failed: ESRCH"),
+        ("open:/etc/passwd".to_owned(), "denied: openat"),
+        ("socket".to_owned(), "denied: socket"),
+    ] {
+        let line = attempt_without_root(&what);
+        assert!(line.contains(outcome), "{what}: {line}");
     }
 }
 

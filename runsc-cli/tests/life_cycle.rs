@@ -310,6 +310,30 @@ fn containers_do_not_keep_their_creators_waiting() {
     assert_eq!(runsc.ok(&["wait", "c1"]), "{\"exitStatus\":0,\"id\":\"c1\"}\n");
 }
 
+#[test]
+fn a_command_may_be_killed_at_any_point() {
+    need_sandbox!();
+    let runsc = Runsc::new();
+    let bundle = runsc.bundle("b", &["sleep", "1000"], |_| {});
+    // From before anything has happened to well after everything has.
+    for step in 0..24u64 {
+        let id = format!("killed-{}-{step}", std::process::id());
+        let mut child = runsc
+            .command(&["run", "--detach", "--bundle", bundle.to_str().unwrap(), &id])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(step * step));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        runsc.output(&["state", &id]);
+        runsc.ok(&["delete", "--force", &id]);
+        assert_eq!(runsc.ok(&["list", "--quiet"]), "");
+        common::wait_for_no_process(&id);
+    }
+}
+
 impl Runsc {
     /// Runs a container detached, with no standard files of ours.
     fn detached(&self, bundle: &std::path::Path) {

@@ -11,6 +11,7 @@ mod host_file;
 mod kernel;
 mod launcher;
 mod mounts;
+mod oom;
 
 pub use kernel::{PLATFORMS, platform, syscall_table};
 
@@ -30,6 +31,7 @@ use crate::record::{self, ExitStatus};
 use crate::report;
 use config::{BootConfig, Outcome};
 use launcher::Launcher;
+use oom::OomScore;
 
 /// `runsc boot`. Does not return: the process ends as the container's first process did.
 pub fn main() -> ! {
@@ -90,6 +92,7 @@ fn start(config: BootConfig) -> Result<Sentry> {
     let control = take(donated.control)?;
     let channel = take(donated.gofer)?;
     let stdio = [take(donated.stdio[0])?, take(donated.stdio[1])?, take(donated.stdio[2])?];
+    let oom = OomScore::open(config.guest.process.oom_score_adj);
     namespaces::enter_empty_root()?;
     namespaces::drop_privileges(config.become_nobody)?;
     if config.die_with_command {
@@ -97,8 +100,12 @@ fn start(config: BootConfig) -> Result<Sentry> {
         prctl::set_pdeathsig(Signal::SIGKILL).context("PR_SET_PDEATHSIG")?;
     }
     let terminal_signals = config.controlling_terminal.then(terminal_signals).transpose()?;
-    let platform =
-        kernel::platform(&config.platform).with_context(|| format!("platform {}", config.platform))?;
+    let make_platform = || kernel::platform(&config.platform);
+    let platform = match oom {
+        Some(oom) => oom.as_stub(make_platform),
+        None => make_platform(),
+    }
+    .with_context(|| format!("platform {}", config.platform))?;
     filter::report_denied_calls()?;
     #[cfg(feature = "misbehave")]
     if let Some(what) = config.misbehave.as_deref().and_then(|w| w.strip_prefix("unfiltered-")) {
