@@ -94,6 +94,8 @@ fn start(config: BootConfig) -> Result<Sentry> {
     let stdio = [take(donated.stdio[0])?, take(donated.stdio[1])?, take(donated.stdio[2])?];
     let oom = OomScore::open(config.guest.process.oom_score_adj);
     namespaces::enter_empty_root()?;
+    let memory = namespaces::memory_directory().context("making a filesystem in memory")?;
+    sentry::mm::shared::set_directory(memory);
     namespaces::drop_privileges(config.become_nobody)?;
     if config.die_with_command {
         // After the change of user, which would clear it.

@@ -22,6 +22,9 @@ fn try_it(what: &str) -> Result<(), Errno> {
     let rc = unsafe {
         match verb {
             "open" => libc::open(path.as_ptr(), libc::O_RDONLY),
+            "open-in-memory" => {
+                libc::openat(crate::confine::policy::MEMORY_DIRECTORY, path.as_ptr(), libc::O_RDONLY)
+            }
             "socket" => {
                 let fd = libc::socket(libc::AF_INET, libc::SOCK_DGRAM, 0);
                 let address = libc::sockaddr_in {
@@ -38,7 +41,8 @@ fn try_it(what: &str) -> Result<(), Errno> {
             "mount" => libc::mount(c"none".as_ptr(), c"/".as_ptr(), c"tmpfs".as_ptr(), 0, std::ptr::null()),
             "unshare" => libc::unshare(libc::CLONE_NEWUSER),
             "fork" => libc::fork(),
-            "setuid" => libc::setuid(0),
+            // Not by the C library, which has every thread do it.
+            "setuid" => libc::syscall(libc::SYS_setuid, 0) as i32,
             "exec-memory" => {
                 let memory = libc::mmap(
                     std::ptr::null_mut(),

@@ -1,5 +1,8 @@
 //! Leaving the host's files and rights behind.
 
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+use super::policy::MEMORY_DIRECTORY;
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -33,6 +36,45 @@ pub fn enter_empty_root() -> Result<()> {
     chdir("/").context("chdir")?;
     mount(none, "/", none, flags | MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY, none)
         .context("making the empty root read-only")
+}
+
+/// A tmpfs that is mounted nowhere, for files that guests map: under [`MEMORY_DIRECTORY`]. To be made while there are
+/// capabilities; anybody who has the descriptor may use it.
+pub fn memory_directory() -> Result<OwnedFd> {
+    let context = call(libc::SYS_fsopen, [c"tmpfs".as_ptr() as i64, i64::from(FSOPEN_CLOEXEC), 0, 0, 0])
+        .context("fsopen(tmpfs)")?;
+    for (key, value) in [(c"size", c"0"), (c"nr_inodes", c"0"), (c"mode", c"777")] {
+        let (key, value) = (key.as_ptr() as i64, value.as_ptr() as i64);
+        call_int(libc::SYS_fsconfig, [context.as_raw_fd().into(), FSCONFIG_SET_STRING, key, value, 0])
+            .context("fsconfig(tmpfs)")?;
+    }
+    call_int(libc::SYS_fsconfig, [context.as_raw_fd().into(), FSCONFIG_CMD_CREATE, 0, 0, 0])
+        .context("fsconfig(tmpfs)")?;
+    let attributes = (libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV) as i64;
+    let mount = call(libc::SYS_fsmount, [context.as_raw_fd().into(), FSMOUNT_CLOEXEC, attributes, 0, 0])
+        .context("fsmount(tmpfs)")?;
+    // SAFETY: nothing has this number yet: the process starts with a handful of descriptors.
+    let rc = unsafe { libc::dup3(mount.as_raw_fd(), MEMORY_DIRECTORY, libc::O_CLOEXEC) };
+    Errno::result(rc).context("dup3")?;
+    // SAFETY: just made, and owned by nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(MEMORY_DIRECTORY) })
+}
+
+const FSOPEN_CLOEXEC: i32 = 1;
+const FSMOUNT_CLOEXEC: i64 = 1;
+const FSCONFIG_SET_STRING: i64 = 1;
+const FSCONFIG_CMD_CREATE: i64 = 6;
+
+fn call_int(number: libc::c_long, args: [i64; 5]) -> Result<i64> {
+    // SAFETY: the callers pass descriptors, numbers and zero-terminated strings, as the calls want them.
+    let rc = unsafe { libc::syscall(number, args[0], args[1], args[2], args[3], args[4]) };
+    Ok(Errno::result(rc)?)
+}
+
+fn call(number: libc::c_long, args: [i64; 5]) -> Result<OwnedFd> {
+    let fd = call_int(number, args)?;
+    // SAFETY: the kernel has just made it for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
 /// Gives up every capability, the identity of root if there is another, and the ways to get them back.

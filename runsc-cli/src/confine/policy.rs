@@ -1,7 +1,7 @@
 //! The host calls that a sentry may make, by role of the thread, with what its arguments must be.
 //!
-//! Whatever is not listed ends the sentry. Nothing here names a file, makes a socket other than a connected pair,
-//! executes a program or makes memory executable: what a sentry holds was given to it before.
+//! Whatever is not listed ends the sentry. Nothing here names a file of the host, makes a socket other than a connected
+//! pair, executes a program or makes memory executable: what a sentry holds was given to it before.
 
 use libc::{c_int, c_long};
 
@@ -69,6 +69,10 @@ const THREAD: u64 = (libc::CLONE_VM
     | libc::CLONE_SETTLS
     | libc::CLONE_PARENT_SETTID
     | libc::CLONE_CHILD_CLEARTID) as u64;
+
+/// Number of the descriptor of a tmpfs of the sandbox's own. Files that several guests map are made there, because a
+/// file can be opened a second time, just for reading, only by a name. An absolute name leads to the empty root.
+pub const MEMORY_DIRECTORY: c_int = 255;
 
 /// What any Rust program does: memory that is never executable, threads, locks, time, signals, its own end.
 const RUNTIME: &[Call] = &[
@@ -139,6 +143,11 @@ const FILES: &[Call] = &[
     any(libc::SYS_memfd_create),
     // fstat of newer C libraries: the flag says that the descriptor itself is meant, and the path is null or empty.
     when(libc::SYS_newfstatat, &[&[(3, with(libc::AT_EMPTY_PATH))]]),
+    // Not to keep a path (O_PATH), and nothing but files.
+    when(
+        libc::SYS_openat,
+        &[&[(0, Is(MEMORY_DIRECTORY as u64)), (2, without(libc::O_PATH | libc::O_DIRECTORY))]],
+    ),
     any(libc::SYS_pread64),
     any(libc::SYS_preadv),
     any(libc::SYS_preadv2),
@@ -150,6 +159,7 @@ const FILES: &[Call] = &[
     any(libc::SYS_sendfile),
     when(libc::SYS_statx, &[&[(2, with(libc::AT_EMPTY_PATH))]]),
     any(libc::SYS_sync_file_range),
+    when(libc::SYS_unlinkat, &[&[(0, Is(MEMORY_DIRECTORY as u64)), (2, Is(0))]]),
     any(libc::SYS_write),
     any(libc::SYS_writev),
 ];
@@ -269,7 +279,6 @@ mod tests {
                 let calls = calls(role, platform);
                 for denied in [
                     libc::SYS_open,
-                    libc::SYS_openat,
                     libc::SYS_openat2,
                     libc::SYS_open_by_handle_at,
                     libc::SYS_socket,
