@@ -4,6 +4,7 @@ pub mod access_time;
 pub mod anonymous;
 pub mod epoll;
 pub mod eventfd;
+pub mod gofer;
 pub mod inotify;
 pub mod memfd;
 pub mod nsfs;

@@ -16,8 +16,8 @@ use proptest::prelude::*;
 
 use crate::vfs::io::SliceSource;
 use crate::vfs::{
-    Attributes, Dentry, DirSink, File, FileSystem, Io, Mount, MountFlags, NewInode, NewKind, Path,
-    SetAttributes, SuperBlock, VecSink, notify,
+    Attributes, Dentry, DirSink, Entry, File, FileSystem, Io, Mount, MountFlags, NewInode, NewKind, Path,
+    SetAttributes, SuperBlock, Target, VecSink, notify,
 };
 
 /// What is compared of an object.
@@ -262,7 +262,9 @@ impl Mounted {
                 _ => {}
             }
         }
-        a.inode().rename(old_name, b.inode(), new_name, flags)?;
+        let from = Entry { name: old_name, inode: source.inode() };
+        let onto = Target { name: new_name, inode: target.as_ref().map(|t| t.inode()) };
+        a.inode().rename(from, b.inode(), onto, flags)?;
         match &target {
             Some(target) if exchange => {
                 Dentry::exchanged(&a, &mut a_children, &source, &b, b_children.as_deref_mut(), target);

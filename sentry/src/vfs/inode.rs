@@ -137,6 +137,24 @@ pub trait Mappable: Send + Sync {
     fn host_fd(&self, prot: Prot, shared: bool) -> Result<(Arc<OwnedFd>, u64)>;
 }
 
+/// A name in a directory and what it stands for.
+#[derive(Clone, Copy)]
+pub struct Entry<'a> {
+    /// The name.
+    pub name: &'a [u8],
+    /// The inode.
+    pub inode: &'a Arc<dyn Inode>,
+}
+
+/// The name that something is renamed to, and what it stands for by now, if anything.
+#[derive(Clone, Copy)]
+pub struct Target<'a> {
+    /// The name.
+    pub name: &'a [u8],
+    /// The inode that is replaced or exchanged.
+    pub inode: Option<&'a Arc<dyn Inode>>,
+}
+
 /// A filesystem object. All methods may be called from any thread; the VFS holds the directory's lock during `lookup`
 /// and every method that changes the directory, has checked permission, name length and read-only mounts, and keeps
 /// `.` and `..` away.
@@ -192,10 +210,16 @@ pub trait Inode: Send + Sync + Any {
         Err(Errno::EPERM)
     }
 
-    /// Renames to a name of a directory of the same superblock. A target that exists is replaced (types have been
-    /// checked; ENOTEMPTY is for the filesystem to say); RENAME_EXCHANGE swaps; RENAME_NOREPLACE has been checked
-    /// already; RENAME_WHITEOUT is EINVAL unless the filesystem knows it.
-    fn rename(&self, name: &[u8], to: &Arc<dyn Inode>, to_name: &[u8], flags: RenameFlags) -> Result<()> {
+    /// Renames `source`, the entry `name`, to a name of a directory of the same superblock. A target that exists is
+    /// replaced (types have been checked; ENOTEMPTY is for the filesystem to say); RENAME_EXCHANGE swaps;
+    /// RENAME_NOREPLACE has been checked already; RENAME_WHITEOUT is EINVAL unless the filesystem knows it.
+    fn rename(
+        &self,
+        source: Entry<'_>,
+        to: &Arc<dyn Inode>,
+        target: Target<'_>,
+        flags: RenameFlags,
+    ) -> Result<()> {
         Err(Errno::EPERM)
     }
 

@@ -24,8 +24,8 @@ pub use dentry::{Dentry, SuperBlock};
 pub use fd_table::{Fd, FdFlags, FdTable};
 pub use file::{File, FileOps};
 pub use inode::{
-    Attributes, DirSink, FileSystem, FsStatus, Inode, LinkTarget, Mappable, NewInode, NewKind, ObjectId,
-    SetAttributes, TimeUpdate,
+    Attributes, DirSink, Entry, FileSystem, FsStatus, Inode, LinkTarget, Mappable, NewInode, NewKind,
+    ObjectId, SetAttributes, Target, TimeUpdate,
 };
 pub use io::{Io, Sink, Source, VecSink};
 pub use mount::{Mount, MountFlags, MountNamespace};

@@ -8,7 +8,7 @@ use abi::stat::{FileType, S_ISGID, S_ISUID};
 use abi::{Errno, Result};
 use parking_lot::Mutex;
 
-use super::inode::{Attributes, Inode, NewInode, NewKind, SetAttributes};
+use super::inode::{Attributes, Entry, Inode, NewInode, NewKind, SetAttributes, Target};
 use super::mount::MountFlags;
 use super::permission::{self, EXEC, READ, WRITE};
 use super::walk::{Found, Last, Parent, Walker};
@@ -463,7 +463,9 @@ pub fn rename(
     if source.mounts() > 0 || target.as_ref().is_some_and(|t| t.mounts() > 0) {
         return Err(Errno::EBUSY);
     }
-    a.inode().rename(old_name, b.inode(), new_name, flags)?;
+    let from = Entry { name: old_name, inode: source.inode() };
+    let onto = Target { name: new_name, inode: target.as_ref().map(|t| t.inode()) };
+    a.inode().rename(from, b.inode(), onto, flags)?;
     match &target {
         Some(target) if exchange => {
             Dentry::exchanged(a, &mut a_children, &source, b, b_children.as_deref_mut(), target);

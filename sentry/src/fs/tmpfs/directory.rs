@@ -69,6 +69,7 @@ impl Entries {
     }
 
     /// The first entry from `offset` on, with its offset.
+    #[allow(clippy::type_complexity, reason = "a triple of references")]
     pub fn from(&self, offset: u64) -> Option<(u64, &Arc<[u8]>, &Arc<TmpInode>)> {
         let (&at, name) = self.by_offset.range(offset..).next()?;
         Some((at, name, self.get(name)?))

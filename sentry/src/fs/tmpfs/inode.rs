@@ -17,7 +17,9 @@ use super::directory::Entries;
 use super::file::{TmpDirectory, TmpFile};
 use super::pages::PAGE;
 use crate::fs::access_time::AccessTime;
-use crate::vfs::{Attributes, FileOps, Inode, Io, NewInode, NewKind, Path, SetAttributes, TimeUpdate};
+use crate::vfs::{
+    Attributes, Entry, FileOps, Inode, Io, NewInode, NewKind, Path, SetAttributes, Target, TimeUpdate,
+};
 
 /// What each directory entry adds to the directory's size (BOGO_DIRENT_SIZE).
 const ENTRY_SIZE: u64 = 20;
@@ -355,8 +357,15 @@ impl Inode for TmpInode {
         self.remove(name, target).map(drop)
     }
 
-    fn rename(&self, name: &[u8], to: &Arc<dyn Inode>, to_name: &[u8], flags: RenameFlags) -> Result<()> {
+    fn rename(
+        &self,
+        source: Entry<'_>,
+        to: &Arc<dyn Inode>,
+        target: Target<'_>,
+        flags: RenameFlags,
+    ) -> Result<()> {
         let to = TmpInode::of(to)?;
+        let (name, to_name) = (source.name, target.name);
         let same = self.ino == to.ino;
         let (mut from_entries, mut to_entries) = match self.ino.cmp(&to.ino) {
             std::cmp::Ordering::Equal => (self.entries()?, None),

@@ -9,7 +9,7 @@ use super::*;
 use crate::fs::testing::{
     self, HostTree, Listing, Mounted, Operation, Tree, compare, new, operation, read, write,
 };
-use crate::vfs::{Io, SetAttributes, TimeUpdate};
+use crate::vfs::{Entry, Io, SetAttributes, Target, TimeUpdate};
 
 const RDWR: OpenFlags = OpenFlags::O_RDWR;
 
@@ -268,7 +268,10 @@ fn a_rename_can_leave_a_whiteout() {
     tree.create("d", NewKind::Directory, 0o700).unwrap();
     tree.create("a", NewKind::Regular, 0o600).unwrap();
     let root = tree.root.inode();
-    root.rename(b"a", tree.find("d").unwrap().inode(), b"b", RenameFlags::RENAME_WHITEOUT).unwrap();
+    let (source, dir) = (tree.find("a").unwrap(), tree.find("d").unwrap());
+    let from = Entry { name: b"a", inode: source.inode() };
+    let onto = Target { name: b"b", inode: None };
+    root.rename(from, dir.inode(), onto, RenameFlags::RENAME_WHITEOUT).unwrap();
     let whiteout = root.lookup(b"a").unwrap().attributes().unwrap();
     assert_eq!((whiteout.file_type(), whiteout.rdev), (FileType::CharDevice, 0));
     assert!(tree.stat("d/b").is_ok());
