@@ -17,7 +17,7 @@ use std::time::Duration;
 
 pub use abi::{Errno, Result};
 pub use context::{Context, Registers, XState};
-pub use host::host_cpu;
+pub use host::{host_cpu, memory_barrier};
 
 /// Size of a page in bytes.
 pub const PAGE_SIZE: u64 = 4096;

@@ -11,6 +11,7 @@ pub mod credentials;
 pub mod files;
 pub mod futex;
 pub mod inotify;
+pub mod inspect;
 pub mod io;
 pub mod io_control;
 pub mod memory;

@@ -89,6 +89,8 @@ const RUNTIME: &[Call] = &[
     any(libc::SYS_getpid),
     any(libc::SYS_getrandom),
     any(libc::SYS_gettid),
+    // membarrier(2) of guests.
+    any(libc::SYS_membarrier),
     any(libc::SYS_gettimeofday),
     any(libc::SYS_madvise),
     any(libc::SYS_membarrier),
