@@ -71,10 +71,7 @@ fn memory_of(task: &CurrentTask, pid: i32) -> Result<Arc<MemoryManager>> {
 }
 
 /// Copies between two lists of ranges until one ends or a fault. EFAULT if nothing was copied.
-fn copy(
-    from: (&MemoryManager, &[(u64, u64)]),
-    to: (&MemoryManager, &[(u64, u64)]),
-) -> Result<usize> {
+fn copy(from: (&MemoryManager, &[(u64, u64)]), to: (&MemoryManager, &[(u64, u64)])) -> Result<usize> {
     const PIECE: u64 = 64 * 1024;
     let (mut from_list, mut to_list) = (from.1.iter().copied(), to.1.iter().copied());
     let (mut source, mut target) = (from_list.next(), to_list.next());
