@@ -80,6 +80,7 @@ errnos! {
     EBADMSG = 74, "Bad message";
     EOVERFLOW = 75, "Value too large for defined data type";
     EBADFD = 77, "File descriptor in bad state";
+    ELIBBAD = 80, "Accessing a corrupted shared library";
     EILSEQ = 84, "Invalid or incomplete multibyte or wide character";
     EUSERS = 87, "Too many users";
     ENOTSOCK = 88, "Socket operation on non-socket";

@@ -6,9 +6,12 @@
 #[cfg(feature = "conformance")]
 pub mod conformance;
 pub mod context;
+pub mod cpu;
 mod host;
 pub mod random;
 pub mod stub;
+pub mod tsc;
+pub mod vdso;
 pub mod xstate;
 
 use std::os::fd::BorrowedFd;

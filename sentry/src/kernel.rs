@@ -48,6 +48,8 @@ pub struct Kernel {
     pub syscalls: &'static dyn SyscallTable,
     /// The source of time.
     pub clock: Clock,
+    /// The shared object that programs call for the time; `None` if it could not be made.
+    pub vdso: Option<crate::loader::Vdso>,
     /// The timers.
     pub timers: TimerQueue,
     /// How many processors the guest sees.
@@ -122,6 +124,7 @@ impl Kernel {
             platform: options.platform,
             syscalls: options.syscalls,
             clock,
+            vdso: crate::loader::Vdso::new().inspect_err(|e| tracing::warn!("no vdso: {e}")).ok(),
             timers: TimerQueue::default(),
             cpus: options.cpus.max(1),
             memory: options.memory,

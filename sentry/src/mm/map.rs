@@ -71,6 +71,8 @@ pub struct MapRequest {
     pub populate: bool,
     /// MAP_LOCKED.
     pub locked: bool,
+    /// mremap(2) cannot make it larger (the vdso).
+    pub special: bool,
     /// The file; `None` is MAP_ANONYMOUS.
     pub file: Option<MapFile>,
     /// The caller's limits.
@@ -142,6 +144,7 @@ impl MemoryManager {
         flags.set(VmaFlags::GROWS_DOWN, req.grows_down);
         flags.set(VmaFlags::NO_RESERVE, req.noreserve);
         flags.set(VmaFlags::LOCKED, req.locked);
+        flags.set(VmaFlags::DONT_EXPAND, req.special);
         let mut max_prot = Prot::all();
         let file = match &req.file {
             Some(file) => {
@@ -270,6 +273,11 @@ impl MemoryManager {
         };
         // mmap(2) and mlock(2) do not tell of pages that could not be had.
         let _ = self.apply(by, &[Change::Advise { addr, len, advice: advice as i32 }]);
+    }
+
+    /// Where `len` bytes could be mapped.
+    pub(crate) fn find_free(&self, len: u64, align: u64) -> Option<u64> {
+        self.state.write().find_gap(len, align, false)
     }
 
     /// munmap(2). EINVAL, or ENOMEM if a mapping would be split beyond the limit.

@@ -35,7 +35,7 @@ mod futex;
 mod map;
 mod maps;
 #[cfg(test)]
-mod mock;
+pub(crate) mod mock;
 mod protect;
 pub mod range_map;
 mod remap;

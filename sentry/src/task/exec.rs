@@ -89,6 +89,7 @@ pub fn load(task: &super::Task, mut request: ExecRequest) -> Result<Program> {
             random,
             randomize: task.group.personality.load(Ordering::Relaxed) & abi::personality::ADDR_NO_RANDOMIZE
                 == 0,
+            vdso: kernel.vdso.as_ref(),
             resolver: &resolver,
         },
     )?;
