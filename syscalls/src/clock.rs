@@ -7,6 +7,7 @@ use abi::time as t;
 use abi::time::{Itimerspec, Itimerval, Timespec, Timeval, Timex, Timezone, Tms};
 use abi::{Errno, Result};
 use sentry::fs::timerfd::{self, TimerFd};
+use sentry::loader::vdso::Times;
 use sentry::task::CurrentTask;
 use sentry::task::wait::NANOS_PER_TICK;
 use sentry::time::{Base, Notify, Setting};
@@ -61,17 +62,24 @@ fn cpu_clock(task: &CurrentTask, clock: i32) -> Result<u64> {
     Ok(if which == 1 { time.user } else { time.total() })
 }
 
+/// The time as the vdso tells it, so that the two agree; the host's if the vdso has none.
+fn now(task: &CurrentTask) -> Times {
+    let kernel = task.kernel();
+    kernel.vdso.as_ref().and_then(|vdso| vdso.times()).unwrap_or_else(|| Times {
+        monotonic: kernel.clock.monotonic(),
+        realtime: kernel.clock.realtime_nanos(),
+        boottime: kernel.clock.boottime(),
+    })
+}
+
 /// A clock's time in nanoseconds. EINVAL.
 fn clock_nanos(task: &CurrentTask, clock: i32) -> Result<u64> {
-    let kernel = task.kernel();
     match clock {
         t::CLOCK_REALTIME | t::CLOCK_REALTIME_COARSE | t::CLOCK_REALTIME_ALARM | t::CLOCK_TAI => {
-            Ok(kernel.clock.realtime_nanos())
+            Ok(now(task).realtime)
         }
-        t::CLOCK_MONOTONIC | t::CLOCK_MONOTONIC_RAW | t::CLOCK_MONOTONIC_COARSE => {
-            Ok(kernel.clock.monotonic())
-        }
-        t::CLOCK_BOOTTIME | t::CLOCK_BOOTTIME_ALARM => Ok(kernel.clock.boottime()),
+        t::CLOCK_MONOTONIC | t::CLOCK_MONOTONIC_RAW | t::CLOCK_MONOTONIC_COARSE => Ok(now(task).monotonic),
+        t::CLOCK_BOOTTIME | t::CLOCK_BOOTTIME_ALARM => Ok(now(task).boottime),
         t::CLOCK_PROCESS_CPUTIME_ID => {
             task.update_cpu_time();
             Ok(task.group.cpu_time().total())
@@ -194,7 +202,7 @@ fn sleep_on_cpu_clock(task: &CurrentTask, clock: i32, until: u64) -> Result<()> 
 }
 
 fn gettimeofday(task: &CurrentTask, time: UserPtr<Timeval>, zone: UserPtr<Timezone>) -> Result<()> {
-    time.write_if_some(task, &Timeval::from_nanos(task.kernel().clock.realtime_nanos() as i64))?;
+    time.write_if_some(task, &Timeval::from_nanos(now(task).realtime as i64))?;
     zone.write_if_some(task, &Timezone::default())
 }
 
@@ -211,7 +219,7 @@ fn settimeofday(task: &CurrentTask, time: UserPtr<Timeval>, zone: UserPtr<Timezo
 }
 
 fn time(task: &CurrentTask, time: UserPtr<i64>) -> Result<i64> {
-    let now = task.kernel().clock.realtime().tv_sec;
+    let now = (now(task).realtime / 1_000_000_000) as i64;
     time.write_if_some(task, &now)?;
     Ok(now)
 }

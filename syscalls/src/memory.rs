@@ -110,6 +110,7 @@ fn mmap(task: &CurrentTask, addr: u64, len: u64, prot: u32, flags: u32, fd: i32,
         noreserve: has(m::MapFlags::MAP_NORESERVE),
         populate: has(m::MapFlags::MAP_POPULATE) && !has(m::MapFlags::MAP_NONBLOCK),
         locked: has(m::MapFlags::MAP_LOCKED),
+        special: false,
         file,
         limits: task.memory_limits(),
     };

@@ -6,7 +6,9 @@
 //! rate show within a second. If the page was ahead of the host's clock at a refresh, it does not go back: it goes
 //! slower until the next one.
 
-use abi::time::{CLOCK_BOOTTIME, CLOCK_MONOTONIC, CLOCK_MONOTONIC_COARSE, CLOCK_REALTIME, CLOCK_REALTIME_COARSE};
+use abi::time::{
+    CLOCK_BOOTTIME, CLOCK_MONOTONIC, CLOCK_MONOTONIC_COARSE, CLOCK_REALTIME, CLOCK_REALTIME_COARSE,
+};
 use nix::time::{ClockId, clock_gettime};
 use zerocopy::IntoBytes;
 
@@ -36,7 +38,8 @@ pub struct Reading {
 }
 
 fn nanos(clock: ClockId) -> u64 {
-    clock_gettime(clock).map_or(0, |t| (t.tv_sec() as u64).wrapping_mul(SECOND).wrapping_add(t.tv_nsec() as u64))
+    clock_gettime(clock)
+        .map_or(0, |t| (t.tv_sec() as u64).wrapping_mul(SECOND).wrapping_add(t.tv_nsec() as u64))
 }
 
 impl Reading {
@@ -86,6 +89,19 @@ struct Published {
     rate: u64,
     /// Ticks for which it holds.
     window: u64,
+    realtime_offset: i64,
+    boottime_offset: i64,
+}
+
+/// The clocks at one moment, in nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Times {
+    /// CLOCK_MONOTONIC.
+    pub monotonic: u64,
+    /// CLOCK_REALTIME.
+    pub realtime: u64,
+    /// CLOCK_BOOTTIME.
+    pub boottime: u64,
 }
 
 impl Published {
@@ -140,6 +156,17 @@ impl ClockPage {
         }
     }
 
+    /// The clocks as a reader of the page computes them when the counter is at `ticks`, if it can.
+    pub fn times(&self, ticks: u64) -> Option<Times> {
+        let page = self.published.filter(|p| ticks.wrapping_sub(p.ticks) <= p.window)?;
+        let monotonic = page.monotonic_at(ticks);
+        Some(Times {
+            monotonic,
+            realtime: monotonic.wrapping_add_signed(page.realtime_offset),
+            boottime: monotonic.wrapping_add_signed(page.boottime_offset),
+        })
+    }
+
     /// Takes a reading and computes what the page is to say from then on. `None` if the rate is not known yet.
     pub fn update(&mut self, read: impl FnOnce() -> Reading) -> Option<Vec<u8>> {
         let now = read();
@@ -165,7 +192,8 @@ impl ClockPage {
             return Some(Page { sequence: self.sequence, ..Page::default() }.as_bytes().to_vec());
         };
         let window = scale_back(elapsed.min(SECOND), rate);
-        let mut new = Published { ticks: now.ticks, monotonic: now.monotonic, rate, window };
+        let Reading { ticks, monotonic, realtime_offset, boottime_offset } = now;
+        let mut new = Published { ticks, monotonic, rate, window, realtime_offset, boottime_offset };
         if let Some(old) = &self.published {
             // Nobody shall see the time go back.
             let shown = old.monotonic_at(now.ticks);
@@ -247,9 +275,16 @@ mod tests {
             assert!(close(shown(&bytes, CLOCK_REALTIME, at(ns)), 1007 * SECOND + ns));
             assert!(close(shown(&bytes, CLOCK_BOOTTIME, at(ns)), 7 * SECOND + ns + 500));
         }
-        assert_eq!(shown(&bytes, CLOCK_MONOTONIC, at(3 * FIRST_WINDOW)), None, "not for longer than was measured");
+        assert_eq!(
+            shown(&bytes, CLOCK_MONOTONIC, at(3 * FIRST_WINDOW)),
+            None,
+            "not for longer than was measured"
+        );
         let bytes = page.update(|| reading(100 * SECOND, 0)).unwrap();
-        assert!(close(shown(&bytes, CLOCK_MONOTONIC, at(100 * SECOND + SECOND / 2)), 107 * SECOND + SECOND / 2));
+        assert!(close(
+            shown(&bytes, CLOCK_MONOTONIC, at(100 * SECOND + SECOND / 2)),
+            107 * SECOND + SECOND / 2
+        ));
         assert_eq!(shown(&bytes, CLOCK_MONOTONIC, at(102 * SECOND)), None, "a second at most");
     }
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use abi::elf::{
-    EI_CLASS, ELFCLASS64, ELFMAG, EM_X86_64, ET_DYN, ET_EXEC, Elf64Ehdr, Elf64Phdr, PF_R, PF_W, PF_X, PT_GNU_STACK,
-    PT_INTERP, PT_LOAD,
+    EI_CLASS, ELFCLASS64, ELFMAG, EM_X86_64, ET_DYN, ET_EXEC, Elf64Ehdr, Elf64Phdr, PF_R, PF_W, PF_X,
+    PT_GNU_STACK, PT_INTERP, PT_LOAD,
 };
 use abi::limits::PATH_MAX;
 use platform::{PAGE_SIZE, Prot, USER_MAX};
@@ -102,7 +102,8 @@ impl Elf {
         if bytes.len() < size {
             return Err(invalid);
         }
-        let segments = bytes.chunks_exact(size_of::<Elf64Phdr>()).filter_map(|b| Elf64Phdr::read_from_bytes(b).ok());
+        let segments =
+            bytes.chunks_exact(size_of::<Elf64Phdr>()).filter_map(|b| Elf64Phdr::read_from_bytes(b).ok());
         let pages = match file.operations().mappable() {
             Ok(pages) => pages,
             Err(_) => Arc::new(Unmappable(file.path().dentry().object())),
@@ -186,7 +187,8 @@ impl Elf {
             let start = segment.p_vaddr;
             let in_range = |from: u64, at: u64, len: u64| at >= from && at - from < len;
             if in_range(segment.p_offset, self.header.e_phoff, segment.p_filesz) {
-                mapped.headers = bias.wrapping_add(self.header.e_phoff - segment.p_offset).wrapping_add(start);
+                mapped.headers =
+                    bias.wrapping_add(self.header.e_phoff - segment.p_offset).wrapping_add(start);
             }
             let at = bias.wrapping_add(start);
             if at >= USER_MAX
@@ -236,7 +238,10 @@ impl Elf {
             };
             let len = file_end - addr;
             let limits = *limits;
-            mm.map(None, &MapRequest { addr, len, prot, fixed, file: Some(file), limits, ..MapRequest::default() })?;
+            mm.map(
+                None,
+                &MapRequest { addr, len, prot, fixed, file: Some(file), limits, ..MapRequest::default() },
+            )?;
             zeroes_from = page_end(file_end).ok_or(Errno::ENOMEM)?;
             if segment.p_memsz > segment.p_filesz && zeroes_from > file_end {
                 let cleared = mm.zero(file_end, zeroes_from.min(USER_MAX).saturating_sub(file_end));

@@ -149,7 +149,8 @@ pub fn load(mm: &Arc<MemoryManager>, request: &LoadRequest<'_>) -> std::result::
         Some(path) => Some(Elf::read_interpreter(&(request.resolver)(&path)?)?),
         None => None,
     };
-    map_all(mm, request, argv, &program, interpreter.as_ref()).map_err(|errno| LoadError { errno, fatal: true })
+    map_all(mm, request, argv, &program, interpreter.as_ref())
+        .map_err(|errno| LoadError { errno, fatal: true })
 }
 
 fn map_all(
@@ -165,7 +166,8 @@ fn map_all(
     mm.set_layout(|layout| {
         // Below the largest stack that the limit allows, and all of its random offset.
         let spread = if request.randomize { (STACK_RANDOM + 1) * PAGE_SIZE } else { 0 };
-        let room = request.stack_limit.saturating_add(spread + STACK_GUARD).clamp(128 << 20, USER_MAX / 6 * 5);
+        let room =
+            request.stack_limit.saturating_add(spread + STACK_GUARD).clamp(128 << 20, USER_MAX / 6 * 5);
         layout.mmap_base = (USER_MAX - (room + PAGE_SIZE - 1) - random.mmap) & !(PAGE_SIZE - 1);
     });
 

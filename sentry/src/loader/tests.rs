@@ -121,7 +121,11 @@ struct Outcome {
     loaded: Loaded,
 }
 
-fn run(program: &Arc<File>, interpreter: Result<Vec<u8>>, seed: u8) -> std::result::Result<Outcome, LoadError> {
+fn run(
+    program: &Arc<File>,
+    interpreter: Result<Vec<u8>>,
+    seed: u8,
+) -> std::result::Result<Outcome, LoadError> {
     run_with(program, interpreter, seed, None, &[b"prog".to_vec(), b"arg".to_vec()])
 }
 
@@ -168,7 +172,8 @@ impl Outcome {
 
     fn auxv(&self, kind: u64) -> Option<u64> {
         let auxv = self.mm.auxv();
-        let words: Vec<u64> = auxv.chunks_exact(8).map(|b| u64::from_le_bytes(b.try_into().unwrap())).collect();
+        let words: Vec<u64> =
+            auxv.chunks_exact(8).map(|b| u64::from_le_bytes(b.try_into().unwrap())).collect();
         words.chunks_exact(2).find(|pair| pair[0] == kind).map(|pair| pair[1])
     }
 
@@ -235,7 +240,8 @@ fn the_stack() {
     assert!(matches!(&stack.name, MapName::Text(name) if &**name == "[stack]"));
     assert!(stack.end - stack.start >= 132 << 10);
     o.mm.write_bytes(stack.end - (7 << 20), b"it grows").unwrap();
-    let none = run_with(&file(&program(at::ET_EXEC, 0x40_0000), true), Err(Errno::ENOENT), 1, None, &[]).unwrap();
+    let none =
+        run_with(&file(&program(at::ET_EXEC, 0x40_0000), true), Err(Errno::ENOENT), 1, None, &[]).unwrap();
     assert_eq!(none.words(none.loaded.stack_pointer, 1), [1], "argv[0] is never missing");
 }
 
@@ -344,7 +350,8 @@ fn segments_that_cannot_be() {
     let o = run(&file(&elf(at::ET_EXEC, &overlapping, 0x40_0000), true), Err(Errno::ENOENT), 1).unwrap();
     assert_eq!(o.byte(0x40_1000), Ok(3));
     // Nothing but zeroes.
-    let o = run(&file(&elf(at::ET_EXEC, &[load(0, 0x40_0100, 0, P)], 0x40_0000), true), Err(Errno::ENOENT), 1);
+    let o =
+        run(&file(&elf(at::ET_EXEC, &[load(0, 0x40_0100, 0, P)], 0x40_0000), true), Err(Errno::ENOENT), 1);
     assert_eq!(o.unwrap().byte(0x40_1000 + 0xff), Ok(0));
     // An executable stack only by request.
     let code = segment(at::PT_LOAD, RX, 0, 0x40_0000, P, P);
@@ -415,19 +422,24 @@ proptest! {
 #[test]
 fn the_vdso_is_found_as_the_c_libraries_find_it() {
     let vdso = Vdso::new().unwrap();
-    let o = run_with(&file(&program(at::ET_EXEC, 0x40_0000), true), Err(Errno::ENOENT), 1, Some(&vdso), &[vec![]]);
+    let o = run_with(
+        &file(&program(at::ET_EXEC, 0x40_0000), true),
+        Err(Errno::ENOENT),
+        1,
+        Some(&vdso),
+        &[vec![]],
+    );
     let o = o.unwrap();
     let base = o.auxv(at::AT_SYSINFO_EHDR).unwrap();
     assert_eq!(o.mm.layout().vdso, base);
-    let names: Vec<_> = o
-        .mm
-        .maps()
-        .iter()
-        .filter_map(|m| match &m.name {
-            MapName::Text(name) => Some((name.to_string(), m.permissions(), m.start)),
-            _ => None,
-        })
-        .collect();
+    let names: Vec<_> =
+        o.mm.maps()
+            .iter()
+            .filter_map(|m| match &m.name {
+                MapName::Text(name) => Some((name.to_string(), m.permissions(), m.start)),
+                _ => None,
+            })
+            .collect();
     assert!(names.contains(&("[vvar]".into(), "r--p".into(), base - P)));
     assert!(names.contains(&("[vdso]".into(), "r-xp".into(), base)));
     assert_eq!(o.mm.protect(None, base - P, P, Prot::WRITE, false, &Default::default()), Err(Errno::EACCES));
@@ -447,7 +459,11 @@ fn the_vdso_is_found_as_the_c_libraries_find_it() {
     let u32_at = |at: u64| u32::from_le_bytes(image[at as usize..][..4].try_into().unwrap());
     let u16_at = |at: u64| u16::from_le_bytes(image[at as usize..][..2].try_into().unwrap());
     let tag = |tag: i64| {
-        (0..).map(|i| dynamic.p_vaddr + i * 16).find(|&at| u64_at(at) as i64 == tag).map(|at| u64_at(at + 8)).unwrap()
+        (0..)
+            .map(|i| dynamic.p_vaddr + i * 16)
+            .find(|&at| u64_at(at) as i64 == tag)
+            .map(|at| u64_at(at + 8))
+            .unwrap()
     };
     let text = |at: u64| image[at as usize..].split(|&b| b == 0).next().unwrap().to_vec();
     let (strings, symbols, hash) = (tag(at::DT_STRTAB), tag(at::DT_SYMTAB), tag(at::DT_HASH));
@@ -470,7 +486,9 @@ fn the_vdso_is_found_as_the_c_libraries_find_it() {
     let second = tag(at::DT_VERDEF) + u64::from(u32_at(tag(at::DT_VERDEF) + 16));
     assert_eq!((u16_at(second + 4), u32_at(second + 8)), (2, 61_765_110));
     assert_eq!(text(strings + u64::from(u32_at(second + 20))), b"LINUX_2.6");
-    for name in ["__vdso_clock_gettime", "__vdso_gettimeofday", "__vdso_time", "__vdso_getcpu", "clock_gettime"] {
+    for name in
+        ["__vdso_clock_gettime", "__vdso_gettimeofday", "__vdso_time", "__vdso_getcpu", "clock_gettime"]
+    {
         let (index, value) = lookup(name.as_bytes()).unwrap();
         assert_eq!(u16_at(tag(at::DT_VERSYM) + u64::from(index) * 2), 2);
         assert!(matches!(image[value as usize], 0xe9 | 0xeb), "a jump");

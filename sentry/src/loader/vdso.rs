@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use platform::{PAGE_SIZE, Prot};
 use zerocopy::IntoBytes;
 
+pub use super::clock_page::Times;
 use super::clock_page::{ClockPage, Reading};
 use crate::mm::{Fixed, MapFile, MapRequest, MemoryManager, shared};
 use crate::vfs::{Mappable, ObjectId};
@@ -76,8 +77,13 @@ impl Vdso {
     pub(super) fn map(&self, mm: &MemoryManager) -> Result<u64> {
         let base = mm.find_free(PAGE_SIZE + self.len, PAGE_SIZE).ok_or(Errno::ENOMEM)?;
         let map = |addr, len, prot, max_prot, mappable: &Arc<dyn Mappable>, name: &str| {
-            let file =
-                MapFile { mappable: mappable.clone(), file: None, name: Some(name.into()), offset: 0, max_prot };
+            let file = MapFile {
+                mappable: mappable.clone(),
+                file: None,
+                name: Some(name.into()),
+                offset: 0,
+                max_prot,
+            };
             let fixed = Fixed::NoReplace;
             let file = Some(file);
             mm.map(None, &MapRequest { addr, len, prot, fixed, file, special: true, ..MapRequest::default() })
@@ -87,18 +93,18 @@ impl Vdso {
         map(base + PAGE_SIZE, self.len, prot, Prot::all(), &self.image, "[vdso]")
     }
 
-    /// Brings the page up to date, if it is time for that. To be called by clock_gettime(2) and its like, because
-    /// they are only called if the page has nothing to say; costs one comparison if there is nothing to do.
-    pub fn refresh(&self) {
-        // Whoever is at it does it for all.
-        let Some(mut guard) = self.page.try_lock() else { return };
+    /// The time as the page tells it, after bringing that up to date if need be. To be used by clock_gettime(2) and
+    /// its like: they are called when the page has nothing to say any more, and what they return must not be less
+    /// than what programs have read from it. `None` if the counter is no clock, or its rate not known yet.
+    pub fn times(&self) -> Option<Times> {
+        let mut guard = self.page.lock();
         let (fd, page) = &mut *guard;
-        if !page.is_due() {
-            return;
-        }
-        if let Some(bytes) = page.update(Reading::now) {
+        if page.is_due()
+            && let Some(bytes) = page.update(Reading::now)
+        {
             publish(fd, &bytes);
         }
+        page.times(platform::tsc::read())
     }
 }
 
@@ -209,7 +215,8 @@ fn build() -> Vec<u8> {
 
     let len = image.len() as u64;
     let mut ident = [0; 16];
-    for (to, from) in ident.iter_mut().zip(at::ELFMAG.into_iter().chain([at::ELFCLASS64, at::ELFDATA2LSB, 1])) {
+    for (to, from) in ident.iter_mut().zip(at::ELFMAG.into_iter().chain([at::ELFCLASS64, at::ELFDATA2LSB, 1]))
+    {
         *to = from;
     }
     let header = Elf64Ehdr {

@@ -175,7 +175,13 @@ impl MemoryManager {
                 // A shared mapping gets all the access that the guest's own descriptor has, for a later mprotect(2).
                 let wanted =
                     if req.shared { req.prot | (max_prot & Prot::WRITE) } else { req.prot - Prot::WRITE };
-                let host = match file.mappable.host_fd(wanted, req.shared) {
+                let mut host = file.mappable.host_fd(wanted, req.shared);
+                if req.shared && wanted != req.prot && matches!(host, Err(Errno::EPERM | Errno::EACCES)) {
+                    // Sealed, or read-only after all: without that access, then.
+                    max_prot -= Prot::WRITE;
+                    host = file.mappable.host_fd(req.prot, req.shared);
+                }
+                let host = match host {
                     Ok(host) => Some(host),
                     Err(Errno::ENODEV | Errno::EOPNOTSUPP) if !req.shared && file.file.is_some() => None,
                     Err(errno) => return Err(errno),
