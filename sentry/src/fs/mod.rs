@@ -2,6 +2,8 @@
 
 pub mod access_time;
 pub mod anonymous;
+pub mod cgroup;
+pub mod dev;
 pub mod epoll;
 pub mod eventfd;
 pub mod gofer;
@@ -10,7 +12,10 @@ pub mod memfd;
 pub mod nsfs;
 pub mod pidfd;
 pub mod pipe;
+pub mod proc;
 pub mod signalfd;
+pub mod synthetic;
+pub mod sys;
 #[cfg(test)]
 mod testing;
 pub mod timerfd;
@@ -23,7 +28,9 @@ use crate::task::{ProcessGroup, Session};
 use crate::vfs::FileOps;
 
 /// Registers the character device drivers.
-pub(crate) fn register_drivers(_kernel: &Arc<Kernel>) {}
+pub(crate) fn register_drivers(kernel: &Arc<Kernel>) {
+    kernel.drivers.register(dev::MAJOR, Arc::new(dev::MemoryDevices));
+}
 
 /// A session leader ended: its terminal hangs up.
 pub(crate) fn tty_hangup_session(session: &Arc<Session>) {

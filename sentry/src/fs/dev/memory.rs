@@ -1,0 +1,98 @@
+//! `/dev/null`, zero, full, random and urandom (null(4), full(4), random(4)).
+
+use std::any::Any;
+use std::sync::Arc;
+
+use abi::fcntl::OpenFlags;
+use abi::stat::minor;
+use abi::{Errno, Result};
+
+use crate::vfs::special::Driver;
+use crate::vfs::{FileOps, Io, Path, Sink, Source};
+
+/// The driver of major number 1.
+pub struct MemoryDevices;
+
+/// The major number.
+pub const MAJOR: u32 = 1;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Device {
+    Null,
+    Zero,
+    Full,
+    Random,
+}
+
+impl Driver for MemoryDevices {
+    fn open(&self, _io: &Io<'_>, _path: &Path, rdev: u64, _flags: OpenFlags) -> Result<Arc<dyn FileOps>> {
+        Ok(Arc::new(match minor(rdev) {
+            3 => Device::Null,
+            5 => Device::Zero,
+            7 => Device::Full,
+            8 | 9 => Device::Random,
+            _ => return Err(Errno::ENXIO),
+        }))
+    }
+}
+
+/// How much is put at once, in bytes.
+const CHUNK: usize = 4096;
+
+impl FileOps for Device {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn seekable(&self) -> bool {
+        true
+    }
+
+    fn read(&self, _io: &Io<'_>, dst: &mut dyn Sink, _offset: u64) -> Result<usize> {
+        if *self == Device::Null {
+            return Ok(0);
+        }
+        let mut chunk = [0; CHUNK];
+        let mut done = 0;
+        while dst.remaining() > 0 {
+            let part = &mut chunk[..dst.remaining().min(CHUNK)];
+            if *self == Device::Random {
+                platform::random::fill(part);
+            }
+            match dst.put(part) {
+                Ok(n) if n == part.len() => done += n,
+                Ok(n) => return Ok(done + n),
+                Err(e) if done == 0 => return Err(e),
+                Err(_) => break,
+            }
+        }
+        Ok(done)
+    }
+
+    fn write(&self, _io: &Io<'_>, src: &mut dyn Source, _offset: &mut u64) -> Result<usize> {
+        match self {
+            Device::Full => Err(Errno::ENOSPC),
+            // Not even looked at: writing from a bad address is no error.
+            Device::Null | Device::Zero => Ok(src.remaining()),
+            Device::Random => {
+                let mut chunk = [0; CHUNK];
+                let mut done = 0;
+                while src.remaining() > 0 {
+                    let part = &mut chunk[..src.remaining().min(CHUNK)];
+                    match src.take(part) {
+                        Ok(n) if n == part.len() => done += n,
+                        Ok(n) => return Ok(done + n),
+                        Err(e) if done == 0 => return Err(e),
+                        Err(_) => break,
+                    }
+                }
+                Ok(done)
+            }
+        }
+    }
+
+    fn seek(&self, _whence: u32, _offset: i64) -> Result<u64> {
+        // null_lseek(): the position is always 0.
+        Ok(0)
+    }
+}

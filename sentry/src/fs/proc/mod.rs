@@ -1,0 +1,88 @@
+//! proc: processes and the system as files (proc(5), fs/proc).
+//!
+//! | file | subject |
+//! |---|---|
+//! | `options` | mount options |
+//! | `subject` | the process or thread that a directory is about |
+//! | `root` | the root directory |
+//! | `process` | directories of processes and threads |
+//! | `system` | files about the whole system |
+
+mod options;
+mod process;
+mod root;
+mod subject;
+mod system;
+
+use std::sync::Arc;
+
+use abi::Result;
+use abi::stat::PROC_SUPER_MAGIC;
+
+pub use options::ProcOptions;
+
+use super::synthetic::{Context, Node};
+use crate::Kernel;
+use crate::task::PidNamespace;
+use crate::vfs::{FileSystem, FsStatus, Inode};
+
+/// The inode number of the root (PROC_ROOT_INO).
+const ROOT_INO: u64 = 1;
+
+/// What a mount of proc shows.
+struct Instance {
+    kernel: Arc<Kernel>,
+    pid_ns: Arc<PidNamespace>,
+    options: parking_lot::RwLock<ProcOptions>,
+}
+
+/// The files about the whole system.
+#[derive(Clone)]
+struct System(Arc<Instance>);
+
+impl Context for System {}
+
+impl System {
+    fn kernel(&self) -> &Arc<Kernel> {
+        &self.0.kernel
+    }
+}
+
+/// A proc filesystem.
+pub struct ProcFs {
+    instance: Arc<Instance>,
+    root: Arc<Node<System>>,
+}
+
+/// A proc filesystem that shows the processes of `pid_ns`.
+pub fn new(kernel: &Arc<Kernel>, pid_ns: Arc<PidNamespace>, options: ProcOptions) -> Arc<ProcFs> {
+    let options = parking_lot::RwLock::new(options);
+    let instance = Arc::new(Instance { kernel: kernel.clone(), pid_ns, options });
+    let root = Node::new(System(instance.clone()), &root::ROOT, ROOT_INO);
+    Arc::new(ProcFs { instance, root })
+}
+
+impl ProcFs {
+    /// mount(2) with MS_REMOUNT.
+    pub fn reconfigure(&self, options: ProcOptions) {
+        *self.instance.options.write() = options;
+    }
+}
+
+impl FileSystem for ProcFs {
+    fn name(&self) -> &'static str {
+        "proc"
+    }
+
+    fn root(&self) -> Arc<dyn Inode> {
+        self.root.clone()
+    }
+
+    fn status(&self) -> Result<FsStatus> {
+        Ok(FsStatus { magic: PROC_SUPER_MAGIC, block_size: 4096, name_max: 255, ..FsStatus::default() })
+    }
+
+    fn options(&self) -> String {
+        self.instance.options.read().to_string()
+    }
+}

@@ -1,0 +1,254 @@
+//! Filesystems whose contents are computed when somebody looks: proc, sys and their like.
+//!
+//! A tree is described by static tables of [`Entry`]s. What a table's entries show depends on a [`Context`]: the
+//! system, a process, a processor. A [`Node`] is the inode of an entry for one context; it is made by a lookup and
+//! holds nothing but the two. Names that tables cannot list (numbers of processes) come from [`Children`].
+//!
+//! Nothing here takes a lock while contents are computed, except that of the open file they are kept in.
+
+mod directory;
+mod file;
+
+use std::any::Any;
+use std::sync::Arc;
+
+use abi::fcntl::OpenFlags;
+use abi::stat::FileType;
+use abi::time::Timespec;
+use abi::{Errno, Result};
+
+use crate::task::Credentials;
+use crate::vfs::{Attributes, FileOps, Inode, Io, LinkTarget, Path, SetAttributes};
+
+pub use file::{Content, Read, ReadWrite, TextFile};
+
+/// Permission bits and owner (kernel ids) of a node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Access {
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+}
+
+/// What a subtree is about.
+pub trait Context: Clone + Send + Sync + 'static {
+    /// What stat(2) says of the size of regular files, in bytes.
+    const FILE_SIZE: u64 = 0;
+
+    /// `st_blksize`.
+    const BLOCK_SIZE: u32 = 1024;
+
+    /// The owner of a node whose table says `mode`, and its actual mode. ENOENT once what the subtree is about is gone.
+    fn access(&self, mode: u32) -> Result<Access> {
+        Ok(Access { mode, uid: 0, gid: 0 })
+    }
+
+    /// Whether names, once looked up, stay what they are.
+    fn lasts(&self) -> bool {
+        true
+    }
+
+    /// May `creds` do `mask` to `node`? The default goes by mode and owner.
+    fn permission(&self, node: &Node<Self>, creds: &Credentials, mask: u32) -> Result<()> {
+        crate::vfs::permission::generic(creds, &node.attributes()?, mask)
+    }
+}
+
+/// One name of a table.
+pub struct Entry<C: Context> {
+    /// The name.
+    pub name: &'static str,
+    /// Permission bits.
+    pub mode: u32,
+    /// What it is.
+    pub kind: Kind<C>,
+}
+
+/// What an entry is.
+pub enum Kind<C: Context> {
+    /// A directory with these names, and what [`Children`] add.
+    Directory(&'static [Entry<C>], Option<Children<C>>),
+    /// A file of text.
+    File(&'static dyn Content<C>),
+    /// A file with operations of its own.
+    Opened(fn(&C, &Io<'_>, OpenFlags) -> Result<Arc<dyn FileOps>>),
+    /// A symbolic link.
+    Link(fn(&C, &Io<'_>) -> Result<Vec<u8>>),
+    /// A symbolic link that leads where its text does not: what it shows, and where it leads.
+    Jump(fn(&C, &Io<'_>) -> Result<Vec<u8>>, fn(&C, &Io<'_>) -> Result<LinkTarget>),
+}
+
+/// Receives a name: its position (which grows), the name, inode number and type. Answers whether more are wanted.
+pub type Receive<'a> = dyn FnMut(u64, &[u8], u64, FileType) -> bool + 'a;
+
+/// The names of a directory that are not in its table.
+pub struct Children<C: Context> {
+    /// Finds a name. The directory's inode number is given, for [`child_ino`]. ENOENT.
+    pub find: fn(&C, u64, &[u8]) -> Result<Arc<dyn Inode>>,
+    /// Lists the names from a position on.
+    pub list: fn(&C, u64, &Io<'_>, u64, &mut Receive<'_>) -> Result<()>,
+}
+
+impl<C: Context> Entry<C> {
+    /// A directory, for all to read.
+    pub const fn dir(name: &'static str, entries: &'static [Entry<C>]) -> Entry<C> {
+        Entry { name, mode: 0o555, kind: Kind::Directory(entries, None) }
+    }
+
+    /// A file of text, for all to read.
+    pub const fn text(name: &'static str, content: &'static dyn Content<C>) -> Entry<C> {
+        Entry { name, mode: 0o444, kind: Kind::File(content) }
+    }
+
+    /// A file of text with these permission bits.
+    pub const fn file(name: &'static str, mode: u32, content: &'static dyn Content<C>) -> Entry<C> {
+        Entry { name, mode, kind: Kind::File(content) }
+    }
+
+    /// A symbolic link.
+    pub const fn link(name: &'static str, text: fn(&C, &Io<'_>) -> Result<Vec<u8>>) -> Entry<C> {
+        Entry { name, mode: 0o777, kind: Kind::Link(text) }
+    }
+
+    fn file_type(&self) -> FileType {
+        match self.kind {
+            Kind::Directory(..) => FileType::Directory,
+            Kind::File(_) | Kind::Opened(_) => FileType::Regular,
+            Kind::Link(_) | Kind::Jump(..) => FileType::Symlink,
+        }
+    }
+}
+
+/// The inode of an entry.
+pub struct Node<C: Context> {
+    context: C,
+    entry: &'static Entry<C>,
+    ino: u64,
+    made: Timespec,
+}
+
+impl<C: Context> Node<C> {
+    /// The inode number is `ino`.
+    pub fn new(context: C, entry: &'static Entry<C>, ino: u64) -> Arc<Node<C>> {
+        Arc::new(Node { context, entry, ino, made: crate::time::now() })
+    }
+
+    /// What it is about.
+    pub fn context(&self) -> &C {
+        &self.context
+    }
+
+    /// Its entry.
+    pub fn entry(&self) -> &'static Entry<C> {
+        self.entry
+    }
+
+    fn stat(&self, access: Access) -> Attributes {
+        let (nlink, size) = match &self.entry.kind {
+            Kind::Directory(entries, _) => {
+                (2 + entries.iter().filter(|e| matches!(e.kind, Kind::Directory(..))).count() as u64, 0)
+            }
+            Kind::File(_) | Kind::Opened(_) => (1, C::FILE_SIZE),
+            Kind::Link(_) => (1, 0),
+            Kind::Jump(..) => (1, 64),
+        };
+        Attributes {
+            ino: self.ino,
+            mode: self.entry.file_type().mode() | access.mode,
+            nlink,
+            uid: access.uid,
+            gid: access.gid,
+            rdev: 0,
+            size,
+            blocks: 0,
+            blksize: C::BLOCK_SIZE,
+            atime: self.made,
+            mtime: self.made,
+            ctime: self.made,
+            btime: self.made,
+        }
+    }
+}
+
+/// The inode number of a name in a directory: the same whenever it is looked up. `identity` tells apart what bears the
+/// same name one after the other.
+pub fn child_ino(parent: u64, name: &[u8], identity: u64) -> u64 {
+    // FNV-1a. What two names of a filesystem have in common by chance is at worst taken for a hard link.
+    let bytes = parent.to_le_bytes().into_iter().chain(identity.to_le_bytes()).chain(name.iter().copied());
+    let hash = bytes
+        .fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    (hash ^ hash >> 44) & ((1 << 44) - 1) | 1 << 44
+}
+
+impl<C: Context> Inode for Node<C> {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn ino(&self) -> u64 {
+        self.ino
+    }
+
+    fn file_type(&self) -> FileType {
+        self.entry.file_type()
+    }
+
+    fn attributes(&self) -> Result<Attributes> {
+        // Only an open file or a working directory can be of something that is gone.
+        Ok(self.stat(self.context.access(self.entry.mode).unwrap_or_default()))
+    }
+
+    fn set_attributes(&self, set: &SetAttributes) -> Result<()> {
+        // Times and lengths mean nothing here, but setting them is no error (O_TRUNC).
+        if set.mode.is_some() || set.uid.is_some() || set.gid.is_some() { Err(Errno::EPERM) } else { Ok(()) }
+    }
+
+    fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Inode>> {
+        let Kind::Directory(entries, children) = &self.entry.kind else { return Err(Errno::ENOTDIR) };
+        self.context.access(self.entry.mode)?;
+        match (entries.iter().find(|e| e.name.as_bytes() == name), children) {
+            (Some(entry), _) => Ok(Node::new(self.context.clone(), entry, child_ino(self.ino, name, 0))),
+            (None, Some(children)) => (children.find)(&self.context, self.ino, name),
+            (None, None) => Err(Errno::ENOENT),
+        }
+    }
+
+    fn lookups_cacheable(&self) -> bool {
+        let fixed = matches!(self.entry.kind, Kind::Directory(_, None));
+        fixed && self.context.lasts()
+    }
+
+    fn readlink(&self, io: &Io<'_>) -> Result<Vec<u8>> {
+        match self.entry.kind {
+            Kind::Link(text) | Kind::Jump(text, _) => text(&self.context, io),
+            _ => Err(Errno::EINVAL),
+        }
+    }
+
+    fn follow(&self, io: &Io<'_>) -> Result<LinkTarget> {
+        match self.entry.kind {
+            Kind::Link(text) => text(&self.context, io).map(LinkTarget::Text),
+            Kind::Jump(_, target) => target(&self.context, io),
+            _ => Err(Errno::EINVAL),
+        }
+    }
+
+    fn open(&self, io: &Io<'_>, path: &Path, flags: OpenFlags) -> Result<Arc<dyn FileOps>> {
+        match self.entry.kind {
+            Kind::Directory(..) => Ok(Arc::new(directory::Directory::<C>::new(path))),
+            Kind::File(content) => {
+                content.open(&self.context, io)?;
+                Ok(Arc::new(TextFile::new(self.context.clone(), content)))
+            }
+            Kind::Opened(open) => open(&self.context, io, flags),
+            Kind::Link(_) | Kind::Jump(..) => Err(Errno::ELOOP),
+        }
+    }
+
+    fn permission(&self, creds: &Credentials, mask: u32) -> Result<()> {
+        self.context.permission(self, creds, mask)
+    }
+}
