@@ -20,7 +20,10 @@ static ROOT: Entry<Group> = Entry::dir(
     "",
     &[
         Entry::text("cgroup.controllers", &Read(|_, _| Ok(b"cpuset cpu memory pids\n".to_vec()))),
-        Entry::text("pids.max", &Read(|group, _| Ok(format!("{}\n", group.0.threads_max).into_bytes()))),
+        Entry::text(
+            "pids.max",
+            &Read(|group: &Group, _| Ok(format!("{}\n", group.0.threads_max).into_bytes())),
+        ),
     ],
 );
 
