@@ -4,8 +4,10 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use abi::Errno;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use sentry::Kernel;
+use sentry::fs::gofer::{Access, GoferFs};
+use sentry::fs::tmpfs::{Tmpfs, TmpfsOptions};
 use sentry::task::Credentials;
 use sentry::vfs::mount::{MountTree, Propagation};
 use sentry::vfs::walk::Walker;
@@ -21,7 +23,8 @@ pub fn build(
     shared: bool,
 ) -> Result<Arc<MountNamespace>> {
     let client = Arc::new(gofer::Client::new(gofer));
-    let files = Files { kernel, client, shared };
+    let access = if shared { Access::Shared } else { Access::Exclusive };
+    let files = Files { kernel, client, access };
     let root = files.served(guest.root.gofer, guest.root.overlay).context("mounting the root filesystem")?;
     let root = Mount::new(root, MountFlags::empty(), b"none");
     let namespace = MountNamespace::new(root.clone(), kernel.user_ns.clone());
@@ -37,7 +40,10 @@ pub fn build(
                 MountKind::Bind { gofer, overlay, directory } => {
                     (files.served(*gofer, *overlay)?, *directory)
                 }
-                MountKind::Own(kind) => (files.own(kind, &mount.destination, &mount.data)?, true),
+                MountKind::Own(kind) => match files.own(kind, &mount.destination, &mount.data)? {
+                    Some(tree) => (tree, true),
+                    None => return Ok(()),
+                },
             };
             let flags = MountFlags::from_bits_truncate(mount.flags);
             let attached = Mount::new(tree, flags, mount.source.as_bytes());
@@ -59,20 +65,38 @@ pub fn build(
 struct Files<'a> {
     kernel: &'a Arc<Kernel>,
     client: Arc<gofer::Client>,
-    shared: bool,
+    access: Access,
 }
 
 impl Files<'_> {
     /// A directory or file of the gofer's.
-    fn served(&self, _number: usize, _overlay: Overlay) -> Result<Arc<Dentry>> {
-        let _ = (&self.client, self.shared);
-        bail!("there is no gofer filesystem in this build")
+    fn served(&self, number: usize, overlay: Overlay) -> Result<Arc<Dentry>> {
+        let number = u32::try_from(number).context("number of the mount")?;
+        let lower = GoferFs::new(self.client.clone(), number, self.access).context("asking the gofer")?;
+        if overlay == Overlay::Memory {
+            tracing::warn!("no overlay in this build: files of the host cannot be written");
+        }
+        Ok(SuperBlock::make(lower))
     }
 
-    /// A filesystem of the sentry's own.
-    fn own(&self, kind: &str, _destination: &str, _options: &[String]) -> Result<Arc<Dentry>> {
-        let _ = self.kernel;
-        bail!("there is no filesystem {kind} in this build")
+    /// A filesystem of the sentry's own; None for one that is not there yet.
+    fn own(&self, kind: &str, _destination: &str, options: &[String]) -> Result<Option<Arc<Dentry>>> {
+        let memory = self.kernel.memory;
+        let fs: Arc<dyn FileSystem> = match kind {
+            "tmpfs" => {
+                let options = options.iter().filter(|option| *option != "tmpcopyup").cloned();
+                let options = options.collect::<Vec<_>>().join(",");
+                let options = TmpfsOptions::new(memory)
+                    .parse(options.as_bytes(), memory)
+                    .with_context(|| format!("options {options:?}"))?;
+                Tmpfs::new(&options)
+            }
+            _ => {
+                tracing::warn!("no {kind} in this build");
+                return Ok(None);
+            }
+        };
+        Ok(Some(SuperBlock::make(fs)))
     }
 }
 
