@@ -26,6 +26,8 @@ use crate::vfs::{FdTable, FsContext, MountNamespace, WalkFlags, operations};
 
 /// What a sandbox is started with.
 pub struct KernelOptions {
+    /// What programs tell the time by. It has to be made before the sentry is confined.
+    pub vdso: Option<crate::loader::Vdso>,
     /// Runs guest code.
     pub platform: Arc<dyn Platform>,
     /// The system calls.
@@ -124,7 +126,7 @@ impl Kernel {
             platform: options.platform,
             syscalls: options.syscalls,
             clock,
-            vdso: crate::loader::Vdso::new().inspect_err(|e| tracing::warn!("no vdso: {e}")).ok(),
+            vdso: options.vdso,
             timers: TimerQueue::default(),
             cpus: options.cpus.max(1),
             memory: options.memory,

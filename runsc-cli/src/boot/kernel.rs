@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use platform::Platform;
 use sentry::Kernel;
 use sentry::kernel::{KernelOptions, ProcessRequest};
+use sentry::loader::Vdso;
 use sentry::task::limits::Limits;
 use sentry::task::{Credentials, Namespaces, ThreadGroup};
 use sentry::vfs::{FdFlags, FdTable, File};
@@ -79,9 +80,11 @@ pub fn start(
     platform: Arc<dyn Platform>,
     gofer: OwnedFd,
     stdio: [OwnedFd; 3],
+    vdso: Option<Vdso>,
 ) -> Result<Arc<dyn Control>> {
     let guest = config.guest;
     let kernel = Kernel::new(KernelOptions {
+        vdso,
         platform,
         syscalls: &syscalls::TABLE,
         cpus: u32::try_from(guest.cpus).unwrap_or(u32::MAX),

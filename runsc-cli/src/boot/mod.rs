@@ -93,6 +93,9 @@ fn start(config: BootConfig) -> Result<Sentry> {
     let channel = take(donated.gofer)?;
     let stdio = [take(donated.stdio[0])?, take(donated.stdio[1])?, take(donated.stdio[2])?];
     let oom = OomScore::open(config.guest.process.oom_score_adj);
+    // It looks into /proc and /sys.
+    let vdso =
+        sentry::loader::Vdso::new().inspect_err(|error| tracing::warn!("programs get no vdso: {error}")).ok();
     namespaces::enter_empty_root()?;
     let memory = namespaces::memory_directory().context("making a filesystem in memory")?;
     sentry::mm::shared::set_directory(memory);
@@ -120,7 +123,7 @@ fn start(config: BootConfig) -> Result<Sentry> {
         return Err(crate::confine::misbehave::attempt(&what));
     }
     let debug = config.debug;
-    let kernel = launcher.run(move || kernel::start(config, platform, channel, stdio))?;
+    let kernel = launcher.run(move || kernel::start(config, platform, channel, stdio, vdso))?;
     Ok(Sentry { kernel, launcher, control, terminal_signals, debug })
 }
 

@@ -11,7 +11,9 @@ use sentry::fs::tmpfs::{Tmpfs, TmpfsOptions};
 use sentry::task::Credentials;
 use sentry::vfs::mount::{MountTree, Propagation};
 use sentry::vfs::walk::Walker;
-use sentry::vfs::{Dentry, Io, Mount, MountFlags, MountNamespace, NewInode, NewKind, Path, WalkFlags};
+use sentry::vfs::{
+    Dentry, FileSystem, Io, Mount, MountFlags, MountNamespace, NewInode, NewKind, Path, SuperBlock, WalkFlags,
+};
 
 use super::guest::{Guest, MountKind, Overlay};
 
