@@ -15,7 +15,7 @@ use zerocopy::IntoBytes;
 
 pub use super::clock_page::Times;
 use super::clock_page::{ClockPage, Reading};
-use crate::mm::{Fixed, MapFile, MapRequest, MemoryManager, shared};
+use crate::mm::{Fixed, MapFile, MapRequest, MemoryFile, MemoryManager};
 use crate::vfs::{Mappable, ObjectId};
 use crate::{Errno, Result};
 
@@ -25,9 +25,9 @@ const TEXT: u64 = platform::vdso::DATA_DISTANCE - PAGE_SIZE;
 const SONAME: &str = "linux-vdso.so.1";
 const VERSION: &str = "LINUX_2.6";
 
-/// A host object that is mapped read-only, known by a number.
+/// A file in memory that guests can only read.
 struct Published {
-    fd: Arc<OwnedFd>,
+    file: MemoryFile,
     object: ObjectId,
 }
 
@@ -40,45 +40,46 @@ impl Mappable for Published {
         if shared && prot.contains(Prot::WRITE) {
             return Err(Errno::EACCES);
         }
-        Ok((self.fd.clone(), 0))
+        self.file.host_fd(prot, shared)
     }
 }
 
 /// The vdso of a sandbox.
 pub struct Vdso {
-    image: Arc<dyn Mappable>,
-    data: Arc<dyn Mappable>,
+    image: Arc<Published>,
+    page: Arc<Published>,
     len: u64,
-    /// The page's other side, and what it says.
-    page: Mutex<(OwnedFd, ClockPage)>,
+    /// What the page says.
+    clock: Mutex<ClockPage>,
 }
 
 impl Vdso {
-    /// Makes the image and the page. To be called before the sentry is confined, since it opens files of proc and
-    /// sysfs.
+    /// Makes the image and the page. To be called before the sentry is confined, because it looks into sysfs, and
+    /// into proc unless the directory for files in memory has been given.
     pub fn new() -> Result<Vdso> {
+        platform::tsc::probe();
         let image = build();
-        let (writable, image_fd) = shared::published("vdso", image.len() as u64)?;
-        nix::sys::uio::pwrite(&writable, &image, 0)?;
-        let (page, page_fd) = shared::published("vvar", PAGE_SIZE)?;
-        let publish = |fd, ino| -> Arc<dyn Mappable> {
+        let publish = |content: &[u8], ino| -> Result<Arc<Published>> {
+            let file = MemoryFile::new()?;
+            file.write_at(content, 0)?;
+            file.host_fd(Prot::READ, false)?;
             // Numbers that no anonymous object gets, as those count from 1.
-            Arc::new(Published { fd: Arc::new(fd), object: ObjectId { dev: 0, ino: u64::MAX - ino } })
+            Ok(Arc::new(Published { file, object: ObjectId { dev: 0, ino: u64::MAX - ino } }))
         };
         Ok(Vdso {
-            image: publish(image_fd, 0),
-            data: publish(page_fd, 1),
+            image: publish(&image, 0)?,
+            page: publish(&[0; PAGE_SIZE as usize], 1)?,
             len: image.len() as u64,
-            page: Mutex::new((page, ClockPage::new(platform::tsc::is_clock()))),
+            clock: Mutex::new(ClockPage::new(platform::tsc::is_clock())),
         })
     }
 
     /// Maps page and image next to each other, wherever there is room. Returns the address of the image.
     pub(super) fn map(&self, mm: &MemoryManager) -> Result<u64> {
         let base = mm.find_free(PAGE_SIZE + self.len, PAGE_SIZE).ok_or(Errno::ENOMEM)?;
-        let map = |addr, len, prot, max_prot, mappable: &Arc<dyn Mappable>, name: &str| {
+        let map = |addr, len, prot, max_prot, pages: &Arc<Published>, name: &str| {
             let file = MapFile {
-                mappable: mappable.clone(),
+                mappable: pages.clone(),
                 file: None,
                 name: Some(name.into()),
                 offset: 0,
@@ -88,7 +89,7 @@ impl Vdso {
             let file = Some(file);
             mm.map(None, &MapRequest { addr, len, prot, fixed, file, special: true, ..MapRequest::default() })
         };
-        map(base, PAGE_SIZE, Prot::READ, Prot::READ, &self.data, "[vvar]")?;
+        map(base, PAGE_SIZE, Prot::READ, Prot::READ, &self.page, "[vvar]")?;
         let prot = Prot::READ | Prot::EXEC;
         map(base + PAGE_SIZE, self.len, prot, Prot::all(), &self.image, "[vdso]")
     }
@@ -97,23 +98,22 @@ impl Vdso {
     /// its like: they are called when the page has nothing to say any more, and what they return must not be less
     /// than what programs have read from it. `None` if the counter is no clock, or its rate not known yet.
     pub fn times(&self) -> Option<Times> {
-        let mut guard = self.page.lock();
-        let (fd, page) = &mut *guard;
-        if page.is_due()
-            && let Some(bytes) = page.update(Reading::now)
+        let mut clock = self.clock.lock();
+        if clock.is_due()
+            && let Some(bytes) = clock.update(Reading::now)
         {
-            publish(fd, &bytes);
+            publish(&self.page.file, &bytes);
         }
-        page.times(platform::tsc::read())
+        clock.times(platform::tsc::read())
     }
 }
 
 /// Writes the page so that a reader sees either the old or the new contents: the sequence number in the first word is
 /// odd in between.
-fn publish(fd: &OwnedFd, bytes: &[u8]) {
+fn publish(page: &MemoryFile, bytes: &[u8]) {
     let sequence = bytes.first_chunk::<4>().map_or(0, |b| u32::from_le_bytes(*b));
     let write = |bytes: &[u8], offset| {
-        if let Err(error) = nix::sys::uio::pwrite(fd, bytes, offset) {
+        if let Err(error) = page.write_at(bytes, offset) {
             tracing::error!(%error, "writing the vdso's page");
         }
     };

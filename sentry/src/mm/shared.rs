@@ -171,12 +171,3 @@ fn reopen(fd: &OwnedFd, flags: OFlag) -> Result<OwnedFd> {
     let path = format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd());
     Ok(nix::fcntl::open(path.as_str(), flags, Mode::empty())?)
 }
-
-/// A file in memory that can only be read and mapped, made before the sentry is confined; returns both fds, the
-/// writable one for the sentry alone (the page that the vdso reads).
-pub fn published(name: &str, len: u64) -> Result<(OwnedFd, OwnedFd)> {
-    let fd = memfd_create(name, MFdFlags::MFD_CLOEXEC)?;
-    set_len(&fd, len)?;
-    let readable = reopen(&fd, OFlag::O_RDONLY | OFlag::O_CLOEXEC)?;
-    Ok((fd, readable))
-}
