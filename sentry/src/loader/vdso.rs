@@ -78,13 +78,8 @@ impl Vdso {
     pub(super) fn map(&self, mm: &MemoryManager) -> Result<u64> {
         let base = mm.find_free(PAGE_SIZE + self.len, PAGE_SIZE).ok_or(Errno::ENOMEM)?;
         let map = |addr, len, prot, max_prot, pages: &Arc<Published>, name: &str| {
-            let file = MapFile {
-                mappable: pages.clone(),
-                file: None,
-                name: Some(name.into()),
-                offset: 0,
-                max_prot,
-            };
+            let file =
+                MapFile { mappable: pages.clone(), file: None, name: Some(name.into()), offset: 0, max_prot };
             let fixed = Fixed::NoReplace;
             let file = Some(file);
             mm.map(None, &MapRequest { addr, len, prot, fixed, file, special: true, ..MapRequest::default() })
