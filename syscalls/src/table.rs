@@ -102,8 +102,23 @@ macro_rules! rows {
 }
 
 /// Every family's rows.
-const FAMILIES: &[&[Row]] =
-    &[crate::files::ROWS, crate::io::ROWS, crate::memory::ROWS, crate::process::ROWS, crate::signals::ROWS];
+const FAMILIES: &[&[Row]] = &[
+    crate::clock::ROWS,
+    crate::credentials::ROWS,
+    crate::files::ROWS,
+    crate::futex::ROWS,
+    crate::inotify::ROWS,
+    crate::inspect::ROWS,
+    crate::io::ROWS,
+    crate::io_control::ROWS,
+    crate::memory::ROWS,
+    crate::mounts::ROWS,
+    crate::poll::ROWS,
+    crate::prctl::ROWS,
+    crate::process::ROWS,
+    crate::signals::ROWS,
+    crate::system::ROWS,
+];
 
 /// Rows by number.
 static ROWS: LazyLock<Vec<Option<&'static Row>>> = LazyLock::new(|| {
