@@ -135,7 +135,8 @@ fn random_histories_agree_with_the_host(platform: &dyn Platform) {
                     let fixed = (numbers.below(2) == 0).then(|| BASE + numbers.below(PAGES) * P);
                     let new_len = (1 + numbers.below(5)) * P;
                     let dont_unmap = numbers.below(4) == 0;
-                    let req = RemapRequest { old: at, old_len: len, new_len, may_move: true, fixed, dont_unmap };
+                    let req =
+                        RemapRequest { old: at, old_len: len, new_len, may_move: true, fixed, dont_unmap };
                     let _ = mm.remap(None, &req, &limits);
                 }
                 _ => drop(mm.write_bytes(at + 5, &[numbers.below(256) as u8])),
@@ -251,7 +252,10 @@ fn noexec_files_are_copied(platform: &dyn Platform) {
         MapRequest { file: Some(file), ..anonymous(addr, 3 * P, prot) }
     };
     mm.map(None, &request(BASE, Prot::READ | Prot::EXEC)).unwrap();
-    assert_eq!((byte(&mm, BASE), byte(&mm, BASE + 2 * P + 99), byte(&mm, BASE + 2 * P + 100)), (Ok(2), Ok(4), Ok(0)));
+    assert_eq!(
+        (byte(&mm, BASE), byte(&mm, BASE + 2 * P + 99), byte(&mm, BASE + 2 * P + 100)),
+        (Ok(2), Ok(4), Ok(0))
+    );
     assert_eq!(mm.write_bytes(BASE, b"x"), Err(Errno::EFAULT));
     // Made executable later, with changes of its own.
     mm.map(None, &request(2 * BASE, RW)).unwrap();
@@ -264,7 +268,14 @@ fn noexec_files_are_copied(platform: &dyn Platform) {
     mm.advise(None, 2 * BASE, P, abi::mman::MADV_DONTNEED, false).unwrap();
     assert_eq!(byte(&mm, 2 * BASE), Ok(2));
     // Growing copies what is new.
-    let req = RemapRequest { old: BASE, old_len: P, new_len: 2 * P, may_move: true, fixed: None, dont_unmap: false };
+    let req = RemapRequest {
+        old: BASE,
+        old_len: P,
+        new_len: 2 * P,
+        may_move: true,
+        fixed: None,
+        dont_unmap: false,
+    };
     let new = mm.remap(None, &req, &Limits::default()).unwrap();
     assert_eq!((byte(&mm, new), byte(&mm, new + P)), (Ok(2), Ok(3)));
 }
@@ -277,8 +288,14 @@ fn moves_cross_boundaries_of_the_host(platform: &dyn Platform) {
         mm.write_bytes(BASE + page * P, &[page as u8 + 1]).unwrap();
     }
     assert_eq!(mm.maps().len(), 1);
-    let req =
-        RemapRequest { old: BASE, old_len: 5 * P, new_len: 7 * P, may_move: true, fixed: None, dont_unmap: false };
+    let req = RemapRequest {
+        old: BASE,
+        old_len: 5 * P,
+        new_len: 7 * P,
+        may_move: true,
+        fixed: None,
+        dont_unmap: false,
+    };
     // Something right above, so that it has to move.
     mm.map(None, &anonymous(BASE + 5 * P, P, Prot::READ)).unwrap();
     let new = mm.remap(None, &req, &Limits::default()).unwrap();
