@@ -9,7 +9,7 @@ use abi::capability::CapSet;
 use abi::poll::PollEvents;
 use abi::resource::Rlimit;
 use abi::siginfo::SigInfo;
-use abi::signal::Signal;
+use abi::signal::{SI_USER, Signal};
 use anyhow::{Context, Result, anyhow, bail};
 use parking_lot::Mutex;
 use platform::Platform;
@@ -109,6 +109,7 @@ pub fn start(
         guest,
         started: Mutex::default(),
         notify: Mutex::default(),
+        mortal_init: config.die_with_command,
     }))
 }
 
@@ -122,6 +123,8 @@ struct Sandbox {
     /// Processes that were started from outside, by pid.
     started: Mutex<BTreeMap<i32, Arc<ThreadGroup>>>,
     notify: Mutex<Option<Registration>>,
+    /// The first process dies of signals that it has no handler for, as any other: it is no init.
+    mortal_init: bool,
 }
 
 struct Notify(Box<dyn Fn() + Send + Sync>);
@@ -210,7 +213,12 @@ impl Sandbox {
             group.begin_exit(signal.number());
             return Ok(());
         }
-        group.send_signal(SigInfo::kernel(signal)).context("sending the signal")
+        let info = match self.mortal_init {
+            true => SigInfo::kernel(signal),
+            // From nobody that it knows, as from another pid namespace.
+            false => SigInfo::kill(signal, SI_USER, 0, 0),
+        };
+        group.send_signal(info).context("sending the signal")
     }
 }
 
