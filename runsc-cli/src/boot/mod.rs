@@ -89,7 +89,7 @@ fn start(config: BootConfig) -> Result<Sentry> {
     bound_allocator(config.guest.cpus);
     record::open(take(donated.record)?.into())?;
     tell_panics();
-    bound_arenas();
+    keep_to_one_arena();
     report::start_tracing(donated.log.map(take).transpose()?, config.debug || config.strace);
     let control = take(donated.control)?;
     let channel = take(donated.gofer)?;
@@ -152,10 +152,10 @@ fn terminal_signals() -> Result<SignalFd> {
     SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).context("signalfd")
 }
 
-/// Bounds the arenas of the C library's allocator. With a thread for each of the guest's there would be eight for each
-/// processor, and their number is looked up in a file of sysfs, which the filters do not allow.
-fn bound_arenas() {
-    const ARENAS: libc::c_int = 4;
+/// Keeps the C library's allocator to its main arena. For the others it opens host files, which the filters do not
+/// allow: one of sysfs to see how many there may be, one of proc when it gives memory back.
+fn keep_to_one_arena() {
+    const ARENAS: libc::c_int = 1;
     // SAFETY: the call takes plain numbers; no other thread runs yet.
     unsafe { libc::mallopt(libc::M_ARENA_MAX, ARENAS) };
 }
