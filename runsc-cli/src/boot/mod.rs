@@ -86,7 +86,6 @@ fn start(config: BootConfig) -> Result<Sentry> {
     let donated = &config.donated;
     // SAFETY: see `run`.
     let take = |number: RawFd| unsafe { adopt(number) };
-    bound_allocator(config.guest.cpus);
     record::open(take(donated.record)?.into())?;
     tell_panics();
     keep_to_one_arena();
@@ -127,16 +126,6 @@ fn start(config: BootConfig) -> Result<Sentry> {
     let debug = config.debug;
     let kernel = launcher.run(move || kernel::start(config, platform, channel, stdio, vdso))?;
     Ok(Sentry { kernel, launcher, control, terminal_signals, debug })
-}
-
-/// Fixes how many heaps the C library's allocator may have. Left to itself it asks /sys for the number of processors,
-/// at its first contention, when there is no /sys any more.
-fn bound_allocator(cpus: usize) {
-    let arenas = cpus.clamp(2, 8) as i32;
-    // SAFETY: sets a number of the allocator's, while there is one thread.
-    if unsafe { libc::mallopt(libc::M_ARENA_MAX, arenas) } != 1 {
-        tracing::warn!("the allocator cannot be bounded");
-    }
 }
 
 /// What the host's terminal driver sends to the leader of its session, which this process is. Blocked before any
