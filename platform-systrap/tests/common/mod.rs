@@ -105,6 +105,11 @@ pub fn host_ids(thread: &mut dyn Thread) -> (i32, i32) {
     thread.as_any().downcast_ref::<Guest>().expect("a thread of this platform").host_ids()
 }
 
+/// Where the stub has a thread's frame.
+pub fn frame_address(thread: &mut dyn Thread) -> u64 {
+    thread.as_any().downcast_ref::<Guest>().expect("a thread of this platform").frame_address()
+}
+
 /// A small generator of numbers for tests (xorshift).
 pub struct Random(pub u64);
 

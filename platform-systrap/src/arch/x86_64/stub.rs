@@ -18,7 +18,7 @@ use super::frame::{
     CONTROL_CALL, CONTROL_CMSG, CONTROL_COUNT, CONTROL_FS, CONTROL_GS, CONTROL_STATUS, SIGINFO, UCONTEXT,
 };
 use crate::DOORBELL;
-use platform::stub::{EXTRA_TEXT, SLOT_SIZE, STUB_TEXT, arch::FAULT_HANDLER};
+use platform::stub::{EXTRA_TEXT, SLOT_SIZE, SLOTS, arch::FAULT_HANDLER};
 
 /// `rdi` of a doorbell: a thread has started.
 pub const START: u64 = 0x100;
@@ -94,11 +94,9 @@ std::arch::global_asm!(
     "jmp .Lsystrap_ring",
     // rdi = signal, rsi = siginfo, rdx = ucontext, rsp = frame.
     ".Lsystrap_handler:",
-    // The service thread has no signal stack and a handler of its own.
-    "mov rax, [rdx + 168]",
-    "movabs rcx, {stub_text}",
-    "sub rax, rcx",
-    "cmp rax, 0x1000",
+    // The service thread has its signal stack below the slots, and a handler of its own.
+    "movabs rax, {slots}",
+    "cmp rsp, rax",
     "jb .Lsystrap_service",
     "mov r15, rsp",
     "and r15, -{slot}",
@@ -167,7 +165,7 @@ std::arch::global_asm!(
     start = const START,
     called = const CALLED,
     doorbell = const DOORBELL,
-    stub_text = const STUB_TEXT,
+    slots = const SLOTS,
     service = const FAULT_HANDLER,
 );
 
