@@ -97,6 +97,17 @@ fn has_action(action: u32) -> bool {
     unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_GET_ACTION_AVAIL, 0, &action) == 0 }
 }
 
+/// Whether the kernel can let only fatal signals end a call that was received (5.19). Not used: see the crate's
+/// documentation.
+fn has_killable_wait() -> bool {
+    const WAIT_KILLABLE_RECV: libc::c_ulong = 1 << 5;
+    let flags = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | WAIT_KILLABLE_RECV;
+    let none = std::ptr::null::<libc::sock_fprog>();
+    // SAFETY: without a program there is nothing to install; EFAULT comes after the check of the flags.
+    let result = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, none) };
+    result == -1 && nix::errno::Errno::last() == nix::errno::Errno::EFAULT
+}
+
 /// Whether the structures of the listener have the sizes that we know.
 fn has_known_sizes() -> bool {
     let mut sizes = [0u16; 3];
@@ -165,6 +176,7 @@ impl SystrapPlatform {
                 feature("kernel", format!("{}.{}", release.0, release.1)),
                 feature("synchronous wake-up (6.6)", yes(sync)),
                 feature("listeners report dead threads (6.11)", yes(wakes_readers)),
+                feature("killable wait (5.19, not used)", yes(has_killable_wait())),
                 feature("FSGSBASE", yes(true)),
                 feature("signal frame", format!("{} bytes", host.geometry.size)),
                 feature("AMX frames", yes(host.geometry.shapes.len() > 1)),

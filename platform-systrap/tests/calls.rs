@@ -219,7 +219,7 @@ fn killed_at_any_moment() {
                 match thread.run(resume) {
                     Exit::Syscall { args, .. } => {
                         resume = Resume::Result(3 * args[0] + 1);
-                        if random.next() % 4 == 0
+                        if random.next().is_multiple_of(4)
                             && let Err(death) = thread.context()
                         {
                             assert_eq!(death, Death::Host);

@@ -119,9 +119,8 @@ pub fn sanitize(state: &XState) -> Vec<u8> {
         return initial();
     }
     let mut image = vec![0; layout.size];
-    for (to, from) in image.iter_mut().zip(given) {
-        *to = *from;
-    }
+    let kept = given.len().min(layout.size);
+    image[..kept].copy_from_slice(&given[..kept]);
     let mut present = if given.len() < HEADER_END { 3 } else { word(&image, HEADER) & layout.features };
     for (i, (offset, size)) in layout.components.iter().enumerate() {
         if offset + size > given.len() {
