@@ -23,7 +23,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use nix::sys::socket::MsgFlags;
 use nix::unistd::{Whence, lseek};
 use parking_lot::Mutex;
-use sentry::task::{CurrentTask, ProcessGroup, Task};
+use sentry::task::{CurrentTask, ProcessGroup, Session, Task};
 use sentry::vfs::{
     Attributes, Dentry, File, FileOps, FileSystem, FsStatus, Inode, Io, Mount, MountFlags, Path,
     SetAttributes, Sink, Source, SuperBlock,
@@ -214,9 +214,10 @@ impl HostFile {
         Ok(nix::unistd::write(&*self.fd, buf.get(..SMALL).unwrap_or(buf))?)
     }
 
-    /// The process group in the foreground of a terminal.
-    pub fn foreground(&self) -> Option<Arc<ProcessGroup>> {
-        self.foreground.lock().upgrade()
+    /// The process group in the foreground of a terminal that is `session`'s: the leader's own, until another is set.
+    pub fn foreground(&self, session: &Session) -> Option<Arc<ProcessGroup>> {
+        let set = self.foreground.lock().upgrade();
+        set.or_else(|| session.pid.process_group())
     }
 
     /// Puts a process group in the foreground.
@@ -248,10 +249,15 @@ impl HostFile {
         terminal.as_any().downcast_ref::<HostFile>().map(f)
     }
 
+    fn foreground_of(&self, task: &Task) -> Option<Arc<ProcessGroup>> {
+        let session = task.group.session();
+        self.with_session_terminal(task, |terminal| terminal.foreground(&session)).flatten()
+    }
+
     /// A process in the background that touches its terminal is stopped (tty_check_change, job_control).
     fn check_foreground(&self, task: &Task, signal: Signal) -> Result<()> {
         let own = task.group.process_group();
-        let foreground = self.with_session_terminal(task, HostFile::foreground).flatten();
+        let foreground = self.foreground_of(task);
         match foreground {
             Some(group) if !Arc::ptr_eq(&group, &own) => {}
             _ => return Ok(()),
@@ -425,7 +431,7 @@ impl FileOps for HostFile {
             // Output has gone to the host; what is left of it there is the host's affair.
             tty::TCSBRK | tty::TCSBRKP => Ok(0),
             tty::TIOCGPGRP => {
-                let group = self.with_session_terminal(task, HostFile::foreground).ok_or(Errno::ENOTTY)?;
+                let group = self.controls(task).then(|| self.foreground_of(task)).ok_or(Errno::ENOTTY)?;
                 let number = group.map_or(0, |group| group.pid.number_in(&task.pid_ns()));
                 task.mm().write_object(arg, &number)?;
                 Ok(0)

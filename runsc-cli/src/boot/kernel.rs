@@ -273,7 +273,7 @@ impl Control for Sandbox {
                 let foreground = terminal
                     .as_ref()
                     .and_then(|terminal| terminal.as_any().downcast_ref::<HostFile>())
-                    .and_then(HostFile::foreground);
+                    .and_then(|terminal| terminal.foreground(&group.session()));
                 foreground.map_or_else(|| vec![group], |foreground| foreground.members())
             }
         };

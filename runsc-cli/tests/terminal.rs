@@ -1,0 +1,165 @@
+//! Terminals: the caller's own, and those that a console socket takes.
+
+mod common;
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd};
+use std::os::unix::process::CommandExt;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use common::Runsc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::pty::{Winsize, openpty};
+use serde_json::json;
+
+/// The side of a terminal that a person sits at.
+struct Person {
+    master: File,
+    seen: String,
+}
+
+impl Person {
+    fn types(&mut self, text: &str) {
+        self.master.write_all(text.as_bytes()).unwrap();
+    }
+
+    /// Waits until the text appears after what was waited for before.
+    fn sees(&mut self, text: &str) {
+        self.sees_while(text, |_| {});
+    }
+
+    /// The same, doing something again and again meanwhile.
+    fn sees_while(&mut self, text: &str, mut meanwhile: impl FnMut(&mut Person)) {
+        let end = Instant::now() + Duration::from_secs(30);
+        loop {
+            if let Some(at) = self.seen.find(text) {
+                self.seen.drain(..at + text.len());
+                return;
+            }
+            assert!(Instant::now() < end, "waiting for {text:?}, saw {:?}", self.seen);
+            let mut fds = [PollFd::new(self.master.as_fd(), PollFlags::POLLIN)];
+            poll(&mut fds, PollTimeout::from(100u8)).unwrap();
+            if fds[0].any() != Some(true) {
+                meanwhile(self);
+                continue;
+            }
+            let mut buf = [0u8; 4096];
+            let n = self.master.read(&mut buf).unwrap_or(0);
+            assert!(n > 0, "the terminal ended; waiting for {text:?}, saw {:?}", self.seen);
+            self.seen.push_str(&String::from_utf8_lossy(&buf[..n]));
+        }
+    }
+
+    fn resizes(&self, rows: u16, columns: u16) {
+        let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        // SAFETY: the structure outlives the call.
+        let rc = unsafe { libc::ioctl(self.master.as_raw_fd(), libc::TIOCSWINSZ, &size) };
+        assert_eq!(rc, 0);
+    }
+
+    /// A shell at a prompt of its own, of which every command is answered with its output in brackets.
+    fn meets_a_shell(&mut self) {
+        // Not as typed, lest the echo be taken for the answer.
+        self.types("PS1= ; stty -echo; echo rea''dy\n");
+        self.sees("ready");
+        self.resizes(33, 77);
+        self.types("stty size\n");
+        self.sees("33 77");
+        self.types("echo go''ing; sleep 1000\n");
+        self.sees("going");
+        std::thread::sleep(Duration::from_millis(300));
+        self.types("\x03");
+        self.types("echo status $?\n");
+        self.sees("status 130");
+        self.types("trap 'stty size' WINCH; echo se''t\n");
+        self.sees("set");
+        self.resizes(40, 100);
+        // The shell looks after its traps when a line comes.
+        self.sees_while("40 100", |person| person.types("\n"));
+    }
+}
+
+#[test]
+fn a_command_runs_on_the_callers_terminal() {
+    need_sandbox!();
+    let runsc = Runsc::new();
+    let pty = openpty(None, None).unwrap();
+    let slave = || Stdio::from(pty.slave.try_clone().unwrap());
+    let mut command = runsc.command(&["do", "sh"]);
+    command.env("ENV", "").stdin(slave()).stdout(slave()).stderr(slave());
+    // SAFETY: both are system calls.
+    unsafe {
+        command.pre_exec(|| {
+            libc::setsid();
+            libc::ioctl(0, libc::TIOCSCTTY, 0);
+            Ok(())
+        });
+    }
+    let mut child = command.spawn().unwrap();
+    let before = nix::sys::termios::tcgetattr(&pty.slave).unwrap();
+    let mut person = Person { master: pty.master.try_clone().unwrap().into(), seen: String::new() };
+    person.meets_a_shell();
+    person.types("exit 7\n");
+    assert_eq!(child.wait().unwrap().code(), Some(7));
+    let after = nix::sys::termios::tcgetattr(&pty.slave).unwrap();
+    assert_eq!(before.local_flags, after.local_flags, "the terminal was not put back");
+}
+
+/// Receives what a runtime sends to a console socket.
+fn accept_terminal(listener: &std::os::unix::net::UnixListener) -> File {
+    use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixAddr, recvmsg};
+    let (connection, _) = listener.accept().unwrap();
+    let mut space = nix::cmsg_space!([i32; 1]);
+    let mut bytes = [0u8; 64];
+    let mut parts = [std::io::IoSliceMut::new(&mut bytes)];
+    let message =
+        recvmsg::<UnixAddr>(connection.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)
+            .unwrap();
+    let fd = message
+        .cmsgs()
+        .unwrap()
+        .find_map(|part| match part {
+            ControlMessageOwned::ScmRights(fds) => fds.first().copied(),
+            _ => None,
+        })
+        .unwrap();
+    // SAFETY: just received.
+    unsafe { File::from_raw_fd(fd) }
+}
+
+#[test]
+fn a_console_socket_takes_the_containers_terminal() {
+    need_sandbox!();
+    let runsc = Runsc::new();
+    let bundle = runsc.bundle("b", &["sh"], |config| {
+        config["process"]["terminal"] = json!(true);
+        config["process"]["consoleSize"] = json!({"height": 11, "width": 22});
+    });
+    let path = runsc.dir.path().join("console");
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let socket = path.to_str().unwrap();
+    let run = |args: &[&str]| {
+        let mut command = runsc.command(args);
+        assert!(command.stdout(Stdio::null()).stderr(Stdio::inherit()).status().unwrap().success());
+    };
+    run(&["create", "--bundle", bundle.to_str().unwrap(), "--console-socket", socket, "c1"]);
+    let mut person = Person { master: accept_terminal(&listener), seen: String::new() };
+    run(&["start", "c1"]);
+    person.types("stty size\n");
+    person.sees("11 22");
+    person.meets_a_shell();
+    // A second process, on a terminal of its own.
+    let process = runsc.dir.path().join("process.json");
+    let text = json!({"terminal": true, "user": {"uid": 0, "gid": 0}, "args": ["/bin/sh"], "cwd": "/", "env": ["PATH=/bin"]});
+    std::fs::write(&process, text.to_string()).unwrap();
+    let process = process.to_str().unwrap();
+    run(&["exec", "--detach", "--process", process, "--console-socket", socket, "c1"]);
+    let mut other = Person { master: accept_terminal(&listener), seen: String::new() };
+    other.meets_a_shell();
+    person.types("echo still''here; exit 5\n");
+    person.sees("stillhere");
+    runsc.wait_for("c1", "stopped");
+    assert_eq!(runsc.ok(&["wait", "c1"]), "{\"exitStatus\":5,\"id\":\"c1\"}\n");
+}
