@@ -177,6 +177,7 @@ impl Kernel {
             kernel: self.clone(),
             pid: pid.clone(),
             parent: std::sync::Weak::new(),
+            made_by: std::sync::Weak::new(),
             process_group: process_group.clone(),
             exit_signal: None,
             actions: Arc::new(Mutex::new(Actions::default())),

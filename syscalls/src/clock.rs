@@ -57,7 +57,12 @@ fn cpu_clock(task: &CurrentTask, clock: i32) -> Result<u64> {
         }
         thread.cpu_time()
     } else {
-        process::process(task, pid).map_err(|_| Errno::EINVAL)?.cpu_time()
+        let process = process::process(task, pid).map_err(|_| Errno::EINVAL)?;
+        // A running thread brings its time up to date soon; what is read now may be from the last time.
+        for thread in process.threads().iter().filter(|t| !std::sync::Arc::ptr_eq(t, task)) {
+            thread.refresh_cpu_time();
+        }
+        process.cpu_time()
     };
     Ok(if which == 1 { time.user } else { time.total() })
 }
@@ -151,8 +156,8 @@ fn clock_nanosleep(
     rest: UserPtr<Timespec>,
 ) -> Result<()> {
     match clock {
-        t::CLOCK_THREAD_CPUTIME_ID => return Err(Errno::EINVAL),
-        t::CLOCK_MONOTONIC_RAW | t::CLOCK_REALTIME_COARSE | t::CLOCK_MONOTONIC_COARSE => {
+        t::CLOCK_THREAD_CPUTIME_ID
+        | t::CLOCK_MONOTONIC_RAW | t::CLOCK_REALTIME_COARSE | t::CLOCK_MONOTONIC_COARSE => {
             return Err(Errno::EOPNOTSUPP);
         }
         _ => {}

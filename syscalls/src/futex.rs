@@ -78,7 +78,7 @@ fn futex(task: &CurrentTask, addr: u64, op: u32, value: u32, timeout: Address, a
             let to = mm.futex_key(addr2, shared)?;
             let expected = (command == f::FUTEX_CMP_REQUEUE).then_some(value3);
             let (woken, moved) = table.requeue(&mm, from, to, value, value2, expected)?;
-            Ok((woken + if expected.is_some() { moved } else { 0 }) as usize)
+            Ok((woken + moved) as usize)
         }
         f::FUTEX_WAKE_OP => wake_op(task, addr, addr2, shared, value, value2, value3),
         _ => {

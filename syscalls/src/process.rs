@@ -62,6 +62,10 @@ fn clone(
     let exit_signal = Signal::from_i32((flags & 0xff) as i32);
     // Bits that nobody knows are ignored by clone(2), and only by it.
     let flags = CloneFlags::from_bits_truncate(flags & 0xffff_ff00);
+    if flags.contains(CloneFlags::CLONE_PIDFD | CloneFlags::CLONE_PARENT_SETTID) {
+        // Both would be written to the same place.
+        return Err(Errno::EINVAL);
+    }
     task.clone_task(&CloneRequest {
         flags,
         pidfd: if flags.contains(CloneFlags::CLONE_PIDFD) { parent_tid } else { 0 },

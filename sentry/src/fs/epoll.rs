@@ -8,7 +8,7 @@
 
 use std::any::Any;
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 
 use abi::fcntl::OpenFlags;
@@ -20,8 +20,8 @@ use crate::Kernel;
 use crate::vfs::{Fd, File, FileOps, Io};
 use crate::wait::{Registration, WaitQueue, Wake};
 
-/// How deep instances may watch each other (EP_MAX_NESTS and one).
-const NESTING_MAX: usize = 5;
+/// How deep instances may watch each other (EP_MAX_NESTS).
+const NESTING_MAX: usize = 4;
 
 /// Held while an instance is added to another, so that no cycle comes about.
 static NESTING: Mutex<()> = Mutex::new(());
@@ -31,6 +31,8 @@ struct Item {
     /// Identity of the open file, and the number by which it was added.
     key: (u64, Fd),
     state: Mutex<Interest>,
+    /// The events of `state`, for those who wake: they hold locks under which no other may be taken.
+    wanted: AtomicU32,
     ready: AtomicBool,
     instance: Weak<Inner>,
 }
@@ -45,7 +47,11 @@ struct Interest {
 }
 
 impl Wake for Item {
-    fn wake(&self, _events: PollEvents) {
+    fn wake(&self, events: PollEvents) {
+        let wanted = PollEvents::from_bits_retain(self.wanted.load(Ordering::Acquire)) | PollEvents::ALWAYS;
+        if !events.intersects(wanted) {
+            return;
+        }
         let Some(instance) = self.instance.upgrade() else { return };
         if !self.ready.swap(true, Ordering::AcqRel) {
             instance.ready.lock().push_back(self.key);
@@ -153,6 +159,7 @@ impl Epoll {
             file: Arc::downgrade(file),
             key,
             state: Mutex::new(new),
+            wanted: AtomicU32::new(new.events.bits()),
             ready: AtomicBool::new(false),
             instance: Arc::downgrade(&self.inner),
         });
@@ -184,6 +191,7 @@ impl Epoll {
             return Err(Errno::EINVAL);
         }
         *item.state.lock() = new;
+        item.wanted.store(new.events.bits(), Ordering::Release);
         self.inner.check(&item, file);
         Ok(())
     }

@@ -103,7 +103,11 @@ impl TimerFd {
         state.armed_with = flags;
         state.next = match (value, absolute) {
             (0, _) => None,
-            (value, true) => Some(now.saturating_add(value.saturating_sub(self.clock_now(&kernel)))),
+            (value, true) => {
+                let clock = self.clock_now(&kernel);
+                // A time that is past counts the expirations since then.
+                Some(if value > clock { now.saturating_add(value - clock) } else { now.saturating_sub(clock - value) })
+            }
             (value, false) => Some(now.saturating_add(value)),
         };
         if let Some(next) = state.next {

@@ -14,6 +14,13 @@ pub enum FutexKey {
         /// Address of the word.
         addr: u64,
     },
+    /// A word of private memory, waited for without FUTEX_PRIVATE_FLAG.
+    SharedOnPrivate {
+        /// The address space.
+        mm: u64,
+        /// Its address.
+        addr: u64,
+    },
     /// A word of a file or of shared memory, wherever it is mapped.
     Shared {
         /// The object.
@@ -35,14 +42,16 @@ impl MemoryManager {
         if !shared {
             return Ok(private);
         }
+        // Linux keeps shared futexes on private memory apart from private ones (FUT_OFF_MMSHARED).
+        let own = FutexKey::SharedOnPrivate { mm: self.id, addr };
         let state = self.state.read();
         let (start, _, vma) = state.vmas.get(addr).ok_or(Errno::EFAULT)?;
         if !Vma::is_shared(vma) {
-            return Ok(private);
+            return Ok(own);
         }
         Ok(match vma.object(addr - start) {
             Some((object, offset)) => FutexKey::Shared { object, offset },
-            None => private,
+            None => own,
         })
     }
 }

@@ -181,6 +181,7 @@ impl CurrentTask {
             kernel: self.kernel().clone(),
             pid: pid.clone(),
             parent,
+            made_by: Arc::downgrade(self),
             process_group: self.group.process_group(),
             exit_signal,
             actions,

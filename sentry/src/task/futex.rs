@@ -50,9 +50,10 @@ pub struct WaitFor {
 }
 
 impl FutexTable {
-    /// FUTEX_WAKE_BITSET: wakes up to `count` waiters; returns how many.
+    /// FUTEX_WAKE_BITSET: wakes up to `count` waiters, but at least one: Linux counts after it has woken. Returns how
+    /// many.
     pub fn wake(&self, key: FutexKey, count: u32, bitset: u32) -> u32 {
-        wake_in(&mut self.0.lock(), key, count, bitset)
+        wake_in(&mut self.0.lock(), key, count.max(1), bitset)
     }
 
     /// Wakes waiters of a word of `mm`, whether they wait by private or shared key.

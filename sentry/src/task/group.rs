@@ -66,6 +66,8 @@ impl ProcessGroup {
 pub struct Family {
     /// The parent; `None` for the first process and for those whose parent is outside.
     pub parent: Weak<ThreadGroup>,
+    /// The thread that made it, for __WNOTHREAD.
+    pub made_by: Weak<Task>,
     /// The children, also the dead ones that were not waited for.
     pub children: Vec<Arc<ThreadGroup>>,
     /// The process group.
@@ -214,6 +216,8 @@ pub struct GroupParts {
     pub pid: Arc<Pid>,
     /// Parent, if any.
     pub parent: Weak<ThreadGroup>,
+    /// The thread that makes it.
+    pub made_by: Weak<Task>,
     /// Process group.
     pub process_group: Arc<ProcessGroup>,
     /// What the parent gets at the end.
@@ -238,6 +242,7 @@ impl ThreadGroup {
             tasks: Mutex::default(),
             family: Mutex::new(Family {
                 parent: parts.parent,
+                made_by: parts.made_by,
                 children: Vec::new(),
                 process_group: parts.process_group.clone(),
                 exit_signal: parts.exit_signal,

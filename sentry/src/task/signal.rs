@@ -289,7 +289,12 @@ impl Task {
     pub fn take_signal(&self, wanted: SignalSet) -> Option<SigInfo> {
         let mut group = self.group.signals.lock();
         let own = self.signals.lock().pending.take(wanted);
-        own.or_else(|| group.pending.take(wanted))
+        let mut taken = own.or_else(|| group.pending.take(wanted));
+        drop(group);
+        if let Some(info) = &mut taken {
+            self.group.timers.note_delivery(info);
+        }
+        taken
     }
 
     /// All pending signals of the thread and its process.
@@ -333,7 +338,13 @@ fn send(group: &Arc<ThreadGroup>, to: Option<&Arc<Task>>, info: SigInfo) -> Resu
                 }
             }
         }
-        if signal != Signal::SIGKILL && is_ignored(group, to, &threads, &info, signal) {
+        // What an init's own processes send does not kill it; what comes from outside has no number inside.
+        let from_inside = info.is_from_user() && info.pid() != 0;
+        let ignored = match signal {
+            Signal::SIGKILL => group.is_init && from_inside,
+            _ => is_ignored(group, to, &threads, &info, signal),
+        };
+        if ignored {
             drop(signals);
             if notify_parent.is_some() {
                 super::wait::notify_parent(group, CLD_CONTINUED, Signal::SIGCONT.number());
@@ -440,7 +451,13 @@ impl CurrentTask {
                 let wanted = own.blocked.complement();
                 own.pending.take(wanted).or_else(|| group.pending.take(wanted))
             };
-            let Some(info) = info else { return Delivery::None };
+            let Some(mut info) = info else { return Delivery::None };
+            if info.si_code == abi::signal::SI_TIMER {
+                // Not under the lock: a timer that expires holds its own and wants this one.
+                drop(group);
+                self.group.timers.note_delivery(&mut info);
+                group = self.group.signals.lock();
+            }
             let Some(signal) = info.signal() else { continue };
             let action = self.group.action(signal);
             match action.handler {

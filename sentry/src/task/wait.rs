@@ -115,6 +115,11 @@ impl CurrentTask {
             if !options.contains(WaitOptions::__WALL) && !clone_wanted {
                 continue;
             }
+            let of_other = options.contains(WaitOptions::__WNOTHREAD)
+                && child.family.lock().made_by.upgrade().is_some_and(|maker| !Arc::ptr_eq(&maker, self));
+            if of_other {
+                continue;
+            }
             let wanted = match which {
                 Which::Any => true,
                 Which::Process(pid) => Arc::ptr_eq(pid, &child.pid),

@@ -106,8 +106,6 @@ impl PosixTimer {
                 return;
             }
             drop(pending);
-            let mut armed = self.armed.lock();
-            armed.last_overrun = std::mem::take(&mut armed.overrun);
         }
         // Only a queue that is full can fail, and then the expiry is lost, as on Linux.
         let _ = match to {
@@ -122,6 +120,13 @@ impl PosixTimer {
         let now = self.now(&group);
         let armed = self.armed.lock();
         Setting { value: armed.at.map_or(0, |at| at.saturating_sub(now).max(1)), interval: armed.interval }
+    }
+
+    /// A signal of the timer is being taken: how many expirations it stands for beside its own.
+    fn delivered(&self) -> i32 {
+        let mut armed = self.armed.lock();
+        armed.last_overrun = std::mem::take(&mut armed.overrun);
+        armed.last_overrun
     }
 
     /// timer_getoverrun(2).
@@ -265,6 +270,15 @@ impl ProcessTimers {
     /// A POSIX timer. EINVAL.
     pub fn get(&self, id: i32) -> Result<Arc<PosixTimer>> {
         self.0.lock().posix.get(&id).cloned().ok_or(Errno::EINVAL)
+    }
+
+    /// A signal was taken from a queue: if it is a timer's, it is told how many expirations it stands for.
+    pub fn note_delivery(&self, info: &mut SigInfo) {
+        if info.si_code == abi::signal::SI_TIMER
+            && let Some(timer) = self.0.lock().posix.get(&info.timer_id())
+        {
+            info.set_overrun(timer.delivered());
+        }
     }
 
     /// timer_delete(2). EINVAL.
