@@ -157,7 +157,9 @@ fn clock_nanosleep(
 ) -> Result<()> {
     match clock {
         t::CLOCK_THREAD_CPUTIME_ID
-        | t::CLOCK_MONOTONIC_RAW | t::CLOCK_REALTIME_COARSE | t::CLOCK_MONOTONIC_COARSE => {
+        | t::CLOCK_MONOTONIC_RAW
+        | t::CLOCK_REALTIME_COARSE
+        | t::CLOCK_MONOTONIC_COARSE => {
             return Err(Errno::EOPNOTSUPP);
         }
         _ => {}

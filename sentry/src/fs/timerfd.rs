@@ -106,7 +106,11 @@ impl TimerFd {
             (value, true) => {
                 let clock = self.clock_now(&kernel);
                 // A time that is past counts the expirations since then.
-                Some(if value > clock { now.saturating_add(value - clock) } else { now.saturating_sub(clock - value) })
+                Some(if value > clock {
+                    now.saturating_add(value - clock)
+                } else {
+                    now.saturating_sub(clock - value)
+                })
             }
             (value, false) => Some(now.saturating_add(value)),
         };
