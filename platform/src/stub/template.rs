@@ -379,8 +379,9 @@ unsafe fn shed(setup: &Setup) -> std::result::Result<(), (usize, i64)> {
     must(6, limit(libc::RLIMIT_NOFILE, 64, 64))?;
     must(6, limit(libc::RLIMIT_MEMLOCK, 0, 0))?;
     for resource in [libc::RLIMIT_AS, libc::RLIMIT_DATA] {
-        let old = [0u64; 2];
-        call(libc::SYS_prlimit64, 0, u64::from(resource), 0, old.as_ptr() as u64);
+        // Mutable, or the compiler knows that it stays zero.
+        let mut old = [0u64; 2];
+        call(libc::SYS_prlimit64, 0, u64::from(resource), 0, old.as_mut_ptr() as u64);
         limit(resource, old[1], old[1]);
     }
 
