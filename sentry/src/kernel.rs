@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use abi::{Errno, Result};
 use parking_lot::Mutex;
@@ -10,8 +10,11 @@ use platform::Platform;
 
 use crate::fs::anonymous::AnonymousFs;
 use crate::fs::memfd::Memfds;
+use crate::fs::nsfs::NsFs;
 use crate::ipc::IpcNamespace;
 use crate::net::NetNamespace;
+use crate::parameters::Parameters;
+use crate::statistics::Statistics;
 use crate::task::exec::{self, ExecRequest};
 use crate::task::futex::FutexTable;
 use crate::task::group::{GroupParts, ProcessGroup, ThreadGroup};
@@ -72,6 +75,8 @@ pub struct Kernel {
     pub anonymous: AnonymousFs,
     /// Where files of memfd_create(2) live.
     pub memfds: Memfds,
+    /// Where namespaces live as files.
+    pub nsfs: NsFs,
     /// The initial user namespace.
     pub user_ns: Arc<UserNamespace>,
     /// The initial pid namespace.
@@ -82,8 +87,12 @@ pub struct Kernel {
     pub boot_time: u64,
     /// System calls that are not there, and how often they were made.
     pub unimplemented: Mutex<BTreeMap<String, u64>>,
-    /// Processes made so far (`processes` of /proc/stat).
-    pub forks: AtomicU64,
+    /// Sums over all that has happened.
+    pub statistics: Statistics,
+    /// Kernel parameters that were set.
+    pub parameters: Parameters,
+    /// `kernel.random.boot_id`.
+    pub boot_id: [u8; 16],
     /// Woken when a process without a parent inside has ended.
     pub ended: crate::wait::WaitQueue,
 }
@@ -137,12 +146,15 @@ impl Kernel {
             drivers: Drivers::default(),
             anonymous: AnonymousFs::new(),
             memfds: Memfds::default(),
+            nsfs: NsFs::default(),
             pid_ns: PidNamespace::new(None, user_ns.clone())?,
             user_ns,
             threads_max: 30_000,
             boot_time,
             unimplemented: Mutex::default(),
-            forks: AtomicU64::new(0),
+            statistics: Statistics::default(),
+            parameters: Parameters::default(),
+            boot_id: random_uuid(),
             ended: crate::wait::WaitQueue::new(),
         });
         crate::fs::register_drivers(&kernel);
@@ -219,11 +231,13 @@ impl Kernel {
         Ok(group)
     }
 
-    /// How much of the sandbox's memory is free, in bytes: what no address space has mapped, roughly.
+    /// How much of the sandbox's memory is free, in bytes. What processes hold is asked for a few times a second at most.
     pub fn memory_free(&self) -> u64 {
-        let mapped =
-            |p: &Arc<ThreadGroup>| p.any_task().and_then(|t| t.memory()).map_or(0, |mm| mm.usage().data);
-        self.memory.saturating_sub(self.processes().iter().map(mapped).sum())
+        let resident = |p: &Arc<ThreadGroup>| {
+            p.any_task().and_then(|t| t.memory()).map_or(0, |mm| mm.resident_set().anonymous)
+        };
+        let used = || self.processes().iter().map(resident).sum();
+        self.memory.saturating_sub(self.statistics.memory_used(self.clock.monotonic(), used))
     }
 
     /// How many threads there are.
@@ -258,6 +272,15 @@ impl Kernel {
             self.ended.notify(abi::poll::PollEvents::POLLIN);
         }
     }
+}
+
+/// A random UUID (version 4).
+pub fn random_uuid() -> [u8; 16] {
+    let mut uuid = [0; 16];
+    platform::random::fill(&mut uuid);
+    uuid[6] = uuid[6] & 0x0f | 0x40;
+    uuid[8] = uuid[8] & 0x3f | 0x80;
+    uuid
 }
 
 /// The program of a container's process: a name with a slash as it is, else the first hit in the PATH of its own

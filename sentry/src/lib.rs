@@ -12,6 +12,8 @@
 //! | [`ipc`] | System V IPC and POSIX message queues |
 //! | [`time`] | clocks and timers |
 //! | [`seccomp`] | filters that guests install |
+//! | [`parameters`] | kernel parameters (sysctl) |
+//! | [`statistics`] | sums over all that has happened |
 //! | [`wait`] | wait queues, how a thread sleeps |
 #![forbid(unsafe_code)]
 
@@ -21,7 +23,9 @@ pub mod kernel;
 pub mod loader;
 pub mod mm;
 pub mod net;
+pub mod parameters;
 pub mod seccomp;
+pub mod statistics;
 pub mod task;
 pub mod time;
 pub mod vfs;

@@ -469,6 +469,14 @@ impl FileOps for HostFile {
         }
     }
 
+    fn terminal(&self) -> Option<(u64, Option<Arc<ProcessGroup>>)> {
+        if self.kind != Kind::Terminal {
+            return None;
+        }
+        let device = nix::sys::stat::fstat(&*self.fd).map_or(0, |stat| stat.st_rdev);
+        Some((device, self.foreground.lock().upgrade()))
+    }
+
     fn anonymous_name(&self) -> String {
         format!("host:[{}]", self.fd.as_raw_fd())
     }

@@ -54,6 +54,10 @@ pub fn make(
             let memory = task.kernel().memory;
             Ok(tmpfs::Tmpfs::new(&tmpfs::TmpfsOptions::new(memory).parse(data, memory)?))
         }
+        "proc" => Ok(proc::new(task.kernel(), task.pid_ns(), proc::ProcOptions::parse(data)?)),
+        "sysfs" => Ok(sys::new(task.kernel())),
+        "cgroup2" => Ok(cgroup::new(task.kernel())),
+        "devtmpfs" => dev::new(task.kernel()),
         _ => Err(crate::Errno::ENODEV),
     }
 }

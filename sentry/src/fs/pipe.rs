@@ -168,6 +168,11 @@ pub fn pipe(task: &CurrentTask, flags: OpenFlags) -> (Arc<File>, Arc<File>) {
 pub fn open_fifo(task: &CurrentTask, path: &Path, flags: OpenFlags) -> Result<Arc<dyn FileOps>> {
     let table = &path.dentry().superblock().special;
     let pipe = table.get_or_insert(path.inode().ino(), || Pipe::new(true));
+    open_pipe(task, pipe, flags).map(|end| end as Arc<dyn FileOps>)
+}
+
+/// Opens a pipe anew, as a fifo or by way of `/proc/PID/fd`.
+pub(crate) fn open_pipe(task: &CurrentTask, pipe: Arc<Pipe>, flags: OpenFlags) -> Result<Arc<PipeEnd>> {
     let (reads, writes) = (flags.readable(), flags.writable());
     if writes && !reads && flags.contains(OpenFlags::O_NONBLOCK) && pipe.buffer.lock().readers == 0 {
         return Err(Errno::ENXIO);

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::parameters::Parameters;
 use crate::task::UserNamespace;
 
 /// An IPC namespace (ipc_namespaces(7)).
@@ -10,11 +11,17 @@ pub struct IpcNamespace {
     pub ino: u64,
     /// The user namespace that owns it.
     pub user_ns: Arc<UserNamespace>,
+    /// Kernel parameters that were set.
+    pub parameters: Parameters,
 }
 
 impl IpcNamespace {
     /// An empty one.
     pub fn new(user_ns: Arc<UserNamespace>) -> Arc<IpcNamespace> {
-        Arc::new(IpcNamespace { ino: crate::task::next_namespace_ino(), user_ns })
+        Arc::new(IpcNamespace {
+            ino: crate::task::next_namespace_ino(),
+            user_ns,
+            parameters: Parameters::default(),
+        })
     }
 }

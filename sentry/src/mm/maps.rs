@@ -41,7 +41,48 @@ pub struct MapEntry {
     pub name: MapName,
 }
 
+/// What kind of memory a mapping is, as VmRSS is split up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MapKind {
+    /// Private, without a file.
+    Anonymous,
+    /// Of a file on a filesystem.
+    File,
+    /// Shared memory, and files in memory.
+    Shared,
+}
+
+/// How much is in memory, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Resident {
+    /// RssAnon.
+    pub anonymous: u64,
+    /// RssFile.
+    pub file: u64,
+    /// RssShmem.
+    pub shared: u64,
+}
+
+impl Resident {
+    /// VmRSS.
+    pub fn total(&self) -> u64 {
+        self.anonymous + self.file + self.shared
+    }
+}
+
 impl MapEntry {
+    /// What kind of memory it is.
+    pub fn kind(&self) -> MapKind {
+        match &self.name {
+            MapName::File(file) if file.path().dentry().superblock().fs().name() == "tmpfs" => {
+                MapKind::Shared
+            }
+            MapName::File(_) => MapKind::File,
+            _ if self.object.ino != 0 => MapKind::Shared,
+            _ => MapKind::Anonymous,
+        }
+    }
+
     /// `rwxp` and so on.
     pub fn permissions(&self) -> String {
         let letter = |set: bool, letter: char| if set { letter } else { '-' };
@@ -153,34 +194,68 @@ impl MemoryManager {
         }
     }
 
-    /// VmRSS: how much of it is in memory, in bytes. Asks the host, piece by piece; for proc, not for hot paths. Pages
-    /// of files count if they are in the page cache. No more than the first 16 GiB are looked at.
-    pub fn resident_bytes(&self) -> u64 {
+    /// How many bytes of each of the mappings are in memory, as far as they can be told. Asks the host, a stretch at a
+    /// time. Pages of files count if they are in the page cache; of more than 16 GiB the first are looked at.
+    pub fn resident_of(&self, maps: &[MapEntry]) -> Vec<u64> {
         const PAGES_MAX: u64 = 4 << 20;
-        let ranges: Vec<(u64, u64)> = {
-            let state = self.state.read();
-            state.vmas.iter().filter(|(_, _, vma)| !vma.prot.is_empty()).map(|(s, e, _)| (s, e)).collect()
-        };
         let mut flags = vec![0; 4096];
-        let (mut resident, mut looked_at) = (0, 0);
-        'ranges: for (start, end) in ranges {
-            let mut at = start;
-            while at < end {
+        let mut found = vec![0; maps.len()];
+        let mut looked_at = 0;
+        // What is reserved only is skipped: it can be vast.
+        let touched = |entry: &MapEntry| !entry.prot.is_empty();
+        let mut next = 0;
+        while let Some(first) = maps.get(next) {
+            if !touched(first) {
+                next += 1;
+                continue;
+            }
+            // Neighbours are asked for together.
+            let (start, mut end, mut after) = (first.start, first.end, next + 1);
+            while let Some(entry) = maps.get(after).filter(|e| e.start == end && touched(e)) {
+                end = entry.end;
+                after += 1;
+            }
+            let (mut at, mut index) = (start, next);
+            while at < end && looked_at < PAGES_MAX {
                 let pages = ((end - at) / PAGE_SIZE).min(flags.len() as u64);
                 let part = flags.get_mut(..pages as usize).unwrap_or_default();
                 // A mapping that is gone by now counts nothing.
-                if self.space.resident(at, part).is_ok() {
-                    resident += part.iter().filter(|&&f| f & 1 != 0).count() as u64 * PAGE_SIZE;
+                let known = self.space.resident(at, part).is_ok();
+                for (page, flag) in part.iter().enumerate() {
+                    let addr = at + page as u64 * PAGE_SIZE;
+                    while maps.get(index).is_some_and(|e| e.end <= addr) {
+                        index += 1;
+                    }
+                    if let Some(bytes) = found.get_mut(index).filter(|_| known && flag & 1 != 0) {
+                        *bytes += PAGE_SIZE;
+                    }
                 }
                 at += pages * PAGE_SIZE;
                 looked_at += pages;
-                if looked_at >= PAGES_MAX {
-                    break 'ranges;
-                }
+            }
+            next = after;
+        }
+        found
+    }
+
+    /// How much of the address space is in memory, by kind.
+    pub fn resident_set(&self) -> Resident {
+        let maps = self.maps();
+        let mut sum = Resident::default();
+        for (entry, bytes) in maps.iter().zip(self.resident_of(&maps)) {
+            match entry.kind() {
+                MapKind::Anonymous => sum.anonymous += bytes,
+                MapKind::File => sum.file += bytes,
+                MapKind::Shared => sum.shared += bytes,
             }
         }
-        self.resident_peak.fetch_max(resident, Ordering::Relaxed);
-        resident
+        self.resident_peak.fetch_max(sum.total(), Ordering::Relaxed);
+        sum
+    }
+
+    /// VmRSS: how much of it is in memory, in bytes. Asks the host; for proc, not for hot paths.
+    pub fn resident_bytes(&self) -> u64 {
+        self.resident_set().total()
     }
 
     /// `ru_maxrss`, in KiB: the largest [`MemoryManager::resident_bytes`] that anybody has seen; if nobody has looked,

@@ -46,7 +46,7 @@ pub mod vma;
 pub use fault::FaultOutcome;
 pub use futex::FutexKey;
 pub use map::{Fixed, MapFile, MapRequest};
-pub use maps::{MapEntry, MapName, Usage};
+pub use maps::{MapEntry, MapKind, MapName, Resident, Usage};
 pub use remap::RemapRequest;
 pub use shared::{AnonymousShared, MemoryFile};
 pub use user_io::{UserSink, UserSource};

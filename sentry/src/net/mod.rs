@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::parameters::Parameters;
 use crate::task::UserNamespace;
 
 /// A network namespace (network_namespaces(7)).
@@ -10,11 +11,17 @@ pub struct NetNamespace {
     pub ino: u64,
     /// The user namespace that owns it.
     pub user_ns: Arc<UserNamespace>,
+    /// Kernel parameters that were set.
+    pub parameters: Parameters,
 }
 
 impl NetNamespace {
     /// With nothing but a loopback device.
     pub fn new(user_ns: Arc<UserNamespace>) -> Arc<NetNamespace> {
-        Arc::new(NetNamespace { ino: crate::task::next_namespace_ino(), user_ns })
+        Arc::new(NetNamespace {
+            ino: crate::task::next_namespace_ino(),
+            user_ns,
+            parameters: Parameters::default(),
+        })
     }
 }

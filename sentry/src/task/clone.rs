@@ -190,6 +190,7 @@ impl CurrentTask {
             is_init,
         });
         group.oom_score_adj.store(self.group.oom_score_adj.load(Ordering::Relaxed), Ordering::Relaxed);
+        group.login_uid.store(self.group.login_uid.load(Ordering::Relaxed), Ordering::Relaxed);
         group.personality.store(self.group.personality.load(Ordering::Relaxed), Ordering::Relaxed);
         Ok(group)
     }

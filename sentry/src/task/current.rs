@@ -175,6 +175,8 @@ impl CurrentTask {
         {
             let time = u64::try_from(thread.cpu_time().as_nanos()).unwrap_or(u64::MAX);
             self.task.user_time.store(time, Ordering::Relaxed);
+            self.task.cpu_stale.store(false, Ordering::Relaxed);
+            self.task.cpu_notes.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -236,6 +238,10 @@ impl CurrentTask {
                 break Ok(value);
             }
             if self.work.load(Ordering::SeqCst) {
+                if self.task.cpu_stale.load(Ordering::Relaxed) {
+                    // Somebody may have asked for it (refresh_cpu_time()).
+                    self.note_cpu_time();
+                }
                 let ends = if interruptible { self.has_signal() } else { self.is_killed() };
                 if ends {
                     break Err(Errno::ERESTARTSYS);
@@ -317,6 +323,7 @@ impl CurrentTask {
             let exit = {
                 let mut thread = self.thread.borrow_mut();
                 let Some(thread) = thread.as_mut() else { return 0 };
+                self.task.cpu_stale.store(true, Ordering::Relaxed);
                 thread.run(resume)
             };
             let mut restartable = None;

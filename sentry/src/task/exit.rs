@@ -7,7 +7,7 @@ use abi::poll::PollEvents;
 use abi::signal::{SIG_IGN, SaFlags, Signal};
 
 use super::current::CurrentTask;
-use super::group::{ProcessGroup, ThreadGroup};
+use super::group::{ProcessGroup, Remains, ThreadGroup};
 use super::task::RunState;
 use crate::vfs::FdTable;
 
@@ -56,6 +56,10 @@ impl CurrentTask {
         let group = self.group.clone();
         let task = Arc::clone(&*self);
         group.dead_usage.lock().add(&task.usage());
+        self.kernel().statistics.task_ended(task.cpu_time());
+        if Arc::ptr_eq(&task.pid(), &group.pid) {
+            *group.remains.lock() = Some(Remains::of(&task));
+        }
         task.set_state(RunState::Zombie);
         let last = {
             let mut tasks = group.tasks.lock();

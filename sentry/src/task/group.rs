@@ -3,13 +3,14 @@
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
-use abi::signal::Signal;
+use abi::signal::{Signal, SignalSet};
 use parking_lot::{Mutex, RwLock};
 
+use super::credentials::Credentials;
 use super::limits::Limits;
 use super::pid::Pid;
 use super::signal::{Actions, GroupSignals};
-use super::task::Task;
+use super::task::{Scheduling, Task};
 use crate::Kernel;
 use crate::vfs::FileOps;
 use crate::wait::WaitQueue;
@@ -174,8 +175,52 @@ pub struct ThreadGroup {
     pub dead: AtomicBool,
     /// The real uid of the thread that ended last (a kernel id).
     pub last_uid: Mutex<u32>,
+    /// What proc shows of the leader once it has ended.
+    pub remains: Mutex<Option<Remains>>,
+    /// `/proc/PID/loginuid` (a kernel id); `u32::MAX` as long as it was not set.
+    pub login_uid: AtomicU32,
     /// The end, for those who wait outside the sandbox.
     pub exited: ExitStatus,
+}
+
+/// What is known of a thread that has ended.
+#[derive(Clone)]
+pub struct Remains {
+    /// Its name.
+    pub comm: Vec<u8>,
+    /// Its credentials.
+    pub credentials: Arc<Credentials>,
+    /// The signals it blocked.
+    pub blocked: SignalSet,
+    /// Processor time.
+    pub time: CpuTime,
+    /// Voluntary context switches.
+    pub waits: u64,
+    /// Scheduling parameters.
+    pub scheduling: Scheduling,
+    /// The processors it could run on.
+    pub affinity: Vec<u64>,
+    /// Start in monotonic nanoseconds.
+    pub start_time: u64,
+    /// PR_SET_NO_NEW_PRIVS.
+    pub no_new_privs: bool,
+}
+
+impl Remains {
+    /// Of a thread that is about to end.
+    pub(super) fn of(task: &Task) -> Remains {
+        Remains {
+            comm: task.comm(),
+            credentials: task.credentials(),
+            blocked: task.blocked(),
+            time: task.cpu_time(),
+            waits: task.waits.load(Ordering::Relaxed),
+            scheduling: *task.scheduling.lock(),
+            affinity: task.affinity.lock().clone(),
+            start_time: task.start_time,
+            no_new_privs: task.no_new_privs.load(Ordering::Relaxed),
+        }
+    }
 }
 
 /// The wait status of a process, once it has ended.
@@ -269,6 +314,8 @@ impl ThreadGroup {
             io_bytes: Default::default(),
             dead: AtomicBool::new(false),
             last_uid: Mutex::new(0),
+            remains: Mutex::default(),
+            login_uid: AtomicU32::new(u32::MAX),
             exited: ExitStatus::default(),
         });
         group.pid.set_group(Arc::downgrade(&group));

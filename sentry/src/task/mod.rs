@@ -7,6 +7,7 @@
 //! namespace's numbers → wait queues. Credentials, files, memory and file system context are leaf locks, held only to
 //! clone the `Arc`.
 
+pub mod access;
 pub mod clone;
 pub mod credentials;
 pub mod current;
@@ -25,6 +26,7 @@ pub mod wait;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+pub use access::AccessMode;
 pub use credentials::{Credentials, UserNamespace};
 pub use current::{CurrentTask, Outcome, SyscallTable};
 pub use group::{ProcessGroup, Session, ThreadGroup};

@@ -83,6 +83,10 @@ pub struct Task {
     pub affinity: Mutex<Vec<u64>>,
     /// Guest processor time in nanoseconds, as of the last look.
     pub user_time: AtomicU64,
+    /// How often `user_time` was brought up to date.
+    pub cpu_notes: AtomicU32,
+    /// The guest has run since.
+    pub cpu_stale: AtomicBool,
     /// Time spent in the sentry on behalf of the guest.
     pub system_time: AtomicU64,
     /// Voluntary waits.
@@ -145,6 +149,7 @@ impl Task {
     pub fn new(parts: TaskParts) -> Arc<Task> {
         let start_time = parts.group.kernel.clock.monotonic();
         let cpus = parts.group.kernel.cpus;
+        parts.group.kernel.statistics.task_made();
         let task = Arc::new(Task {
             group: parts.group,
             pid: RwLock::new(parts.pid.clone()),
@@ -167,6 +172,8 @@ impl Task {
             scheduling: Mutex::default(),
             affinity: Mutex::new(all_cpus(cpus)),
             user_time: AtomicU64::new(0),
+            cpu_notes: AtomicU32::new(0),
+            cpu_stale: AtomicBool::new(false),
             system_time: AtomicU64::new(0),
             waits: AtomicU64::new(0),
             seccomp: RwLock::new(None),
@@ -324,9 +331,11 @@ impl Task {
         }
     }
 
-    /// Asks the thread to bring its processor time up to date: it does so at once if it runs its guest.
+    /// Asks the thread to bring its processor time up to date: it does so at once if it runs its guest or sleeps.
     pub fn refresh_cpu_time(&self) {
-        self.interrupt();
+        if self.cpu_stale.load(Ordering::Relaxed) {
+            self.interrupt();
+        }
     }
 
     /// What getrusage(RUSAGE_THREAD) tells.

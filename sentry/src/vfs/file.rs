@@ -11,7 +11,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::walk::Path;
 use super::{DirSink, Io, Mappable, Sink, Source};
-use crate::task::{CurrentTask, Pid};
+use crate::task::{CurrentTask, Pid, ProcessGroup};
 use crate::wait::WaitQueue;
 
 /// What a file type implements for each open. No method blocks for other guests: what would block is EAGAIN, and the
@@ -97,6 +97,14 @@ pub trait FileOps: Send + Sync + Any {
 
     /// The flags of F_SETFL changed.
     fn flags_changed(&self, flags: OpenFlags) {}
+
+    /// open(2) by `task` has succeeded.
+    fn opened(&self, task: &CurrentTask) {}
+
+    /// The device number of a terminal, and its foreground process group.
+    fn terminal(&self) -> Option<(u64, Option<Arc<ProcessGroup>>)> {
+        None
+    }
 
     /// The extra lines of `/proc/PID/fdinfo/N`.
     fn fdinfo(&self) -> String {

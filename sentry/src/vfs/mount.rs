@@ -5,12 +5,14 @@ use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use abi::fcntl::OpenFlags;
+use abi::poll::PollEvents;
 use abi::{Errno, Result};
 use parking_lot::{Mutex, RwLock};
 
 use super::dentry::{Dentry, SuperBlock};
 use super::walk::Path;
 use crate::task::UserNamespace;
+use crate::wait::WaitQueue;
 
 bitflags::bitflags! {
     /// Flags of one mount, with the values of `MS_*`.
@@ -191,6 +193,8 @@ pub struct MountNamespace {
     change: Mutex<()>,
     /// Counts changes, for poll on /proc/self/mounts.
     events: AtomicU64,
+    /// Woken by changes.
+    pub changed: WaitQueue,
 }
 
 /// How many mounts a namespace may hold (`fs.mount-max`).
@@ -207,6 +211,7 @@ impl MountNamespace {
             table: RwLock::new(Table { root: root.clone(), attached: HashMap::new(), all }),
             change: Mutex::new(()),
             events: AtomicU64::new(0),
+            changed: WaitQueue::new(),
         });
         let _ = root.namespace.set(Arc::downgrade(&ns));
         ns
@@ -227,6 +232,11 @@ impl MountNamespace {
     /// Counts the changes so far.
     pub fn events(&self) -> u64 {
         self.events.load(Ordering::Acquire)
+    }
+
+    fn count_change(&self) {
+        self.events.fetch_add(1, Ordering::AcqRel);
+        self.changed.notify(PollEvents::POLLERR | PollEvents::POLLPRI);
     }
 
     /// Where a path leads when mounts on it are entered: the root of the topmost mount there, or the path itself.
@@ -292,7 +302,7 @@ impl MountNamespace {
             table.all.insert(mount.id, mount);
         }
         drop(table);
-        self.events.fetch_add(1, Ordering::AcqRel);
+        self.count_change();
     }
 
     /// The places that a mount event at `at` propagates to; the flag says that the receiver is a slave.
@@ -379,7 +389,7 @@ impl MountNamespace {
         if last {
             mount.superblock.shrink();
         }
-        self.events.fetch_add(1, Ordering::AcqRel);
+        self.count_change();
     }
 
     /// A copy of what is mounted at `path`, for a bind mount; with the mounts below it if `recursive`. EINVAL if it is
@@ -440,7 +450,7 @@ impl MountNamespace {
         mount.state.write().parent = Some((Arc::downgrade(to.mount()), to.dentry().clone()));
         table.attached.entry(point(to.mount(), to.dentry())).or_default().push(mount.clone());
         drop(table);
-        self.events.fetch_add(1, Ordering::AcqRel);
+        self.count_change();
     }
 
     /// pivot_root(2): `new_root`, a mount's root, becomes the root of the namespace, and the old root is attached at
@@ -465,7 +475,7 @@ impl MountNamespace {
         put_old.dentry().add_mounts(1);
         table.attached.entry(point(put_old.mount(), put_old.dentry())).or_default().push(old_root);
         drop(table);
-        self.events.fetch_add(1, Ordering::AcqRel);
+        self.count_change();
         Ok(())
     }
 

@@ -13,6 +13,7 @@ use super::mount::MountFlags;
 use super::permission::{self, EXEC, READ, WRITE};
 use super::walk::{Found, Last, Parent, Walker};
 use super::{Dentry, File, FileOps, Io, Path, WalkFlags, notify};
+use crate::fs::pipe::PipeEnd;
 use crate::task::{Credentials, CurrentTask, Task};
 
 /// Renames of directories across directories, one at a time (s_vfs_rename_mutex, for all superblocks).
@@ -90,6 +91,12 @@ pub fn open(
 
 /// A magic link to a file without a path: a new open of the same pipe or device, or of the same inode.
 fn reopen(task: &CurrentTask, file: &Arc<File>, flags: OpenFlags) -> Result<Arc<File>> {
+    if let Some(end) = file.ops::<PipeEnd>() {
+        let place = file.path();
+        permission::check(&task.credentials(), place.mount(), &**place.inode(), open_mask(flags))?;
+        let ops = crate::fs::pipe::open_pipe(task, end.pipe().clone(), flags)?;
+        return Ok(File::new(ops, place.clone(), flags));
+    }
     match file.path().inode().file_type() {
         FileType::Socket => Err(Errno::ENXIO),
         _ => open_found(task, file.path().clone(), flags, false),
@@ -201,14 +208,7 @@ pub fn open_found(task: &CurrentTask, place: Path, flags: OpenFlags, created: bo
     }
     let creds = task.credentials();
     if !created {
-        let mut mask = 0;
-        if flags.access_mode() != abi::fcntl::O_WRONLY {
-            mask |= READ;
-        }
-        if flags.access_mode() != abi::fcntl::O_RDONLY || flags.contains(O::O_TRUNC) {
-            mask |= WRITE;
-        }
-        permission::check(&creds, place.mount(), &*inode, mask)?;
+        permission::check(&creds, place.mount(), &*inode, open_mask(flags))?;
         if flags.contains(O::O_NOATIME) && !permission::is_owner(&creds, &inode.attributes()?) {
             return Err(Errno::EPERM);
         }
@@ -236,8 +236,21 @@ pub fn open_found(task: &CurrentTask, place: Path, flags: OpenFlags, created: bo
         inode.open(&io, &place, flags)?
     };
     let file = File::new(ops, place, flags);
+    file.operations().opened(task);
     notify::opened(file.path());
     Ok(file)
+}
+
+/// What permission opening takes.
+fn open_mask(flags: OpenFlags) -> u32 {
+    let mut mask = 0;
+    if flags.access_mode() != abi::fcntl::O_WRONLY {
+        mask |= READ;
+    }
+    if flags.access_mode() != abi::fcntl::O_RDONLY || flags.contains(OpenFlags::O_TRUNC) {
+        mask |= WRITE;
+    }
+    mask
 }
 
 fn check_create(task: &Task, dir: &Path) -> Result<()> {
