@@ -257,8 +257,9 @@ static int compat_remove(const char *path, const struct stat *st, int type, stru
 }
 
 static void compat_fresh_state(void) {
-    for (int s = 1; s < NSIG; s++)
-        if (s != SIGKILL && s != SIGSTOP) signal(s, SIG_DFL);
+    // By number, since the libc hides the two signals that it uses itself.
+    static const char default_action[32];
+    for (int s = 1; s <= 64; s++) syscall(SYS_rt_sigaction, s, default_action, 0, 8);
     sigset_t none;
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, 0);

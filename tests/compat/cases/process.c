@@ -206,9 +206,9 @@ TEST(clone_child_cleartid_wakes_futex) {
 
 TEST(clone_other_exit_signal) {
     // Such a child is waited for only with __WCLONE or __WALL.
+    signal(SIGUSR1, SIG_IGN);
     pid_t p = OK(syscall(SYS_clone, SIGUSR1, 0, 0, 0, 0));
     if (!p) _exit(4);
-    signal(SIGUSR1, SIG_IGN);
     CHECK_ERRNO(waitpid(p, 0, 0), ECHILD);
     int s;
     CHECK_EQ(waitpid(p, &s, __WCLONE), p);
