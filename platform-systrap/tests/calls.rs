@@ -82,7 +82,7 @@ fn count(number: u64, calls: u64, seed: u64, apart: bool) -> u64 {
                 }
                 Exit::Interrupted => {
                     interrupts += 1;
-                    if random.next() % 4 == 0 {
+                    if random.next().is_multiple_of(4) {
                         let regs = thread.context().expect("alive").regs;
                         assert!(regs.r12 == expected || regs.r12 + 1 == expected, "{regs:x?} {expected}");
                     }

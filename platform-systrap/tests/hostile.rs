@@ -99,12 +99,12 @@ fn a_sibling_overwrites_the_frame() {
                         deaths += 1;
                         break;
                     }
-                    _ if random.next() % 4 == 0 => {
+                    _ if random.next().is_multiple_of(4) => {
                         let Ok(context) = victim.context() else { break };
                         context.regs.rip = CODE + 256;
                         context.regs.rsp = STACK;
                     }
-                    _ if random.next() % 8 == 0 => interrupter.interrupt(),
+                    _ if random.next().is_multiple_of(8) => interrupter.interrupt(),
                     _ => {}
                 }
             }
@@ -187,7 +187,7 @@ fn jumps_into_the_handler() {
         let kinds = [10, 11, 31, 0x100, 0x101, random.next()];
         regs.rdi = kinds[(random.next() % 6) as usize];
         (regs.rsi, regs.rdx) = (frame + 312, frame + 8);
-        regs.rsp = if random.next() % 4 == 0 { STACK } else { frame };
+        regs.rsp = if random.next().is_multiple_of(4) { STACK } else { frame };
         regs.r15 = frame & !(SLOT_SIZE - 1);
         (regs.r9, regs.rax, regs.rbx) = (random.next() % 4, random.next() % 5, random.next() % 4);
         if run_for_a_while(&mut *thread, 4).is_some() || thread.context().is_err() {
