@@ -10,6 +10,7 @@ pub mod gofer;
 pub mod inotify;
 pub mod memfd;
 pub mod nsfs;
+pub mod overlay;
 pub mod pidfd;
 pub mod pipe;
 pub mod proc;

@@ -163,7 +163,8 @@ pub trait Inode: Send + Sync + Any {
     /// For downcasts within a filesystem.
     fn as_any(&self) -> &dyn Any;
 
-    /// The inode number, as [`Attributes::ino`].
+    /// The inode number, by which locks, watches and futexes know it. As [`Attributes::ino`], except where Linux
+    /// changes that in an inode's life (overlays).
     fn ino(&self) -> u64;
 
     /// The file type. Never changes.

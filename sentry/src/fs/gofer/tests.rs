@@ -26,7 +26,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
 
     #[test]
-    fn behaves_as_what_it_serves(operations in prop::collection::vec(operation(true), 1..30), shared: bool) {
+    fn behaves_as_what_it_serves(operations in prop::collection::vec(operation(), 1..30), shared: bool) {
         let (_host, tree) = served(if shared { Access::Shared } else { Access::Exclusive }, MountFlags::empty());
         compare(&tree, &HostTree::new(), &operations, |_, _| false)?;
     }

@@ -47,12 +47,12 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
-    fn behaves_as_the_hosts_tmpfs(operations in prop::collection::vec(operation(true), 1..40)) {
+    fn behaves_as_the_hosts_tmpfs(operations in prop::collection::vec(operation(), 1..40)) {
         compare(&tmpfs("").1, &HostTree::new(), &operations, |_, _| false)?;
     }
 
     #[test]
-    fn behaves_as_the_hosts_tmpfs_when_mapped(operations in prop::collection::vec(operation(true), 1..20)) {
+    fn behaves_as_the_hosts_tmpfs_when_mapped(operations in prop::collection::vec(operation(), 1..20)) {
         compare(&Mapped(tmpfs("").1), &HostTree::new(), &operations, |_, _| false)?;
     }
 
@@ -89,7 +89,7 @@ proptest! {
 }
 
 fn data_operation() -> impl Strategy<Value = Operation> {
-    operation(true).prop_filter_map("not about contents", |operation| {
+    operation().prop_filter_map("not about contents", |operation| {
         use Operation as O;
         Some(match operation {
             O::Write(_, offset, data) => O::Write("a", offset, data),
