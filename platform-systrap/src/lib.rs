@@ -26,6 +26,11 @@
 //! would rule it out at the same speed; but then a guest that blocks in a call, which may be for days, could not be
 //! frozen, and the host not suspended.)
 
+//! **Measured** (`examples/roundtrip.rs`, Linux 6.18, a nested 2-core VM where a native getppid takes 180 ns, busy with other
+//! work; pinned to one core or not makes no difference): notified call 5.6 µs, the same protocol in C 5.3 µs; with its
+//! context 16 µs; trapped call with or without context 10.5 µs; mmap by the service thread 13 µs; making and dropping a
+//! thread 130 µs. On hosts without synchronous wakes an idle second core makes a call two to ten times as slow.
+
 mod arch;
 mod link;
 mod monitor;

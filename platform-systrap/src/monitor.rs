@@ -24,7 +24,8 @@ const OWN_TIME: Duration = Duration::from_millis(250);
 const LEAST: u32 = 10;
 /// Looks before a thread that sleeps in a call of the guest must have woken for the kick.
 const CALL_LIMIT: u32 = 250;
-/// Looks before any kick must have been answered: longer than an honest stub waits for a disk or a processor.
+/// Looks before any kick must have been answered: longer than an honest stub waits for a disk or a processor. (A stub that
+/// is kept stopped from outside for so long while it is kicked dies too: pausing is the sentry's.)
 const LIMIT: u32 = 1500;
 
 /// Wakes a sentry thread out of the listener on kernels that do not do it by themselves.
