@@ -33,8 +33,7 @@ fn main() {
         }
     };
     // SAFETY: the name is a string; the descriptor is new.
-    let memfd =
-        unsafe { OwnedFd::from_raw_fd(libc::memfd_create(c"guest".as_ptr(), libc::MFD_CLOEXEC)) };
+    let memfd = unsafe { OwnedFd::from_raw_fd(libc::memfd_create(c"guest".as_ptr(), libc::MFD_CLOEXEC)) };
     // SAFETY: the descriptor is open.
     assert_eq!(unsafe { libc::ftruncate(memfd.as_raw_fd(), 1 << 40) }, 0);
     MEMFD.store(memfd.as_raw_fd(), Ordering::Relaxed);
