@@ -7,6 +7,7 @@ use abi::Errno;
 use anyhow::{Context, Result};
 use sentry::Kernel;
 use sentry::fs::gofer::{Access, GoferFs};
+use sentry::fs::overlay::{self, Layer, Upper};
 use sentry::fs::tmpfs::{Tmpfs, TmpfsOptions};
 use sentry::task::Credentials;
 use sentry::vfs::mount::{MountTree, Propagation};
@@ -76,7 +77,12 @@ impl Files<'_> {
         let number = u32::try_from(number).context("number of the mount")?;
         let lower = GoferFs::new(self.client.clone(), number, self.access).context("asking the gofer")?;
         if overlay == Overlay::Memory {
-            tracing::warn!("no overlay in this build: files of the host cannot be written");
+            // As large as the memory, so that df(1) says something sensible.
+            let upper = Tmpfs::new(&TmpfsOptions::new(self.kernel.memory.saturating_mul(2)));
+            let lower = Layer::whole(lower);
+            let upper = Upper::on(upper, &lower).context("making the upper layer")?;
+            let fs = overlay::Overlay::new(Some(upper), vec![lower]).context("making the overlay")?;
+            return Ok(SuperBlock::make(fs));
         }
         Ok(SuperBlock::make(lower))
     }

@@ -60,7 +60,7 @@ impl OverlayInode {
                 keep_times(dir, &before)?;
                 made
             }
-            // It has lost its name, and is only open by now.
+            // It has lost its name and is only open by now, or is a file that is mounted by itself.
             None if self.file_type() != FileType::Regular => return Err(Errno::ENOENT),
             None => {
                 let made = shared.upper()?.work.create_unnamed(&new)?;

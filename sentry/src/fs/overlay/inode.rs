@@ -32,6 +32,9 @@ pub(super) struct Place {
     pub name: Box<[u8]>,
 }
 
+/// A directory of the upper layer, and what it has under a name.
+type InDirectory<'a> = (&'a Arc<dyn Inode>, Option<Arc<dyn Inode>>);
+
 /// What the layers have under a name.
 pub struct OverlayInode {
     me: Weak<OverlayInode>,
@@ -94,8 +97,10 @@ impl OverlayInode {
     pub(super) fn root(shared: &Arc<Shared>) -> Result<Arc<OverlayInode>> {
         let upper = shared.upper.as_ref().map(|u| u.layer.root.clone());
         let lowers = shared.lowers.iter().enumerate();
-        let lowers = lowers.map(|(layer, l)| Lower { layer, inode: l.root.clone() }).collect();
-        OverlayInode::make(shared, upper, lowers, None)
+        let lowers: SmallVec<[Lower; 1]> =
+            lowers.map(|(layer, l)| Lower { layer, inode: l.root.clone() }).collect();
+        let is_file = lowers.iter().any(|lower| lower.inode.file_type() != FileType::Directory);
+        OverlayInode::make(shared, if is_file { None } else { upper }, lowers, None)
     }
 
     fn of_upper(&self, upper: Arc<dyn Inode>, uncovered: bool) -> Result<Arc<dyn Inode>> {
@@ -154,7 +159,7 @@ impl OverlayInode {
     }
 
     /// What the upper layer has under a name of this directory; the directory is copied up.
-    fn upper_entry(&self, name: &[u8]) -> Result<(&Arc<dyn Inode>, Option<Arc<dyn Inode>>)> {
+    fn upper_entry(&self, name: &[u8]) -> Result<InDirectory<'_>> {
         let dir = self.copy_up(None)?;
         match dir.lookup(name) {
             Ok(inode) => Ok((dir, Some(inode))),
@@ -164,7 +169,7 @@ impl OverlayInode {
     }
 
     /// As [`OverlayInode::upper_entry`], of a name that the overlay does not have: there may be a whiteout.
-    fn free_entry(&self, name: &[u8]) -> Result<(&Arc<dyn Inode>, Option<Arc<dyn Inode>>)> {
+    fn free_entry(&self, name: &[u8]) -> Result<InDirectory<'_>> {
         let (dir, found) = self.upper_entry(name)?;
         match found {
             Some(found) if !is_whiteout(&found)? => Err(Errno::EEXIST),
@@ -233,8 +238,13 @@ impl Inode for OverlayInode {
                 // Nobody has counted the subdirectories of a merged directory.
                 attributes.nlink = 1;
             }
-        } else if !upper && self.unlinked.load(Ordering::Acquire) {
-            attributes.nlink = attributes.nlink.saturating_sub(1);
+        } else if self.unlinked.load(Ordering::Acquire) {
+            if !upper {
+                attributes.nlink = attributes.nlink.saturating_sub(1);
+            }
+        } else if !self.lowers.is_empty() {
+            // The copy of a file that is mounted by itself has no name.
+            attributes.nlink = attributes.nlink.max(1);
         }
         Ok(attributes)
     }

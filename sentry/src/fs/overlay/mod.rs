@@ -124,13 +124,14 @@ pub struct Overlay {
 
 impl Overlay {
     /// Puts layers together, the lower ones from the topmost down (at most 500). Without an upper one nothing can be
-    /// changed: EROFS. EINVAL without lower layers.
+    /// changed: EROFS. EINVAL without lower layers. A single lower layer can also be a file (a bind mount of one).
     pub fn new(upper: Option<Upper>, lowers: Vec<Layer>) -> Result<Arc<Overlay>> {
         let first = lowers.first().filter(|_| lowers.len() <= LOWERS_MAX).ok_or(Errno::EINVAL)?;
         let own = Mount::new(SuperBlock::make(first.fs.clone()), MountFlags::NOATIME, b"overlay");
         let roots = lowers.iter().chain(upper.as_ref().map(|u| &u.layer));
         let cacheable = roots.clone().all(|layer| layer.root.lookups_cacheable());
-        if roots.clone().any(|layer| layer.root.file_type() != FileType::Directory) {
+        let file = lowers.len() == 1 && first.root.file_type() == FileType::Regular;
+        if !file && roots.clone().any(|layer| layer.root.file_type() != FileType::Directory) {
             return Err(Errno::ENOTDIR);
         }
         let shared = Arc::new(Shared {

@@ -309,6 +309,17 @@ fn an_overlay_can_be_the_layer_of_another() {
 }
 
 #[test]
+fn a_file_can_be_mounted_by_itself() {
+    let (fs, _) = lower_tree();
+    let file = fs.root().lookup(b"d").unwrap().lookup(b"a").unwrap();
+    let tree = over(vec![Layer { fs: fs.clone(), root: file }]);
+    assert_eq!(tree.read("").unwrap(), b"lower");
+    write(&tree.open("", OpenFlags::O_RDWR).unwrap(), 0, b"UPPER", false).unwrap();
+    assert_eq!((tree.read("").unwrap(), tree.stat("").unwrap().nlink), (b"UPPER".to_vec(), 1));
+    assert_eq!(Mounted::new(fs).read("d/a").unwrap(), b"lower");
+}
+
+#[test]
 fn without_an_upper_layer_everything_is_erofs() {
     let (_, lower) = lower_tree();
     let tree = Mounted::new(Overlay::new(None, vec![lower]).unwrap());
