@@ -29,6 +29,9 @@ pub const ROWS: &[Row] = rows! {
     MUNLOCKALL => munlockall;
     MSYNC => msync;
     MINCORE => mincore;
+    PKEY_MPROTECT => pkey_mprotect;
+    PKEY_ALLOC => pkey_alloc;
+    PKEY_FREE => pkey_free;
 };
 
 /// PROT_SEM has no effect, and the grow flags are for mprotect(2).
@@ -136,6 +139,21 @@ fn mprotect(task: &CurrentTask, addr: u64, len: u64, prot: u32) -> Result<()> {
     let mm = task.mm();
     let (prot, limits) = (Prot::from_bits_truncate(prot & PROT_KNOWN), task.memory_limits());
     task.with_thread(|thread| mm.protect(thread, addr, len, prot, grows != 0, &limits))
+}
+
+/// As on a processor without protection keys: only the key -1, which is none, can be given.
+fn pkey_mprotect(task: &CurrentTask, addr: u64, len: u64, prot: u32, key: i32) -> Result<()> {
+    if key == -1 { mprotect(task, addr, len, prot) } else { Err(Errno::EINVAL) }
+}
+
+fn pkey_alloc(_task: &CurrentTask, flags: u64, rights: u64) -> Result<u64> {
+    /// PKEY_DISABLE_ACCESS and PKEY_DISABLE_WRITE.
+    const RIGHTS: u64 = 3;
+    Err(if flags != 0 || rights & !RIGHTS != 0 { Errno::EINVAL } else { Errno::ENOSPC })
+}
+
+fn pkey_free(_task: &CurrentTask, _key: i32) -> Result<()> {
+    Err(Errno::EINVAL)
 }
 
 fn mremap(task: &CurrentTask, old: u64, old_len: u64, new_len: u64, flags: u32, new: u64) -> Result<u64> {

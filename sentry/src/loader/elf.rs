@@ -64,6 +64,21 @@ pub struct Mapped {
     pub data: (u64, u64),
     /// One past the highest address of all.
     pub end: u64,
+    /// What remains to be cleared when the mappings exist: address, length, and whether it must succeed.
+    pub clear: Vec<(u64, u64, bool)>,
+}
+
+impl Mapped {
+    /// Clears the rest of pages that contents end in. EFAULT.
+    pub fn clear(&self, mm: &MemoryManager) -> Result<()> {
+        for &(addr, len, must) in &self.clear {
+            // Nobody misses the zeroes at the end of a segment that cannot be written.
+            if mm.zero(addr, len).is_err() && must {
+                return Err(Errno::EFAULT);
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Where a file of type ET_DYN goes.
@@ -154,12 +169,13 @@ impl Elf {
         self.loads().map(|s| s.p_align).filter(|a| a.is_power_of_two()).max().unwrap_or(0).max(PAGE_SIZE)
     }
 
-    /// Maps the segments. EINVAL or ENOMEM for addresses that cannot be; EEXIST if something is in the way.
+    /// Maps the segments; what [`Mapped::clear`] says is left to do. EINVAL or ENOMEM for addresses that cannot be,
+    /// EEXIST if something is in the way.
     pub fn map(&self, mm: &MemoryManager, place: Place, limits: &Limits) -> Result<Mapped> {
         let mut bias = 0;
         // A segment may replace one of the same file, but nothing else: the first one secures the room.
         let mut placed = false;
-        let mut mapped = Mapped { bias: 0, headers: 0, code: (u64::MAX, 0), data: (0, 0), end: 0 };
+        let mut mapped = Mapped { bias: 0, headers: 0, code: (u64::MAX, 0), data: (0, 0), end: 0, clear: Vec::new() };
         for segment in self.loads() {
             if !placed {
                 let span = page_end(self.span()).filter(|&span| span > 0).ok_or(Errno::EINVAL)?;
@@ -180,9 +196,9 @@ impl Elf {
                 if self.header.e_type == ET_DYN && first.checked_add(span).is_none_or(|end| end > USER_MAX) {
                     return Err(Errno::ENOMEM);
                 }
-                self.map_segment(mm, bias, segment, Fixed::NoReplace, limits)?;
+                self.map_segment(mm, bias, segment, Fixed::NoReplace, limits, &mut mapped.clear)?;
             } else {
-                self.map_segment(mm, bias, segment, Fixed::Replace, limits)?;
+                self.map_segment(mm, bias, segment, Fixed::Replace, limits, &mut mapped.clear)?;
             }
             let start = segment.p_vaddr;
             let in_range = |from: u64, at: u64, len: u64| at >= from && at - from < len;
@@ -219,6 +235,7 @@ impl Elf {
         segment: &Elf64Phdr,
         fixed: Fixed,
         limits: &Limits,
+        clear: &mut Vec<(u64, u64, bool)>,
     ) -> Result<()> {
         let prot = protection(segment.p_flags);
         let within = segment.p_vaddr % PAGE_SIZE;
@@ -244,11 +261,8 @@ impl Elf {
             )?;
             zeroes_from = page_end(file_end).ok_or(Errno::ENOMEM)?;
             if segment.p_memsz > segment.p_filesz && zeroes_from > file_end {
-                let cleared = mm.zero(file_end, zeroes_from.min(USER_MAX).saturating_sub(file_end));
-                // Nobody misses the zeroes at the end of a segment that cannot be written.
-                if cleared.is_err() && prot.contains(Prot::WRITE) {
-                    return Err(Errno::EFAULT);
-                }
+                let len = zeroes_from.min(USER_MAX).saturating_sub(file_end);
+                clear.push((file_end, len, prot.contains(Prot::WRITE)));
             }
         }
         let zeroes_to = page_end(end).ok_or(Errno::ENOMEM)?;

@@ -178,13 +178,16 @@ fn map_all(
     } else {
         Place::At(PIE_BASE + random.pie)
     };
+    mm.defer();
     let mapped = program.map(mm, place, &limits)?;
     let mut entry = mapped.bias.wrapping_add(program.header.e_entry);
     let mut base = 0;
+    let mut interpreter_mapped = None;
     if let Some(interpreter) = interpreter {
         let mapped = interpreter.map(mm, Place::Anywhere, &limits)?;
         base = mapped.bias;
         entry = base.wrapping_add(interpreter.header.e_entry);
+        interpreter_mapped = Some(mapped);
     }
     if entry >= USER_MAX {
         return Err(Errno::EINVAL);
@@ -203,6 +206,11 @@ fn map_all(
     });
     let stack_pointer = image.stack_pointer;
     map_stack(mm, stack_top, stack_pointer, program.wants_executable_stack(), &limits)?;
+    mm.commit()?;
+    mapped.clear(mm)?;
+    if let Some(mapped) = interpreter_mapped {
+        mapped.clear(mm)?;
+    }
     mm.write_bytes(stack_pointer, &image.bytes)?;
 
     // A loader that is run by itself leaves the heap of its program room to grow.

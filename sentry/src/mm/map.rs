@@ -198,44 +198,67 @@ impl MemoryManager {
     #[allow(clippy::type_complexity, reason = "two results that are both used at once")]
     pub(super) fn place(
         &self,
-        mut by: By<'_>,
+        by: By<'_>,
         state: &mut State,
         addr: u64,
         len: u64,
         mut vma: Vma,
     ) -> Result<(Option<Arc<Mapping>>, Vec<super::Piece<Vma>>)> {
-        let anonymous = |prot| Change::MapAnonymous { addr, len, prot: host_prot(prot) };
         let mut copy = None;
-        match &vma.backing {
-            Backing::Anonymous => self.apply(by, &[anonymous(vma.prot)])?,
-            Backing::File { mapping, offset } => {
-                let mapped = match &mapping.host {
-                    Some((fd, delta)) if !vma.flags.contains(VmaFlags::COPIED) => {
-                        let offset = offset.checked_add(*delta).ok_or(Errno::EOVERFLOW)?;
-                        let (prot, shared) = (host_prot(vma.prot), vma.is_shared());
-                        let change = Change::MapFile { addr, len, prot, shared, file: fd.as_fd(), offset };
-                        self.apply(again(&mut by), &[change])
-                    }
-                    _ => Err(Errno::EACCES),
-                };
-                match mapped {
-                    Ok(()) => {}
-                    // A noexec mount of the host's, or a file that the host cannot map.
-                    Err(Errno::EPERM | Errno::EACCES | Errno::ENODEV)
-                        if !vma.is_shared() && mapping.file.is_some() =>
-                    {
-                        self.apply(by, &[anonymous(vma.prot | Prot::WRITE)])?;
-                        copy = Some(mapping.clone());
-                    }
-                    Err(errno) => return Err(errno),
-                }
-            }
+        if let Some(deferred) = &mut state.deferred {
+            deferred.push((addr, len, vma.clone()));
+        } else {
+            copy = self.place_on_host(by, addr, len, &vma)?;
         }
         if copy.is_some() {
             vma.flags |= VmaFlags::COPIED;
         }
         let replaced = state.insert(addr, addr + len, vma);
         Ok((copy, replaced))
+    }
+
+    /// Maps on the host. Returns the mapping whose contents have to be copied in, if the host would not map it: it is
+    /// on a noexec mount of the host's, or a file that the host cannot map.
+    fn place_on_host(&self, mut by: By<'_>, addr: u64, len: u64, vma: &Vma) -> Result<Option<Arc<Mapping>>> {
+        let mapped = host_change(addr, len, vma).and_then(|change| self.apply(again(&mut by), &[change]));
+        match (mapped, &vma.backing) {
+            (Err(Errno::EPERM | Errno::EACCES | Errno::ENODEV), Backing::File { mapping, .. })
+                if !vma.is_shared() && mapping.file.is_some() =>
+            {
+                let prot = host_prot(vma.prot | Prot::WRITE);
+                self.apply(by, &[Change::MapAnonymous { addr, len, prot }])?;
+                Ok(Some(mapping.clone()))
+            }
+            (result, _) => result.map(|()| None),
+        }
+    }
+
+    /// From now on mappings are made on the host by [`MemoryManager::commit`], all at once: each change has its price.
+    /// For a new address space that nobody else uses; nothing but mapping works in between.
+    pub(crate) fn defer(&self) {
+        self.state.write().deferred = Some(Vec::new());
+    }
+
+    /// Makes the mappings since [`MemoryManager::defer`] on the host. If this fails the address space is of no use.
+    pub(crate) fn commit(&self) -> Result<()> {
+        let deferred = self.state.write().deferred.take().unwrap_or_default();
+        let all: Result<Vec<Change<'_>>> =
+            deferred.iter().map(|(addr, len, vma)| host_change(*addr, *len, vma)).collect();
+        if all.and_then(|changes| self.apply(None, &changes)).is_ok() {
+            return Ok(());
+        }
+        // One by one, to copy what the host cannot map.
+        for (addr, len, vma) in &deferred {
+            if let Some(mapping) = self.place_on_host(None, *addr, *len, vma)? {
+                self.state.write().update(*addr, addr + len, |vma| vma.flags |= VmaFlags::COPIED);
+                let offset = match &vma.backing {
+                    Backing::File { offset, .. } => *offset,
+                    Backing::Anonymous => 0,
+                };
+                self.copy_in(None, *addr, *len, vma.prot, &mapping, offset)?;
+            }
+        }
+        Ok(())
     }
 
     /// Fills a copied mapping, which is writable on the host, from its file, and gives it its protection.
@@ -374,6 +397,21 @@ impl MemoryManager {
             self.populate(by, start, len, Prot::READ | Prot::WRITE);
         }
         addr
+    }
+}
+
+/// What maps `vma` on the host. EACCES if that is not possible.
+fn host_change(addr: u64, len: u64, vma: &Vma) -> Result<Change<'_>> {
+    let prot = host_prot(vma.prot);
+    match &vma.backing {
+        Backing::Anonymous => Ok(Change::MapAnonymous { addr, len, prot }),
+        Backing::File { mapping, offset } => match &mapping.host {
+            Some((fd, delta)) if !vma.flags.contains(VmaFlags::COPIED) => {
+                let offset = offset.checked_add(*delta).ok_or(Errno::EOVERFLOW)?;
+                Ok(Change::MapFile { addr, len, prot, shared: vma.is_shared(), file: fd.as_fd(), offset })
+            }
+            _ => Err(Errno::EACCES),
+        },
     }
 }
 

@@ -192,6 +192,8 @@ struct State {
     limits: Limits,
     auxv: Vec<u8>,
     exe: Option<Arc<File>>,
+    /// Mappings that are not made on the host yet, if that is put off: address, length, mapping.
+    deferred: Option<Vec<(u64, u64, Vma)>>,
 }
 
 impl State {
