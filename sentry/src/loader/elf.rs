@@ -175,7 +175,8 @@ impl Elf {
         let mut bias = 0;
         // A segment may replace one of the same file, but nothing else: the first one secures the room.
         let mut placed = false;
-        let mut mapped = Mapped { bias: 0, headers: 0, code: (u64::MAX, 0), data: (0, 0), end: 0, clear: Vec::new() };
+        let mut mapped =
+            Mapped { bias: 0, headers: 0, code: (u64::MAX, 0), data: (0, 0), end: 0, clear: Vec::new() };
         for segment in self.loads() {
             if !placed {
                 let span = page_end(self.span()).filter(|&span| span > 0).ok_or(Errno::EINVAL)?;
