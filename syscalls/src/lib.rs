@@ -22,6 +22,7 @@ pub mod process;
 pub mod signals;
 mod strace;
 pub mod system;
+pub mod sysv;
 pub mod table;
 
 pub use table::{Row, Support, TABLE, Table};

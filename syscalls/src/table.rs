@@ -118,6 +118,7 @@ const FAMILIES: &[&[Row]] = &[
     crate::process::ROWS,
     crate::signals::ROWS,
     crate::system::ROWS,
+    crate::sysv::ROWS,
 ];
 
 /// Rows by number.

@@ -1,9 +1,17 @@
-//! System V IPC and POSIX message queues.
+//! System V IPC (sysvipc(7), ipc/).
+//!
+//! Lock order: a table's lock → one object's lock → its wait queue.
+
+pub mod ids;
+pub mod msg;
+pub mod sem;
+pub mod shm;
 
 use std::sync::Arc;
 
 use crate::parameters::Parameters;
 use crate::task::UserNamespace;
+use ids::Table;
 
 /// An IPC namespace (ipc_namespaces(7)).
 pub struct IpcNamespace {
@@ -13,6 +21,12 @@ pub struct IpcNamespace {
     pub user_ns: Arc<UserNamespace>,
     /// Kernel parameters that were set.
     pub parameters: Parameters,
+    /// Shared memory segments.
+    pub shm: Table<shm::Segment>,
+    /// Semaphore sets.
+    pub sem: Table<sem::Set>,
+    /// Message queues.
+    pub msg: Table<msg::Queue>,
 }
 
 impl IpcNamespace {
@@ -22,6 +36,9 @@ impl IpcNamespace {
             ino: crate::task::next_namespace_ino(),
             user_ns,
             parameters: Parameters::default(),
+            shm: Table::new(abi::ipc::SHMMNI as usize),
+            sem: Table::new(abi::ipc::SEMMNI as usize),
+            msg: Table::new(abi::ipc::MSGMNI as usize),
         })
     }
 }

@@ -72,6 +72,9 @@ impl CurrentTask {
         }
         if last {
             *group.last_uid.lock() = task.credentials().uid;
+            for (_, set) in task.namespaces().ipc.sem.list() {
+                set.process_ended(&group.pid);
+            }
             let status = group.signals.lock().exit.map_or(status, |e| e.status);
             end_process(&group, status);
         }
