@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use abi::capability::CAP_SYS_RESOURCE;
 use abi::ipc as i;
-use abi::ipc::{MsqidDs, Msginfo, Sembuf, SemidDs, Seminfo, ShmInfo, ShmidDs, Shminfo};
+use abi::ipc::{Msginfo, MsqidDs, Sembuf, SemidDs, Seminfo, ShmInfo, ShmidDs, Shminfo};
 use abi::time::Timespec;
 use abi::{Errno, Result};
 use platform::{PAGE_SIZE, Prot};
@@ -105,7 +105,8 @@ fn shmat(task: &CurrentTask, id: u32, addr: u64, flags: u32) -> Result<u64> {
         ..MapRequest::default()
     };
     let mm = task.mm();
-    task.with_thread(|thread| mm.map(thread, &request)).map_err(|e| if e == Errno::EEXIST { Errno::EINVAL } else { e })
+    task.with_thread(|thread| mm.map(thread, &request))
+        .map_err(|e| if e == Errno::EEXIST { Errno::EINVAL } else { e })
 }
 
 fn shmdt(task: &CurrentTask, addr: u64) -> Result<()> {
@@ -146,7 +147,8 @@ fn shmctl(task: &CurrentTask, id: u32, command: u32, buf: Address) -> Result<u32
         i::SHM_INFO => {
             let all = ns.shm.list();
             let pages = all.iter().map(|(_, s)| s.size().div_ceil(PAGE_SIZE)).sum();
-            let info = ShmInfo { used_ids: all.len() as i32, shm_tot: pages, shm_rss: pages, ..ShmInfo::default() };
+            let info =
+                ShmInfo { used_ids: all.len() as i32, shm_tot: pages, shm_rss: pages, ..ShmInfo::default() };
             task.mm().write_object(buf.0, &info)?;
             Ok(ns.shm.highest())
         }
@@ -251,7 +253,8 @@ fn semctl(task: &CurrentTask, id: u32, index: i32, command: u32, arg: u64) -> Re
             Ok(ns.sem.highest())
         }
         command @ (i::IPC_STAT | i::SEM_STAT | i::SEM_STAT_ANY) => {
-            let (id, set) = if command == i::IPC_STAT { (0, ns.sem.find(id)?) } else { ns.sem.at_index(id)? };
+            let (id, set) =
+                if command == i::IPC_STAT { (0, ns.sem.find(id)?) } else { ns.sem.at_index(id)? };
             if command != i::SEM_STAT_ANY {
                 check(task, &ns, &*set, 4)?;
             }
@@ -328,7 +331,14 @@ fn msgsnd(task: &CurrentTask, id: u32, message: Address, size: usize, flags: u32
     queue.send(task, kind, &text, flags & i::IPC_NOWAIT != 0)
 }
 
-fn msgrcv(task: &CurrentTask, id: u32, message: Address, size: usize, kind: i64, flags: u32) -> Result<usize> {
+fn msgrcv(
+    task: &CurrentTask,
+    id: u32,
+    message: Address,
+    size: usize,
+    kind: i64,
+    flags: u32,
+) -> Result<usize> {
     if (size as i64) < 0 || id as i32 <= -1 {
         return Err(Errno::EINVAL);
     }
@@ -382,7 +392,8 @@ fn msgctl(task: &CurrentTask, id: u32, command: u32, buf: Address) -> Result<u32
             Ok(ns.msg.highest())
         }
         command @ (i::IPC_STAT | i::MSG_STAT | i::MSG_STAT_ANY) => {
-            let (id, queue) = if command == i::IPC_STAT { (0, ns.msg.find(id)?) } else { ns.msg.at_index(id)? };
+            let (id, queue) =
+                if command == i::IPC_STAT { (0, ns.msg.find(id)?) } else { ns.msg.at_index(id)? };
             if command != i::MSG_STAT_ANY {
                 check(task, &ns, &*queue, 4)?;
             }

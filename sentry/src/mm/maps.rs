@@ -81,6 +81,8 @@ impl MapEntry {
             _ if self.object.ino != 0 => MapKind::Shared,
             _ => MapKind::Anonymous,
         }
+    }
+
     /// True for a System V shared memory segment.
     pub fn is_sysv(&self) -> bool {
         matches!(&self.name, MapName::Text(name) if name.starts_with("/SYSV"))
