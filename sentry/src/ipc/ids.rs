@@ -36,7 +36,11 @@ impl Permission {
         } else {
             self.mode
         };
-        if mask & !granted & 7 == 0 || creds.capable_in(user_ns, CAP_IPC_OWNER) { Ok(()) } else { Err(Errno::EACCES) }
+        if mask & !granted & 7 == 0 || creds.capable_in(user_ns, CAP_IPC_OWNER) {
+            Ok(())
+        } else {
+            Err(Errno::EACCES)
+        }
     }
 
     /// EPERM unless `creds` own the object: for IPC_SET and IPC_RMID.

@@ -95,10 +95,18 @@ impl Queue {
 
     /// msgsnd(2). EAGAIN with `nowait`, EIDRM, EINTR.
     pub fn send(&self, task: &CurrentTask, kind: i64, text: &[u8], nowait: bool) -> Result<()> {
-        wait(task, &self.queue, PollEvents::POLLOUT, nowait, Errno::EAGAIN, || self.try_send(task, kind, text))
+        wait(task, &self.queue, PollEvents::POLLOUT, nowait, Errno::EAGAIN, || {
+            self.try_send(task, kind, text)
+        })
     }
 
-    fn try_receive(&self, task: &CurrentTask, which: Select, max: usize, cut: bool) -> Result<(i64, Vec<u8>)> {
+    fn try_receive(
+        &self,
+        task: &CurrentTask,
+        which: Select,
+        max: usize,
+        cut: bool,
+    ) -> Result<(i64, Vec<u8>)> {
         let mut state = self.state.lock();
         if state.removed {
             return Err(Errno::EIDRM);
@@ -138,7 +146,9 @@ impl Queue {
         nowait: bool,
     ) -> Result<(i64, Vec<u8>)> {
         let nowait = nowait || matches!(which, Select::Copy(_));
-        wait(task, &self.queue, PollEvents::POLLIN, nowait, Errno::ENOMSG, || self.try_receive(task, which, max, cut))
+        wait(task, &self.queue, PollEvents::POLLIN, nowait, Errno::ENOMSG, || {
+            self.try_receive(task, which, max, cut)
+        })
     }
 
     /// IPC_STAT.
