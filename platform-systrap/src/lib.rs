@@ -201,11 +201,11 @@ fn trial(host: &Arc<Host>) -> Result<bool, Error> {
             .map_err(step("making a stub process"))?,
     );
     let code = 0x1_0000;
-    let prot = Prot::READ | Prot::EXEC;
+    let prot = Prot::all();
     space
         .apply(None, &[Change::MapAnonymous { addr: code, len: platform::PAGE_SIZE, prot }])
         .map_err(step("mapping memory"))?;
-    space.poke(code, stub::TRIAL).map_err(step("writing code"))?;
+    space.write(code, stub::TRIAL).map_err(step("writing code"))?;
     let mut context = Context::default();
     context.regs.rip = code;
     let mut thread = thread::Guest::new(space.clone(), &context)
