@@ -84,7 +84,11 @@ fn mmap(task: &CurrentTask, addr: u64, len: u64, prot: u32, flags: u32, fd: i32,
                 return Err(Errno::ENODEV);
             }
             let mut max_prot = Prot::READ | Prot::WRITE | Prot::EXEC;
-            if shared && !opened.writable() {
+            let sealed = shared && sentry::fs::memfd::forbids_writable_mapping(&file);
+            if sealed && opened.writable() && prot.contains(Prot::WRITE) {
+                return Err(Errno::EPERM);
+            }
+            if shared && (sealed || !opened.writable()) {
                 max_prot -= Prot::WRITE;
             }
             if noexec {
