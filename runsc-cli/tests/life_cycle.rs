@@ -168,13 +168,19 @@ fn create_start_kill_delete() {
     assert!(runsc.fails(&["delete", "c1"]).contains("not stopped"));
     let list: Value = serde_json::from_str(&runsc.ok(&["list", "--format", "json"])).unwrap();
     assert_eq!(list[0]["id"], "c1");
+    let out = bundle.join("data/out");
+    while !std::fs::read_to_string(&out).is_ok_and(|text| text == "started\n") {
+        assert_eq!(runsc.state("c1")["status"], "running");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
     // Process 1 takes only signals that it has handlers for, but SIGKILL from outside.
+    runsc.ok(&["kill", "c1", "TERM"]);
+    assert_eq!(runsc.state("c1")["status"], "running");
     runsc.ok(&["kill", "c1", "KILL"]);
     runsc.wait_for("c1", "stopped");
     assert_eq!(runsc.ok(&["wait", "c1"]), "{\"exitStatus\":137,\"id\":\"c1\"}\n");
     assert!(runsc.fails(&["kill", "c1", "TERM"]).contains("container not running"));
     runsc.ok(&["kill", "--all", "c1", "TERM"]);
-    assert_eq!(std::fs::read_to_string(bundle.join("data/out")).unwrap(), "started\n");
     runsc.ok(&["delete", "c1"]);
     assert_eq!(std::fs::read_dir(runsc.root()).unwrap().count(), 0);
 }

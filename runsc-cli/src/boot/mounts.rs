@@ -4,19 +4,22 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use abi::Errno;
+use abi::fcntl::OpenFlags;
 use anyhow::{Context, Result};
 use sentry::Kernel;
 use sentry::fs::gofer::{Access, GoferFs};
 use sentry::fs::overlay::{self, Layer, Upper};
+use sentry::fs::proc::ProcOptions;
 use sentry::fs::tmpfs::{Tmpfs, TmpfsOptions};
 use sentry::task::Credentials;
+use sentry::vfs::io::SliceSource;
 use sentry::vfs::mount::{MountTree, Propagation};
 use sentry::vfs::walk::Walker;
 use sentry::vfs::{
     Dentry, FileSystem, Io, Mount, MountFlags, MountNamespace, NewInode, NewKind, Path, SuperBlock, WalkFlags,
 };
 
-use super::guest::{Guest, MountKind, Overlay};
+use super::guest::{Device, Guest, MountKind, Overlay};
 
 /// Mounts everything that the guest is to see.
 pub fn build(
@@ -32,11 +35,8 @@ pub fn build(
     let root = Mount::new(root, MountFlags::empty(), b"none");
     let namespace = MountNamespace::new(root.clone(), kernel.user_ns.clone());
     let credentials = Credentials::root(kernel.user_ns.clone());
-    let place = |path: &str, directory: bool| {
-        let walker =
-            Walker { io: Io::default(), creds: &credentials, namespace: &namespace, root: namespace.root() };
-        make_place(&walker, path, directory)
-    };
+    let walker =
+        Walker { io: Io::default(), creds: &credentials, namespace: &namespace, root: namespace.root() };
     for mount in &guest.mounts {
         let attach = || -> Result<()> {
             let (tree, directory) = match &mount.kind {
@@ -51,11 +51,26 @@ pub fn build(
             let flags = MountFlags::from_bits_truncate(mount.flags);
             let attached = Mount::new(tree, flags, mount.source.as_bytes());
             attached.set_propagation(propagation(mount.propagation));
-            let at = place(&mount.destination, directory).context("making the mount point")?;
+            let at = make_place(&walker, &mount.destination, directory).context("making the mount point")?;
             namespace.attach(MountTree::single(attached), &at)?;
             Ok(())
         };
         attach().with_context(|| format!("mounting {:?}", mount.destination))?;
+    }
+    for device in &guest.devices {
+        make_device(&walker, device).with_context(|| format!("making device {:?}", device.path))?;
+    }
+    for (name, value) in &guest.sysctl {
+        // What is not there cannot be tuned, and containers are better off running.
+        if let Err(error) = set_sysctl(&walker, name, value) {
+            tracing::warn!("sysctl {name}={value}: {error}");
+        }
+    }
+    for path in &guest.readonly_paths {
+        make_read_only(&walker, &namespace, path).with_context(|| format!("readonlyPaths: {path:?}"))?;
+    }
+    for path in &guest.masked_paths {
+        mask(&walker, &namespace, path).with_context(|| format!("maskedPaths: {path:?}"))?;
     }
     if guest.root.readonly {
         // Only now: mount points had to be made.
@@ -88,7 +103,7 @@ impl Files<'_> {
     }
 
     /// A filesystem of the sentry's own; None for one that is not there yet.
-    fn own(&self, kind: &str, _destination: &str, options: &[String]) -> Result<Option<Arc<Dentry>>> {
+    fn own(&self, kind: &str, destination: &str, options: &[String]) -> Result<Option<Arc<Dentry>>> {
         let memory = self.kernel.memory;
         let fs: Arc<dyn FileSystem> = match kind {
             "tmpfs" => {
@@ -99,12 +114,25 @@ impl Files<'_> {
                     .with_context(|| format!("options {options:?}"))?;
                 Tmpfs::new(&options)
             }
+            "proc" => {
+                let options = options.join(",");
+                let options =
+                    ProcOptions::parse(options.as_bytes()).with_context(|| format!("options {options:?}"))?;
+                sentry::fs::proc::new(self.kernel, self.kernel.pid_ns.clone(), options)
+            }
+            "sysfs" => sentry::fs::sys::new(self.kernel),
+            "cgroup" | "cgroup2" => sentry::fs::cgroup::new(self.kernel),
+            "devtmpfs" => sentry::fs::dev::new(self.kernel)?,
             _ => {
                 tracing::warn!("no {kind} in this build");
                 return Ok(None);
             }
         };
-        Ok(Some(SuperBlock::make(fs)))
+        let root = SuperBlock::make(fs);
+        if destination == "/dev" {
+            sentry::fs::dev::populate(&root).context("making devices")?;
+        }
+        Ok(Some(root))
     }
 }
 
@@ -128,6 +156,66 @@ fn make_place(walker: &Walker<'_>, path: &str, directory: bool) -> std::result::
     drop(children);
     dentry.keep();
     Ok(Path::new(dir.mount().clone(), dentry))
+}
+
+/// Makes a device node, unless the name is taken.
+fn make_device(walker: &Walker<'_>, device: &Device) -> std::result::Result<(), Errno> {
+    let (parent, name) = device.path.rsplit_once('/').ok_or(Errno::EINVAL)?;
+    let dir = make_place(walker, if parent.is_empty() { "/" } else { parent }, true)?;
+    let number = abi::stat::makedev(device.major, device.minor);
+    let kind = match device.kind {
+        'b' => NewKind::BlockDevice(number),
+        'p' => NewKind::Fifo,
+        _ => NewKind::CharDevice(number),
+    };
+    let new = NewInode { kind, mode: device.mode, uid: device.uid, gid: device.gid };
+    let mut children = dir.dentry().lock();
+    match dir.dentry().lookup_locked(&mut children, name.as_bytes()) {
+        Err(Errno::ENOENT) => {}
+        result => return result.map(drop),
+    }
+    let inode = dir.inode().create(name.as_bytes(), &new)?;
+    let dentry = dir.dentry().insert(&mut children, name.as_bytes(), inode);
+    drop(children);
+    dentry.keep();
+    Ok(())
+}
+
+/// Writes a file of `/proc/sys`.
+fn set_sysctl(walker: &Walker<'_>, name: &str, value: &str) -> std::result::Result<(), Errno> {
+    let path = format!("/proc/sys/{}", name.replace('.', "/"));
+    let place = walker.walk(&walker.root, path.as_bytes(), WalkFlags::FOLLOW)?;
+    let file = place.inode().open(&Io::default(), &place, OpenFlags::O_WRONLY)?;
+    file.write(&Io::default(), &mut SliceSource::new(value.as_bytes()), &mut 0)?;
+    Ok(())
+}
+
+/// Mounts a path over itself, read-only with all that is mounted below it. Nothing to do if it is not there.
+fn make_read_only(walker: &Walker<'_>, namespace: &Arc<MountNamespace>, path: &str) -> Result<()> {
+    let place = match walker.walk(&walker.root, path.as_bytes(), WalkFlags::FOLLOW) {
+        Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),
+        place => place?,
+    };
+    let tree = namespace.copy_tree(&place, true)?;
+    for mount in tree.mounts() {
+        mount.set_flags(mount.flags() | MountFlags::RDONLY)?;
+    }
+    Ok(namespace.attach(tree, &place)?)
+}
+
+/// Makes a path look empty: an empty directory, or `/dev/null`. Nothing to do if it is not there.
+fn mask(walker: &Walker<'_>, namespace: &Arc<MountNamespace>, path: &str) -> Result<()> {
+    let place = match walker.walk(&walker.root, path.as_bytes(), WalkFlags::FOLLOW) {
+        Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),
+        place => place?,
+    };
+    let cover = if place.dentry().is_dir() {
+        SuperBlock::make(Tmpfs::new(&TmpfsOptions::unlimited()))
+    } else {
+        walker.walk(&walker.root, b"/dev/null", WalkFlags::FOLLOW).context("/dev/null")?.dentry().clone()
+    };
+    let mount = Mount::new(cover, MountFlags::RDONLY, b"none");
+    Ok(namespace.attach(MountTree::single(mount), &place)?)
 }
 
 fn propagation(flags: u64) -> Propagation {
