@@ -100,7 +100,7 @@ fn mount(
     if kind.is_empty() {
         return Err(Errno::EINVAL);
     }
-    let fs = sentry::fs::make(task, kind, &source_name, &data)?;
+    let fs = sentry::fs::make(task.kernel(), &task.pid_ns(), kind, &source_name, &data)?;
     let shown = if source_name.is_empty() { fs.source().into_bytes() } else { source_name };
     let mount = Mount::new(SuperBlock::make(fs), mount_flags(flags), &shown);
     ns.attach(MountTree::single(mount), &target)

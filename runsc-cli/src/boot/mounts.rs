@@ -9,14 +9,13 @@ use anyhow::{Context, Result};
 use sentry::Kernel;
 use sentry::fs::gofer::{Access, GoferFs};
 use sentry::fs::overlay::{self, Layer, Upper};
-use sentry::fs::proc::ProcOptions;
 use sentry::fs::tmpfs::{Tmpfs, TmpfsOptions};
 use sentry::task::Credentials;
 use sentry::vfs::io::SliceSource;
 use sentry::vfs::mount::{MountTree, Propagation};
 use sentry::vfs::walk::Walker;
 use sentry::vfs::{
-    Dentry, FileSystem, Io, Mount, MountFlags, MountNamespace, NewInode, NewKind, Path, SuperBlock, WalkFlags,
+    Dentry, Io, Mount, MountFlags, MountNamespace, NewInode, NewKind, Path, SuperBlock, WalkFlags,
 };
 
 use super::guest::{Device, Guest, MountKind, Overlay};
@@ -104,29 +103,15 @@ impl Files<'_> {
 
     /// A filesystem of the sentry's own; None for one that is not there yet.
     fn own(&self, kind: &str, destination: &str, options: &[String]) -> Result<Option<Arc<Dentry>>> {
-        let memory = self.kernel.memory;
-        let fs: Arc<dyn FileSystem> = match kind {
-            "tmpfs" => {
-                let options = options.iter().filter(|option| *option != "tmpcopyup").cloned();
-                let options = options.collect::<Vec<_>>().join(",");
-                let options = TmpfsOptions::new(memory)
-                    .parse(options.as_bytes(), memory)
-                    .with_context(|| format!("options {options:?}"))?;
-                Tmpfs::new(&options)
-            }
-            "proc" => {
-                let options = options.join(",");
-                let options =
-                    ProcOptions::parse(options.as_bytes()).with_context(|| format!("options {options:?}"))?;
-                sentry::fs::proc::new(self.kernel, self.kernel.pid_ns.clone(), options)
-            }
-            "sysfs" => sentry::fs::sys::new(self.kernel),
-            "cgroup" | "cgroup2" => sentry::fs::cgroup::new(self.kernel),
-            "devtmpfs" => sentry::fs::dev::new(self.kernel)?,
-            _ => {
+        let options = options.iter().filter(|option| *option != "tmpcopyup").cloned();
+        let options = options.collect::<Vec<_>>().join(",");
+        let kind = if kind == "cgroup" { "cgroup2" } else { kind };
+        let fs = match sentry::fs::make(self.kernel, &self.kernel.pid_ns, kind, b"", options.as_bytes()) {
+            Err(Errno::ENODEV) => {
                 tracing::warn!("no {kind} in this build");
                 return Ok(None);
             }
+            result => result.with_context(|| format!("options {options:?}"))?,
         };
         let root = SuperBlock::make(fs);
         if destination == "/dev" {

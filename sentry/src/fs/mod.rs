@@ -43,22 +43,23 @@ pub(crate) fn set_controlling_terminal(group: &Arc<ProcessGroup>, terminal: Arc<
     *group.session.terminal.lock() = Some(terminal);
 }
 
-/// Makes a filesystem for mount(2). ENODEV for a type that is not there.
+/// Makes a filesystem for mount(2), by a process of `pid_ns`. ENODEV for a type that is not there.
 pub fn make(
-    task: &crate::task::CurrentTask,
+    kernel: &Arc<Kernel>,
+    pid_ns: &Arc<crate::task::PidNamespace>,
     kind: &str,
     _source: &[u8],
     data: &[u8],
 ) -> crate::Result<Arc<dyn crate::vfs::FileSystem>> {
     match kind {
         "tmpfs" | "ramfs" => {
-            let memory = task.kernel().memory;
+            let memory = kernel.memory;
             Ok(tmpfs::Tmpfs::new(&tmpfs::TmpfsOptions::new(memory).parse(data, memory)?))
         }
-        "proc" => Ok(proc::new(task.kernel(), task.pid_ns(), proc::ProcOptions::parse(data)?)),
-        "sysfs" => Ok(sys::new(task.kernel())),
-        "cgroup2" => Ok(cgroup::new(task.kernel())),
-        "devtmpfs" => dev::new(task.kernel()),
+        "proc" => Ok(proc::new(kernel, pid_ns.clone(), proc::ProcOptions::parse(data)?)),
+        "sysfs" => Ok(sys::new(kernel)),
+        "cgroup2" => Ok(cgroup::new(kernel)),
+        "devtmpfs" => dev::new(kernel),
         _ => Err(crate::Errno::ENODEV),
     }
 }
