@@ -128,3 +128,9 @@ fn filters_deny_what_a_sentry_does_not_need() {
         assert!(line.contains(&format!("failed: {error}")), "{what}: {line}");
     }
 }
+
+#[test]
+fn a_panic_ends_the_sandbox_and_is_told() {
+    let line = attempt("panic");
+    assert!(line.contains("panic in thread") && line.contains("told to"), "{line}");
+}

@@ -16,6 +16,10 @@ pub fn attempt(what: &str) -> Error {
 fn try_it(what: &str) -> Result<(), Errno> {
     let (verb, argument) = what.split_once(':').unwrap_or((what, ""));
     let path = CString::new(argument).unwrap_or_default();
+    if verb == "panic" {
+        let _ = std::thread::spawn(|| panic!("told to")).join();
+        return Ok(());
+    }
     let pid: i32 = argument.parse().unwrap_or(0);
     let null = std::ptr::null::<libc::c_char>();
     // SAFETY: these calls get valid strings, integers or null pointers, and change no memory of this process.
