@@ -592,6 +592,44 @@ mod tests {
     }
 
     #[test]
+    fn broken_configurations_are_errors_and_no_more() {
+        let bundle = tempfile::tempdir().unwrap();
+        std::fs::create_dir(bundle.path().join("rootfs")).unwrap();
+        let try_it = |text: &[u8]| {
+            if let Ok(spec) = parse(text) {
+                let _ = plan("test", bundle.path(), &spec, NO_OVERLAY);
+            }
+        };
+        let good = include_bytes!("../tests/configs/podman.json");
+        for end in 0..good.len() {
+            try_it(&good[..end]);
+        }
+        const ODD: &[u8] = b"\"{}[],:0-9a\\/. \0\xff";
+        // The same changes in every run.
+        let mut state = 1u64;
+        let mut random = move |below: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as usize % below
+        };
+        for _ in 0..20_000 {
+            let mut text = good.to_vec();
+            for _ in 0..=random(3) {
+                let at = random(text.len());
+                match random(3) {
+                    0 => text[at] = ODD[random(ODD.len())],
+                    1 => drop(text.drain(at..(at + random(40)).min(text.len()))),
+                    _ => {
+                        let from = random(good.len());
+                        let piece = &good[from..(from + random(40)).min(good.len())];
+                        text.splice(at..at, piece.iter().copied());
+                    }
+                }
+            }
+            try_it(&text);
+        }
+    }
+
+    #[test]
     fn overlay_policies_are_read() {
         let policy = |text: &str| text.parse::<OverlayPolicy>();
         assert_eq!(policy("none").unwrap(), NO_OVERLAY);
