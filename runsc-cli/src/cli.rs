@@ -73,6 +73,9 @@ pub struct Global {
     /// Whether other processes of the host change the root filesystem meanwhile
     #[arg(long, value_enum, default_value = "exclusive")]
     pub file_access: FileAccess,
+    /// The same for bind mounts
+    #[arg(long, value_enum, default_value = "shared")]
+    pub file_access_mounts: FileAccess,
     /// Whether sockets of the host in mounted directories can be connected to: none, open, create or all
     #[arg(long, value_name = "MODE", default_value = "none")]
     pub host_uds: String,
@@ -114,7 +117,7 @@ pub struct Global {
 }
 
 /// Flags of gVisor's and runc's that are understood and change nothing here, with whether they take a value.
-const ACCEPTED: [(&str, bool); 34] = [
+const ACCEPTED: [(&str, bool); 33] = [
     ("allow-flag-override", false),
     ("alsologtostderr", false),
     ("cpu-num-from-quota", false),
@@ -125,7 +128,6 @@ const ACCEPTED: [(&str, bool); 34] = [
     ("debug-to-user-log", false),
     ("directfs", false),
     ("enable-core-tags", false),
-    ("file-access-mounts", true),
     ("gso", false),
     ("gvisor-gro", false),
     ("host-fifo", true),

@@ -114,7 +114,8 @@ fn runtime(global: &Global) -> Result<Runtime> {
             }
             .to_owned(),
             overlay: global.overlay2,
-            shared_files: global.file_access == FileAccess::Shared,
+            shared_root: global.file_access == FileAccess::Shared,
+            shared_mounts: global.file_access_mounts == FileAccess::Shared,
             host_sockets,
             strace: global.strace || !global.strace_syscalls.is_empty(),
             strace_calls: global.strace_syscalls.clone(),

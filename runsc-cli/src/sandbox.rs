@@ -36,7 +36,9 @@ pub struct Options {
     /// Where writes go.
     pub overlay: OverlayPolicy,
     /// `--file-access=shared`.
-    pub shared_files: bool,
+    pub shared_root: bool,
+    /// `--file-access-mounts=shared`.
+    pub shared_mounts: bool,
     /// `--host-uds`: sockets in served directories may be connected to.
     pub host_sockets: bool,
     /// `--strace`.
@@ -185,7 +187,8 @@ pub fn start(
         become_nobody,
         die_with_command,
         controlling_terminal: stdio.new_terminal,
-        shared_files: options.shared_files,
+        shared_root: options.shared_root,
+        shared_mounts: options.shared_mounts,
         host_sockets: options.host_sockets,
         strace: options.strace,
         strace_calls: options.strace_calls.clone(),

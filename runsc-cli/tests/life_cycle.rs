@@ -203,6 +203,9 @@ fn exec_runs_beside_the_first_process() {
         "{}",
         describe(&output)
     );
+    let long = format!("LONG={}", "x".repeat(100_000));
+    let output = exec(&["--env", &long, "c1", "sh", "-c", "echo ${#LONG}"]);
+    assert_eq!(text(&output.stdout), "100000\n", "{}", describe(&output));
     let output = exec(&["c1", "sh", "-c", "kill -9 $$"]);
     assert_eq!(output.status.code(), Some(137), "{}", describe(&output));
     assert_eq!(exec(&["c1", "no-such-program"]).status.code(), Some(128));
@@ -218,6 +221,30 @@ fn exec_runs_beside_the_first_process() {
     let pids: Vec<i32> = serde_json::from_str(&runsc.ok(&["ps", "--format", "json", "c1"])).unwrap();
     assert_eq!(pids, [1]);
     assert!(runsc.ok(&["ps", "c1"]).contains("sleep"));
+}
+
+#[test]
+fn a_bind_mount_shows_what_the_host_does_to_it() {
+    need_sandbox!();
+    let runsc = Runsc::new();
+    let bundle = runsc.bundle("b", &["sleep", "1000"], |config| {
+        config["mounts"] = json!([
+            {"destination": "/data", "type": "bind", "source": "data", "options": ["rbind"]}
+        ]);
+    });
+    std::fs::create_dir(bundle.join("data")).unwrap();
+    std::fs::write(bundle.join("data/file"), "one\n").unwrap();
+    runsc.detached(&bundle);
+    let look = || {
+        text(&runsc.output(&["exec", "c1", "sh", "-c", "ls /data; cat /data/file; cat /data/other"]).stdout)
+    };
+    assert_eq!(look(), "file\none\n");
+    std::fs::write(bundle.join("data/other"), "two\n").unwrap();
+    std::fs::write(bundle.join("data/file"), "longer\n").unwrap();
+    assert_eq!(look(), "file\nother\nlonger\ntwo\n");
+    std::fs::remove_file(bundle.join("data/file")).unwrap();
+    std::fs::rename(bundle.join("data/other"), bundle.join("data/file")).unwrap();
+    assert_eq!(look(), "file\ntwo\n");
 }
 
 #[test]

@@ -19,8 +19,10 @@ pub struct BootConfig {
     pub die_with_command: bool,
     /// Standard input is the controlling terminal: its signals are the container's.
     pub controlling_terminal: bool,
-    /// Other processes of the host change the served files, too.
-    pub shared_files: bool,
+    /// Other processes of the host change the root filesystem, too.
+    pub shared_root: bool,
+    /// Other processes of the host change the bind mounts, too.
+    pub shared_mounts: bool,
     /// Sockets in served directories may be connected to.
     pub host_sockets: bool,
     /// Log the guest's system calls.

@@ -93,7 +93,7 @@ pub fn start(
         strace_only: config.strace_calls,
     })
     .context("making the kernel")?;
-    let mounts = mounts::build(&kernel, &guest, gofer, config.shared_files)?;
+    let mounts = mounts::build(&kernel, &guest, gofer, (config.shared_root, config.shared_mounts))?;
     let namespaces =
         kernel.container_namespaces(mounts, guest.hostname.as_bytes()).context("making the namespaces")?;
     if !guest.domainname.is_empty() {

@@ -25,12 +25,14 @@ pub fn build(
     kernel: &Arc<Kernel>,
     guest: &Guest,
     gofer: OwnedFd,
-    shared: bool,
+    (shared_root, shared_mounts): (bool, bool),
 ) -> Result<Arc<MountNamespace>> {
     let client = Arc::new(gofer::Client::new(gofer));
-    let access = if shared { Access::Shared } else { Access::Exclusive };
-    let files = Files { kernel, client, access };
-    let root = files.served(guest.root.gofer, guest.root.overlay).context("mounting the root filesystem")?;
+    let access = |shared| if shared { Access::Shared } else { Access::Exclusive };
+    let files = Files { kernel, client };
+    let root = files
+        .served(guest.root.gofer, guest.root.overlay, access(shared_root))
+        .context("mounting the root filesystem")?;
     let root = Mount::new(root, MountFlags::empty(), b"none");
     let namespace = MountNamespace::new(root.clone(), kernel.user_ns.clone());
     let credentials = Credentials::root(kernel.user_ns.clone());
@@ -40,7 +42,7 @@ pub fn build(
         let attach = || -> Result<()> {
             let (tree, directory) = match &mount.kind {
                 MountKind::Bind { gofer, overlay, directory } => {
-                    (files.served(*gofer, *overlay)?, *directory)
+                    (files.served(*gofer, *overlay, access(shared_mounts))?, *directory)
                 }
                 MountKind::Own(kind) => match files.own(kind, &mount.destination, &mount.data)? {
                     Some(tree) => (tree, true),
@@ -82,14 +84,13 @@ pub fn build(
 struct Files<'a> {
     kernel: &'a Arc<Kernel>,
     client: Arc<gofer::Client>,
-    access: Access,
 }
 
 impl Files<'_> {
     /// A directory or file of the gofer's.
-    fn served(&self, number: usize, overlay: Overlay) -> Result<Arc<Dentry>> {
+    fn served(&self, number: usize, overlay: Overlay, access: Access) -> Result<Arc<Dentry>> {
         let number = u32::try_from(number).context("number of the mount")?;
-        let lower = GoferFs::new(self.client.clone(), number, self.access).context("asking the gofer")?;
+        let lower = GoferFs::new(self.client.clone(), number, access).context("asking the gofer")?;
         if overlay == Overlay::Memory {
             // As large as the memory, so that df(1) says something sensible.
             let upper = Tmpfs::new(&TmpfsOptions::new(self.kernel.memory.saturating_mul(2)));
