@@ -12,29 +12,9 @@ fn attempt(what: &str) -> String {
     runsc.fails(&["do", "true"])
 }
 
-/// The same without root: the binary is copied to where an ordinary user can get it.
+/// The same without root.
 fn attempt_without_root(what: &str) -> String {
-    use std::os::unix::fs::PermissionsExt;
-    use std::os::unix::process::CommandExt;
-    let dir = tempfile::tempdir().unwrap();
-    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
-    let binary = dir.path().join("runsc");
-    // By a process of its own: a file that another thread's child has open for writing cannot be executed.
-    let copied =
-        std::process::Command::new("cp").arg(env!("CARGO_BIN_EXE_runsc")).arg(&binary).status().unwrap();
-    assert!(copied.success());
-    std::fs::set_permissions(&binary, std::fs::Permissions::from_mode(0o755)).unwrap();
-    let output = std::process::Command::new(&binary)
-        .arg("--root")
-        .arg(dir.path().join("state"))
-        .args(["--misbehave", what, "do", "true"])
-        .current_dir("/")
-        .stdin(std::process::Stdio::null())
-        .uid(1000)
-        .gid(1000)
-        .output()
-        .unwrap();
-    common::text(&output.stderr)
+    common::text(&common::without_root(&["--misbehave", what, "do", "true"]).stderr)
 }
 
 /// A process of the host that is nobody's business.

@@ -88,3 +88,20 @@ fn system_calls_are_shown_if_asked_for() {
     assert_eq!(text(&output.stdout), "Linux\n");
     assert!(text(&output.stderr).contains("uname"), "{}", describe(&output));
 }
+
+#[test]
+fn an_ordinary_user_is_root_inside_and_no_more() {
+    need_sandbox!();
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: all tests run without root as it is");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let secret = dir.path().join("secret");
+    std::fs::write(&secret, "hidden\n").unwrap();
+    let script = format!("id -u; cat {}; echo x > /tmp/x && cat /tmp/x; exit 6", secret.display());
+    let output = common::without_root(&["do", "sh", "-c", &script]);
+    assert_eq!(output.status.code(), Some(6), "{}", describe(&output));
+    assert_eq!(text(&output.stdout), "0\nx\n", "{}", describe(&output));
+    assert!(text(&output.stderr).contains("Permission denied"), "{}", describe(&output));
+}

@@ -120,6 +120,30 @@ pub fn wait_for_no_process(word: &str) {
     panic!("still there after 30 s: {:?}", left());
 }
 
+/// What a command does for an ordinary user: the binary is copied to where such a user can get it.
+pub fn without_root(args: &[&str]) -> Output {
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::process::CommandExt;
+    let dir = tempfile::tempdir().unwrap();
+    let permit =
+        |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    permit(dir.path(), 0o777);
+    let binary = dir.path().join("runsc");
+    // By a process of its own: a file that another thread's child has open for writing cannot be executed.
+    assert!(Command::new("cp").arg(env!("CARGO_BIN_EXE_runsc")).arg(&binary).status().unwrap().success());
+    permit(&binary, 0o755);
+    Command::new(&binary)
+        .arg("--root")
+        .arg(dir.path().join("state"))
+        .args(args)
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .uid(1000)
+        .gid(1000)
+        .output()
+        .unwrap()
+}
+
 pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
