@@ -99,6 +99,7 @@ fn an_ordinary_user_is_root_inside_and_no_more() {
     let dir = tempfile::tempdir().unwrap();
     let secret = dir.path().join("secret");
     std::fs::write(&secret, "hidden\n").unwrap();
+    std::fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     let script = format!("id -u; cat {}; echo x > /tmp/x && cat /tmp/x; exit 6", secret.display());
     let output = common::without_root(&["do", "sh", "-c", &script]);
     assert_eq!(output.status.code(), Some(6), "{}", describe(&output));
