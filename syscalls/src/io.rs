@@ -217,7 +217,11 @@ fn writev(task: &CurrentTask, fd: i32, iov: UserPtr<Iovec>, count: usize) -> Res
     write_file(task, &file, &mut UserSource::new(&mm, segments)?, &file.io(Some(task)))
 }
 
-fn positioned(file: &Arc<File>, offset: i64) -> Result<u64> {
+/// rw_verify_area(): the range must not go beyond the largest offset.
+fn positioned(file: &Arc<File>, offset: i64, count: usize) -> Result<u64> {
+    if offset.checked_add_unsigned(count as u64).is_none() {
+        return Err(Errno::EINVAL);
+    }
     let offset = u64::try_from(offset).map_err(|_| Errno::EINVAL)?;
     if file.operations().seekable() { Ok(offset) } else { Err(Errno::ESPIPE) }
 }
@@ -227,7 +231,7 @@ fn pread64(task: &CurrentTask, fd: i32, buf: Address, count: usize, offset: i64)
         return Err(Errno::EINVAL);
     }
     let file = task.file(fd)?;
-    let offset = positioned(&file, offset)?;
+    let offset = positioned(&file, offset, count)?;
     file.check_readable()?;
     let mm = task.mm();
     file.operations().read(&file.io(Some(task)), &mut UserSink::new(&mm, one(buf.0, count))?, offset)
@@ -238,7 +242,7 @@ fn pwrite64(task: &CurrentTask, fd: i32, buf: Address, count: usize, offset: i64
         return Err(Errno::EINVAL);
     }
     let file = task.file(fd)?;
-    let mut offset = positioned(&file, offset)?;
+    let mut offset = positioned(&file, offset, count)?;
     file.check_writable()?;
     let mm = task.mm();
     write_at(task, &file, &mut UserSource::new(&mm, one(buf.0, count))?, &file.io(Some(task)), &mut offset)
@@ -330,7 +334,7 @@ fn do_preadv(
         return Err(Errno::EINVAL);
     }
     let file = task.file(fd)?;
-    let offset = positioned(&file, offset)?;
+    let offset = positioned(&file, offset, 0)?;
     file.check_readable()?;
     let segments = read_iovecs(task, iov, count)?;
     let mm = task.mm();
@@ -349,7 +353,7 @@ fn do_pwritev(
         return Err(Errno::EINVAL);
     }
     let file = task.file(fd)?;
-    let mut offset = positioned(&file, offset)?;
+    let mut offset = positioned(&file, offset, 0)?;
     file.check_writable()?;
     let segments = read_iovecs(task, iov, count)?;
     let mm = task.mm();
@@ -374,6 +378,9 @@ fn lseek(task: &CurrentTask, fd: i32, offset: i64, whence: u32) -> Result<u64> {
     let ops = file.operations();
     if !ops.seekable() {
         return Err(Errno::ESPIPE);
+    }
+    if ops.ignores_seeks() {
+        return Ok(0);
     }
     let mut position = file.position();
     let new = match whence {
@@ -469,6 +476,7 @@ fn fcntl(task: &CurrentTask, fd: i32, command: u32, arg: u64) -> Result<u64> {
             files.set_flags(fd, FdFlags::from_bits_truncate(arg as u32))?;
             return Ok(0);
         }
+        f::F_GETFL if path_only => return Ok(file.flags().bits().into()),
         f::F_GETFL => return Ok((file.flags() | OpenFlags::O_LARGEFILE).bits().into()),
         f::F_DUPFD_QUERY => {
             let other = files.get(arg as i32)?;

@@ -334,6 +334,7 @@ fn do_epoll_wait(
     if max <= 0 || max > EVENTS_MAX {
         return Err(Errno::EINVAL);
     }
+    sentry::mm::MemoryManager::check_range(events.addr, max as u64 * size_of::<EpollEvent>() as u64)?;
     let file = task.file(epfd)?;
     let instance = file.ops::<Epoll>().ok_or(Errno::EINVAL)?;
     let max = (max as usize).min(64 * 1024);

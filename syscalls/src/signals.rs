@@ -290,6 +290,11 @@ fn kill(task: &CurrentTask, pid: i32, number: i32) -> Result<()> {
         }
     };
     let signal = signal_of(number)?;
+    if pid == -1 {
+        // Those that may not be signalled are passed over in silence.
+        let sent = targets.iter().map(|target| send_to(task, target, signal)).count();
+        return if sent > 0 { Ok(()) } else { Err(Errno::ESRCH) };
+    }
     let mut result = Err(Errno::ESRCH);
     for target in targets {
         match send_to(task, &target, signal) {

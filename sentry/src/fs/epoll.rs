@@ -71,6 +71,8 @@ struct Inner {
     items: Mutex<BTreeMap<(u64, Fd), Watched>>,
     ready: Mutex<VecDeque<(u64, Fd)>>,
     queue: WaitQueue,
+    /// The instances that watch this one.
+    watchers: Mutex<Vec<Weak<Inner>>>,
 }
 
 /// An epoll instance.
@@ -97,6 +99,12 @@ impl Inner {
             self.ready.lock().push_back(item.key);
             self.queue.notify(PollEvents::POLLIN);
         }
+    }
+
+    /// How many levels of instances watch this one.
+    fn height(&self) -> usize {
+        let watchers: Vec<Arc<Inner>> = self.watchers.lock().iter().filter_map(Weak::upgrade).collect();
+        watchers.iter().map(|w| 1 + w.height()).max().unwrap_or(0)
     }
 
     /// Drops items whose files were closed.
@@ -148,7 +156,9 @@ impl Epoll {
         }
         let _nesting = nested.map(|_| NESTING.lock());
         if let Some(nested) = nested {
-            nested.depth(&self.inner, 1)?;
+            if nested.depth(&self.inner, 1)? + 1 + self.inner.height() > NESTING_MAX {
+                return Err(Errno::ELOOP);
+            }
         }
         let key = (file.id(), fd);
         let mut items = self.inner.items.lock();
@@ -175,6 +185,11 @@ impl Epoll {
         items.insert(key, Watched { item: item.clone(), _registration: registration });
         drop(items);
         drop(closed);
+        if let Some(nested) = nested {
+            let mut watchers = nested.inner.watchers.lock();
+            watchers.retain(|w| w.strong_count() > 0);
+            watchers.push(Arc::downgrade(&self.inner));
+        }
         self.inner.check(&item, file);
         Ok(())
     }
@@ -199,6 +214,9 @@ impl Epoll {
     /// EPOLL_CTL_DEL. ENOENT.
     pub fn delete(&self, fd: Fd, file: &Arc<File>) -> Result<()> {
         let removed = self.inner.items.lock().remove(&(file.id(), fd));
+        if let Some(nested) = file.ops::<Epoll>() {
+            nested.inner.watchers.lock().retain(|w| !std::ptr::eq(w.as_ptr(), Arc::as_ptr(&self.inner)));
+        }
         removed.map(drop).ok_or(Errno::ENOENT)
     }
 

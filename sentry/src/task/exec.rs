@@ -18,7 +18,7 @@ use crate::mm::MemoryManager;
 use crate::vfs::mount::MountFlags;
 use crate::vfs::{FdFlags, File, Path, operations};
 
-/// How deep `#!` lines may nest (BINPRM_MAX_RECURSION is 4, after the first).
+/// How many `#!` lines one execve follows (exec_binprm()).
 const SCRIPTS_MAX: u32 = 5;
 
 /// What execve gets.
@@ -52,8 +52,14 @@ pub fn open_executable(task: &super::Task, path: &Path) -> Result<Arc<File>> {
     let creds = task.credentials();
     crate::vfs::permission::check_exec(&creds, path.mount(), &**path.inode())?;
     let io = crate::vfs::Io::of(task);
-    let ops = path.inode().open(&io, path, OpenFlags::empty())?;
-    Ok(File::new(ops, path.clone(), OpenFlags::empty()))
+    File::executable(path.inode().open(&io, path, OpenFlags::empty())?, path.clone())
+}
+
+/// Opens an interpreter: as [`open_executable`], but who writes to it is not kept away while it is mapped.
+fn open_interpreter(task: &super::Task, name: &[u8]) -> Result<Arc<File>> {
+    let path = operations::resolve(task, None, name, crate::vfs::WalkFlags::FOLLOW)?;
+    let file = open_executable(task, &path)?;
+    Ok(File::new(file.operations().clone(), path, OpenFlags::empty()))
 }
 
 /// Loads a program for `task` into new memory; nothing of the task is changed.
@@ -68,10 +74,7 @@ pub fn load(task: &super::Task, mut request: ExecRequest) -> Result<Program> {
     let mut random = [0u8; 48];
     kernel.fill_random(&mut random);
     let limit = task.group.limits.current(abi::resource::RLIMIT_STACK);
-    let resolver = |name: &[u8]| {
-        let path = operations::resolve(task, None, name, crate::vfs::WalkFlags::FOLLOW)?;
-        open_executable(task, &path)
-    };
+    let resolver = |name: &[u8]| open_interpreter(task, name);
     let ns = &credentials.user_ns;
     let loaded: Loaded = loader::load(
         &mm,
@@ -103,7 +106,7 @@ pub fn load(task: &super::Task, mut request: ExecRequest) -> Result<Program> {
 
 /// Replaces scripts by their interpreters. Returns the file whose set-id bits count.
 fn resolve_scripts(task: &super::Task, request: &mut ExecRequest) -> Result<Arc<File>> {
-    for _ in 0..SCRIPTS_MAX {
+    for _ in 0..=SCRIPTS_MAX {
         let mut head = crate::vfs::VecSink::new(256);
         request.file.operations().read(&request.file.io(Some(task)), &mut head, 0)?;
         let Some(script) = loader::parse_script(&head.data)? else {

@@ -9,7 +9,6 @@ use abi::signal::{SIG_IGN, SaFlags, Signal};
 use super::current::CurrentTask;
 use super::group::{ProcessGroup, Remains, ThreadGroup};
 use super::task::RunState;
-use crate::vfs::FdTable;
 
 /// True if no member of the process group has a parent in another group of the same session, so that nobody could
 /// continue it when it stops. `leaving` is left out of account.
@@ -49,10 +48,8 @@ impl CurrentTask {
     /// Ends the thread; with the last one its process. `status` is a wait status.
     pub(super) fn exit(self, status: u32) {
         self.release_memory();
-        let files = self.set_files(None);
-        if let Some(files) = files {
-            self.close_all(files);
-        }
+        // The last user of the table closes its files with it.
+        drop(self.set_files(None));
         let group = self.group.clone();
         let task = Arc::clone(&*self);
         group.dead_usage.lock().add(&task.usage());
@@ -97,16 +94,6 @@ impl CurrentTask {
     pub(super) fn finish_vfork(&self) {
         if let Some(done) = self.vfork_done.get() {
             done.set();
-        }
-    }
-
-    /// Closes every descriptor of a table that nobody else uses any more.
-    pub fn close_all(&self, files: Arc<FdTable>) {
-        if let Some(files) = Arc::into_inner(files) {
-            let all = files.remove_where(|_, _| true);
-            for file in &all {
-                crate::vfs::operations::flush(self, file);
-            }
         }
     }
 }

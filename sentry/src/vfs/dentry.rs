@@ -27,6 +27,8 @@ pub struct SuperBlock {
     dev: u64,
     fs: Arc<dyn FileSystem>,
     recent: Mutex<VecDeque<Weak<Dentry>>>,
+    /// Inodes open for writing (positive) or being executed (negative), by number (i_writecount).
+    busy: Mutex<HashMap<u64, i64>>,
     /// File locks, by inode number.
     pub locks: LockTable,
     /// Inotify watches, by inode number.
@@ -46,6 +48,7 @@ impl SuperBlock {
             dev,
             fs,
             recent: Mutex::default(),
+            busy: Mutex::default(),
             locks: LockTable::default(),
             watches: WatchTable::default(),
             special: SpecialTable::default(),
@@ -61,6 +64,44 @@ impl SuperBlock {
     /// The filesystem.
     pub fn fs(&self) -> &Arc<dyn FileSystem> {
         &self.fs
+    }
+
+    /// An inode is opened for writing. ETXTBSY while it is executed.
+    pub(super) fn begin_write(&self, ino: u64) -> Result<()> {
+        let mut busy = self.busy.lock();
+        let count = busy.entry(ino).or_insert(0);
+        if *count < 0 {
+            return Err(Errno::ETXTBSY);
+        }
+        *count += 1;
+        Ok(())
+    }
+
+    /// An inode is executed. ETXTBSY while it is open for writing.
+    pub(super) fn begin_execution(&self, ino: u64) -> Result<()> {
+        let mut busy = self.busy.lock();
+        let count = busy.entry(ino).or_insert(0);
+        if *count > 0 {
+            return Err(Errno::ETXTBSY);
+        }
+        *count -= 1;
+        Ok(())
+    }
+
+    /// ETXTBSY if an inode is being executed.
+    pub(super) fn check_not_executed(&self, ino: u64) -> Result<()> {
+        if self.busy.lock().get(&ino).is_some_and(|&count| count < 0) { Err(Errno::ETXTBSY) } else { Ok(()) }
+    }
+
+    /// One of those is over: `change` is -1 after writing, 1 after execution.
+    pub(super) fn end_use(&self, ino: u64, change: i64) {
+        let mut busy = self.busy.lock();
+        if let Some(count) = busy.get_mut(&ino) {
+            *count += change;
+            if *count == 0 {
+                busy.remove(&ino);
+            }
+        }
     }
 
     /// Forgets all cached dentries: at the last unmount, and under memory pressure.

@@ -27,6 +27,11 @@ pub trait FileOps: Send + Sync + Any {
         false
     }
 
+    /// True for devices whose lseek(2) does nothing and says 0 (null_lseek, noop_llseek).
+    fn ignores_seeks(&self) -> bool {
+        false
+    }
+
     /// Reads at `offset`. 0 is the end of the file.
     fn read(&self, io: &Io<'_>, dst: &mut dyn Sink, offset: u64) -> Result<usize> {
         Err(Errno::EINVAL)
@@ -135,6 +140,8 @@ pub struct File {
     flags: AtomicU32,
     position: Mutex<u64>,
     owner: Mutex<Owner>,
+    /// What the file is counted for in its superblock: 1 for writing, -1 for execution.
+    counted: i64,
     /// A number unique among the open file descriptions of the sandbox, for OFD locks and epoll.
     id: u64,
 }
@@ -142,11 +149,25 @@ pub struct File {
 impl File {
     /// An open file. `path` is where it was found (an entry of the internal anonymous mount for pipes and the like).
     pub fn new(ops: Arc<dyn FileOps>, path: Path, flags: OpenFlags) -> Arc<File> {
+        let counts = flags.writable() && path.inode().file_type() == abi::stat::FileType::Regular;
+        // Who opens by name has asked before; what comes to be otherwise is not executed.
+        let counted = counts && path.dentry().superblock().begin_write(path.inode().ino()).is_ok();
+        File::make(ops, path, flags, i64::from(counted))
+    }
+
+    /// A program that is open for execution: nobody can open it for writing meanwhile. ETXTBSY if somebody has.
+    pub fn executable(ops: Arc<dyn FileOps>, path: Path) -> Result<Arc<File>> {
+        path.dentry().superblock().begin_execution(path.inode().ino())?;
+        Ok(File::make(ops, path, OpenFlags::empty(), -1))
+    }
+
+    fn make(ops: Arc<dyn FileOps>, path: Path, flags: OpenFlags, counted: i64) -> Arc<File> {
         static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
         path.mount().file_opened(flags);
         Arc::new(File {
             ops,
             path,
+            counted,
             flags: AtomicU32::new((flags - OpenFlags::OPENING).bits()),
             position: Mutex::new(0),
             owner: Mutex::default(),
@@ -234,6 +255,9 @@ impl Drop for File {
     fn drop(&mut self) {
         super::locks::file_closed(self);
         super::notify::file_closed(self);
+        if self.counted != 0 {
+            self.path.dentry().superblock().end_use(self.path.inode().ino(), -self.counted);
+        }
         self.path.mount().file_closed(self.flags());
     }
 }

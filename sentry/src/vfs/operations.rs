@@ -198,7 +198,7 @@ pub fn open_found(task: &CurrentTask, place: Path, flags: OpenFlags, created: bo
     if flags.contains(O::O_DIRECTORY) && file_type != FileType::Directory && !flags.is_tmpfile() {
         return Err(Errno::ENOTDIR);
     }
-    if file_type == FileType::Directory && (flags.writable() || flags.contains(O::O_CREAT)) {
+    if file_type == FileType::Directory && (flags.writable() || flags.intersects(O::O_CREAT | O::O_TRUNC)) {
         return Err(Errno::EISDIR);
     }
     if matches!(file_type, FileType::CharDevice | FileType::BlockDevice)
@@ -211,6 +211,9 @@ pub fn open_found(task: &CurrentTask, place: Path, flags: OpenFlags, created: bo
         permission::check(&creds, place.mount(), &*inode, open_mask(flags))?;
         if flags.contains(O::O_NOATIME) && !permission::is_owner(&creds, &inode.attributes()?) {
             return Err(Errno::EPERM);
+        }
+        if flags.writable() && file_type == FileType::Regular {
+            place.dentry().superblock().check_not_executed(inode.ino())?;
         }
         if flags.contains(O::O_TRUNC) && file_type == FileType::Regular {
             truncate_inode(task, &place, 0)?;
@@ -603,6 +606,7 @@ pub fn truncate(task: &Task, place: &Path, size: u64) -> Result<()> {
         _ => return Err(Errno::EINVAL),
     }
     permission::check(&task.credentials(), place.mount(), &**place.inode(), WRITE)?;
+    place.dentry().superblock().check_not_executed(place.inode().ino())?;
     truncate_inode(task, place, size)?;
     notify::modified(place);
     Ok(())

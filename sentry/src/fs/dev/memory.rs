@@ -48,6 +48,10 @@ impl FileOps for Device {
         true
     }
 
+    fn ignores_seeks(&self) -> bool {
+        true
+    }
+
     fn read(&self, _io: &Io<'_>, dst: &mut dyn Sink, _offset: u64) -> Result<usize> {
         if *self == Device::Null {
             return Ok(0);
