@@ -149,10 +149,17 @@ pub struct File {
 impl File {
     /// An open file. `path` is where it was found (an entry of the internal anonymous mount for pipes and the like).
     pub fn new(ops: Arc<dyn FileOps>, path: Path, flags: OpenFlags) -> Arc<File> {
+        File::make(ops, path, flags, 0)
+    }
+
+    /// A file that was opened by its name: while it is open for writing, nobody can execute it. ETXTBSY if somebody
+    /// does.
+    pub fn opened(ops: Arc<dyn FileOps>, path: Path, flags: OpenFlags) -> Result<Arc<File>> {
         let counts = flags.writable() && path.inode().file_type() == abi::stat::FileType::Regular;
-        // Who opens by name has asked before; what comes to be otherwise is not executed.
-        let counted = counts && path.dentry().superblock().begin_write(path.inode().ino()).is_ok();
-        File::make(ops, path, flags, i64::from(counted))
+        if counts {
+            path.dentry().superblock().begin_write(path.inode().ino())?;
+        }
+        Ok(File::make(ops, path, flags, i64::from(counts)))
     }
 
     /// A program that is open for execution: nobody can open it for writing meanwhile. ETXTBSY if somebody has.
