@@ -238,7 +238,7 @@ pub fn open_found(task: &CurrentTask, place: Path, flags: OpenFlags, created: bo
     } else {
         inode.open(&io, &place, flags)?
     };
-    let file = File::new(ops, place, flags);
+    let file = File::opened(ops, place, flags)?;
     file.operations().opened(task);
     notify::opened(file.path());
     Ok(file)
