@@ -5,5 +5,6 @@
 pub mod compat;
 pub mod guest;
 pub mod known;
+pub mod programs;
 pub mod target;
 pub mod tree;
