@@ -171,6 +171,7 @@ impl MemoryManager {
         }
         let backing = match file {
             None => Backing::Anonymous,
+            Some(file) if !req.shared && file.mappable.is_zero() => Backing::Anonymous,
             Some(file) => {
                 // A shared mapping gets all the access that the guest's own descriptor has, for a later mprotect(2).
                 let wanted =

@@ -34,7 +34,11 @@ pub fn set_directory(dir: OwnedFd) {
 pub struct AnonymousShared {
     fd: Arc<OwnedFd>,
     object: ObjectId,
+    zero_device: bool,
 }
+
+/// The size of a mapping of `/dev/zero`: more than fits into an address space.
+const ZERO_DEVICE_SIZE: u64 = 1 << 48;
 
 impl AnonymousShared {
     /// `len` bytes of zeroes. ENOMEM if the host has no more.
@@ -43,7 +47,16 @@ impl AnonymousShared {
         set_len(&fd, len)?;
         // No file system has this device number.
         let object = ObjectId { dev: 0, ino: NEXT.fetch_add(1, Ordering::Relaxed) };
-        Ok(Arc::new(AnonymousShared { fd: Arc::new(fd), object }))
+        Ok(Arc::new(AnonymousShared { fd: Arc::new(fd), object, zero_device: false }))
+    }
+
+    /// What one call of mmap(2) with `/dev/zero` maps.
+    pub fn zero_device() -> Result<Arc<AnonymousShared>> {
+        let mut shared = AnonymousShared::new(ZERO_DEVICE_SIZE)?;
+        if let Some(shared) = Arc::get_mut(&mut shared) {
+            shared.zero_device = true;
+        }
+        Ok(shared)
     }
 }
 
@@ -54,6 +67,10 @@ impl Mappable for AnonymousShared {
 
     fn host_fd(&self, _prot: Prot, _shared: bool) -> Result<(Arc<OwnedFd>, u64)> {
         Ok((self.fd.clone(), 0))
+    }
+
+    fn is_zero(&self) -> bool {
+        self.zero_device
     }
 }
 

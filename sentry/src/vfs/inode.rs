@@ -135,6 +135,11 @@ pub trait Mappable: Send + Sync {
     /// A host fd that permits just the access asked for, to be mapped at the file offset plus the number returned.
     /// `shared` with `Prot::WRITE` needs a writable one; anything else gets a read-only one.
     fn host_fd(&self, prot: Prot, shared: bool) -> Result<(Arc<OwnedFd>, u64)>;
+
+    /// True if it reads as zeroes, and a private mapping of it is just memory of the process (`/dev/zero`).
+    fn is_zero(&self) -> bool {
+        false
+    }
 }
 
 /// A name in a directory and what it stands for.

@@ -7,8 +7,9 @@ use abi::fcntl::OpenFlags;
 use abi::stat::minor;
 use abi::{Errno, Result};
 
+use crate::mm::AnonymousShared;
 use crate::vfs::special::Driver;
-use crate::vfs::{FileOps, Io, Path, Sink, Source};
+use crate::vfs::{FileOps, Io, Mappable, Path, Sink, Source};
 
 /// The driver of major number 1.
 pub struct MemoryDevices;
@@ -93,6 +94,10 @@ impl FileOps for Device {
                 Ok(done)
             }
         }
+    }
+
+    fn mappable(&self) -> Result<Arc<dyn Mappable>> {
+        if *self == Device::Zero { Ok(AnonymousShared::zero_device()?) } else { Err(Errno::ENODEV) }
     }
 
     fn seek(&self, _whence: u32, _offset: i64) -> Result<u64> {
