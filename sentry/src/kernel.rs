@@ -274,6 +274,12 @@ impl Kernel {
     }
 }
 
+/// The release that programs are told (uname(2), `/proc/version`): what they decide by it is there.
+pub const RELEASE: &str = "6.12.0";
+
+/// The version that programs are told.
+pub const VERSION: &str = "#1 SMP runsc";
+
 /// A random UUID (version 4).
 pub fn random_uuid() -> [u8; 16] {
     let mut uuid = [0; 16];

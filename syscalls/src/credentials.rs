@@ -4,11 +4,10 @@ use std::sync::Arc;
 
 use abi::capability::{
     _LINUX_CAPABILITY_VERSION_1, _LINUX_CAPABILITY_VERSION_2, _LINUX_CAPABILITY_VERSION_3, CAP_SETGID,
-    CAP_SETPCAP, CAP_SETUID, CAP_SYS_PTRACE, CapSet, SECBIT_KEEP_CAPS, SECBIT_NO_SETUID_FIXUP, UserCapData,
-    UserCapHeader,
+    CAP_SETPCAP, CAP_SETUID, CapSet, SECBIT_KEEP_CAPS, SECBIT_NO_SETUID_FIXUP, UserCapData, UserCapHeader,
 };
 use abi::{Errno, Result};
-use sentry::task::{Credentials, CurrentTask, Task};
+use sentry::task::{AccessMode, Credentials, CurrentTask, Task};
 
 use crate::arguments::UserPtr;
 use crate::process;
@@ -37,17 +36,9 @@ pub const ROWS: &[Row] = rows! {
     CAPSET => capset;
 };
 
-/// ptrace_may_access() with PTRACE_MODE_READ: the same user, or CAP_SYS_PTRACE.
+/// ptrace_may_access() with the real ids: the same user, or CAP_SYS_PTRACE.
 pub fn may_inspect(task: &CurrentTask, target: &Arc<Task>) -> Result<()> {
-    if Arc::ptr_eq(&task.group, &target.group) {
-        return Ok(());
-    }
-    let (own, other) = (task.credentials(), target.credentials());
-    let same_uid = [other.uid, other.euid, other.suid].iter().all(|&uid| uid == own.fsuid);
-    let same_gid = [other.gid, other.egid, other.sgid].iter().all(|&gid| gid == own.fsgid);
-    let subset = other.permitted.is_subset(own.permitted);
-    let capable = own.capable_in(&other.user_ns, CAP_SYS_PTRACE);
-    if (same_uid && same_gid && subset) || capable { Ok(()) } else { Err(Errno::EPERM) }
+    task.may_access(target, AccessMode::AttachReal)
 }
 
 fn getuid(task: &CurrentTask) -> Result<u32> {

@@ -9,6 +9,7 @@ use abi::sysinfo::Sysinfo;
 use abi::utsname::Utsname;
 use abi::wait::Rusage;
 use abi::{Errno, Result};
+use sentry::kernel::{RELEASE, VERSION};
 use sentry::task::{CurrentTask, Task};
 
 use crate::arguments::{Address, UserPtr};
@@ -50,9 +51,6 @@ fn field(text: &[u8]) -> [u8; 65] {
     field
 }
 
-/// The release that programs are told: what they decide by it is there.
-pub const RELEASE: &str = "6.12.0";
-
 fn uname(task: &CurrentTask, buf: UserPtr<Utsname>) -> Result<()> {
     let uts = task.namespaces().uts.clone();
     buf.write(
@@ -61,7 +59,7 @@ fn uname(task: &CurrentTask, buf: UserPtr<Utsname>) -> Result<()> {
             sysname: field(b"Linux"),
             nodename: field(&uts.hostname()),
             release: field(RELEASE.as_bytes()),
-            version: field(b"#1 SMP runsc"),
+            version: field(VERSION.as_bytes()),
             machine: field(b"x86_64"),
             domainname: field(&uts.domainname()),
         },

@@ -152,6 +152,11 @@ impl FdTable {
         removed
     }
 
+    /// How many descriptors there is room for, as `FDSize` of `/proc/PID/status` shows it.
+    pub fn capacity(&self) -> usize {
+        self.0.read().slots.len().next_power_of_two().max(64)
+    }
+
     /// The open descriptors.
     pub fn list(&self) -> Vec<(Fd, Arc<File>, FdFlags)> {
         let slots = self.0.read();

@@ -389,11 +389,10 @@ impl LockTable {
         }
     }
 
-    /// All record locks and all flock locks, by inode number, for `/proc/locks`.
-    pub fn list(&self) -> Vec<(u64, Vec<RecordLock>, Vec<Kind>)> {
+    /// All record locks, and all flock locks with the numbers of their open files, by inode number, for `/proc/locks`.
+    pub fn list(&self) -> Vec<(u64, Vec<RecordLock>, Vec<(u64, Kind)>)> {
         let inodes = self.inodes.lock();
-        let kinds = |l: &InodeLocks| l.flocks.iter().map(|&(_, kind)| kind).collect();
-        inodes.iter().map(|(&ino, l)| (ino, l.records.clone(), kinds(l))).collect()
+        inodes.iter().map(|(&ino, l)| (ino, l.records.clone(), l.flocks.clone())).collect()
     }
 }
 

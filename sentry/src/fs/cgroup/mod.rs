@@ -50,3 +50,8 @@ impl FileSystem for CgroupFs {
         Ok(FsStatus { magic: CGROUP2_SUPER_MAGIC, block_size: 4096, name_max: 255, ..FsStatus::default() })
     }
 }
+
+/// The cgroup of a process as `/proc/PID/cgroup` shows it.
+pub fn path_of(_kernel: &Kernel, _group: &crate::task::ThreadGroup) -> Vec<u8> {
+    b"/".to_vec()
+}

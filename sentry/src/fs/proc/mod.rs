@@ -5,14 +5,30 @@
 //! | `options` | mount options |
 //! | `subject` | the process or thread that a directory is about |
 //! | `root` | the root directory |
+//! | `system`, `locks`, `sysvipc`, `arch` | files about the whole system |
 //! | `process` | directories of processes and threads |
-//! | `system` | files about the whole system |
+//! | `status`, `memory`, `descriptors`, `links`, `mounts`, `net`, `accounting`, `identity` | what is in them |
+//! | [`sysctl`] | kernel parameters |
 
+mod accounting;
+mod arch;
+mod descriptors;
+mod identity;
+mod links;
+mod locks;
+mod memory;
+mod mounts;
+mod net;
 mod options;
 mod process;
 mod root;
+mod status;
 mod subject;
+pub mod sysctl;
 mod system;
+mod sysvipc;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
@@ -56,9 +72,11 @@ pub struct ProcFs {
 
 /// A proc filesystem that shows the processes of `pid_ns`.
 pub fn new(kernel: &Arc<Kernel>, pid_ns: Arc<PidNamespace>, options: ProcOptions) -> Arc<ProcFs> {
+    let only_pids = options.only_pids;
     let options = parking_lot::RwLock::new(options);
     let instance = Arc::new(Instance { kernel: kernel.clone(), pid_ns, options });
-    let root = Node::new(System(instance.clone()), &root::ROOT, ROOT_INO);
+    let entry = if only_pids { &root::ONLY_PIDS } else { &root::ROOT };
+    let root = Node::new(System(instance.clone()), entry, ROOT_INO);
     Arc::new(ProcFs { instance, root })
 }
 

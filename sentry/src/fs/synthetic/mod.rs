@@ -20,7 +20,9 @@ use abi::{Errno, Result};
 use crate::task::Credentials;
 use crate::vfs::{Attributes, FileOps, Inode, Io, LinkTarget, Path, SetAttributes};
 
-pub use file::{Content, Read, ReadWrite, TextFile};
+pub use file::{
+    Checked, Content, Fixed, Read, ReadFn, ReadWrite, Refused, Request, TextFile, WriteFn, parse_number,
+};
 
 /// Permission bits and owner (kernel ids) of a node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,6 +46,12 @@ pub trait Context: Clone + Send + Sync + 'static {
     /// The owner of a node whose table says `mode`, and its actual mode. ENOENT once what the subtree is about is gone.
     fn access(&self, mode: u32) -> Result<Access> {
         Ok(Access { mode, uid: 0, gid: 0 })
+    }
+
+    /// What stat(2) says of the size of a directory.
+    fn directory_size(&self, entry: &Entry<Self>) -> u64 {
+        let _ = entry;
+        0
     }
 
     /// Whether names, once looked up, stay what they are.
@@ -79,6 +87,8 @@ pub enum Kind<C: Context> {
     Link(fn(&C, &Io<'_>) -> Result<Vec<u8>>),
     /// A symbolic link that leads where its text does not: what it shows, and where it leads.
     Jump(fn(&C, &Io<'_>) -> Result<Vec<u8>>, fn(&C, &Io<'_>) -> Result<LinkTarget>),
+    /// A directory about something else, made with this inode number.
+    Tree(fn(&C, u64) -> Arc<dyn Inode>),
 }
 
 /// Receives a name: its position (which grows), the name, inode number and type. Answers whether more are wanted.
@@ -108,6 +118,11 @@ impl<C: Context> Entry<C> {
         Entry { name, mode, kind: Kind::File(content) }
     }
 
+    /// A directory about something else.
+    pub const fn tree(name: &'static str, mode: u32, make: fn(&C, u64) -> Arc<dyn Inode>) -> Entry<C> {
+        Entry { name, mode, kind: Kind::Tree(make) }
+    }
+
     /// A symbolic link.
     pub const fn link(name: &'static str, text: fn(&C, &Io<'_>) -> Result<Vec<u8>>) -> Entry<C> {
         Entry { name, mode: 0o777, kind: Kind::Link(text) }
@@ -115,7 +130,7 @@ impl<C: Context> Entry<C> {
 
     fn file_type(&self) -> FileType {
         match self.kind {
-            Kind::Directory(..) => FileType::Directory,
+            Kind::Directory(..) | Kind::Tree(_) => FileType::Directory,
             Kind::File(_) | Kind::Opened(_) => FileType::Regular,
             Kind::Link(_) | Kind::Jump(..) => FileType::Symlink,
         }
@@ -149,8 +164,10 @@ impl<C: Context> Node<C> {
     fn stat(&self, access: Access) -> Attributes {
         let (nlink, size) = match &self.entry.kind {
             Kind::Directory(entries, _) => {
-                (2 + entries.iter().filter(|e| matches!(e.kind, Kind::Directory(..))).count() as u64, 0)
+                let subdirectories = entries.iter().filter(|e| e.file_type() == FileType::Directory).count();
+                (2 + subdirectories as u64, self.context.directory_size(self.entry))
             }
+            Kind::Tree(_) => (2, 0),
             Kind::File(_) | Kind::Opened(_) => (1, C::FILE_SIZE),
             Kind::Link(_) => (1, 0),
             Kind::Jump(..) => (1, 64),
@@ -210,7 +227,13 @@ impl<C: Context> Inode for Node<C> {
         let Kind::Directory(entries, children) = &self.entry.kind else { return Err(Errno::ENOTDIR) };
         self.context.access(self.entry.mode)?;
         match (entries.iter().find(|e| e.name.as_bytes() == name), children) {
-            (Some(entry), _) => Ok(Node::new(self.context.clone(), entry, child_ino(self.ino, name, 0))),
+            (Some(entry), _) => {
+                let ino = child_ino(self.ino, name, 0);
+                match entry.kind {
+                    Kind::Tree(make) => Ok(make(&self.context, ino)),
+                    _ => Ok(Node::new(self.context.clone(), entry, ino)),
+                }
+            }
             (None, Some(children)) => (children.find)(&self.context, self.ino, name),
             (None, None) => Err(Errno::ENOENT),
         }
@@ -239,12 +262,9 @@ impl<C: Context> Inode for Node<C> {
     fn open(&self, io: &Io<'_>, path: &Path, flags: OpenFlags) -> Result<Arc<dyn FileOps>> {
         match self.entry.kind {
             Kind::Directory(..) => Ok(Arc::new(directory::Directory::<C>::new(path))),
-            Kind::File(content) => {
-                content.open(&self.context, io)?;
-                Ok(Arc::new(TextFile::new(self.context.clone(), content)))
-            }
+            Kind::File(content) => Ok(Arc::new(TextFile::open(self.context.clone(), content, io, flags)?)),
             Kind::Opened(open) => open(&self.context, io, flags),
-            Kind::Link(_) | Kind::Jump(..) => Err(Errno::ELOOP),
+            Kind::Link(_) | Kind::Jump(..) | Kind::Tree(_) => Err(Errno::ELOOP),
         }
     }
 
