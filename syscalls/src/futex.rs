@@ -15,7 +15,10 @@ use crate::table::Row;
 
 /// The rows of this family.
 pub const ROWS: &[Row] = rows! {
-    FUTEX => futex, Partial, "no priority inheritance";
+    FUTEX => futex, Partial, "locks with priority inheritance order their waiters, but boost nobody";
+    FUTEX_WAKE => futex_wake;
+    FUTEX_WAIT => futex_wait;
+    FUTEX_REQUEUE => futex_requeue;
     FUTEX_WAITV => futex_waitv;
     SET_ROBUST_LIST => set_robust_list;
     GET_ROBUST_LIST => get_robust_list;
@@ -51,7 +54,7 @@ fn futex(task: &CurrentTask, addr: u64, op: u32, value: u32, timeout: Address, a
     if realtime
         && !matches!(
             command,
-            f::FUTEX_WAIT_BITSET | f::FUTEX_WAIT_REQUEUE_PI | f::FUTEX_LOCK_PI2 | f::FUTEX_WAIT
+            f::FUTEX_WAIT_BITSET | f::FUTEX_WAIT_REQUEUE_PI | f::FUTEX_LOCK_PI2
         )
     {
         return Err(Errno::ENOSYS);
@@ -62,13 +65,13 @@ fn futex(task: &CurrentTask, addr: u64, op: u32, value: u32, timeout: Address, a
         f::FUTEX_WAIT => wait(task, addr, value, shared, f::FUTEX_BITSET_MATCH_ANY, timed, false, realtime),
         f::FUTEX_WAIT_BITSET => wait(task, addr, value, shared, value3, timed, true, realtime),
         f::FUTEX_WAKE => {
-            Ok(table.wake(mm.futex_key(addr, shared)?, value, f::FUTEX_BITSET_MATCH_ANY) as usize)
+            Ok(table.wake(mm.futex_key(addr, shared)?, value, f::FUTEX_BITSET_MATCH_ANY)? as usize)
         }
         f::FUTEX_WAKE_BITSET => {
             if value3 == 0 {
                 return Err(Errno::EINVAL);
             }
-            Ok(table.wake(mm.futex_key(addr, shared)?, value, value3) as usize)
+            Ok(table.wake(mm.futex_key(addr, shared)?, value, value3)? as usize)
         }
         f::FUTEX_REQUEUE | f::FUTEX_CMP_REQUEUE => {
             if (value as i32) < 0 || (value2 as i32) < 0 {
@@ -81,10 +84,26 @@ fn futex(task: &CurrentTask, addr: u64, op: u32, value: u32, timeout: Address, a
             Ok((woken + moved) as usize)
         }
         f::FUTEX_WAKE_OP => wake_op(task, addr, addr2, shared, value, value2, value3),
-        _ => {
-            task.kernel().count_unimplemented(&format!("futex operation {command}"));
-            Err(Errno::ENOSYS)
+        f::FUTEX_LOCK_PI | f::FUTEX_LOCK_PI2 => {
+            // The older operation has always meant the wall clock.
+            let realtime = realtime || command == f::FUTEX_LOCK_PI;
+            let deadline = deadline(task, timed, true, realtime)?;
+            task.futex_lock_pi(addr, shared, deadline, false).map(|()| 0)
         }
+        f::FUTEX_TRYLOCK_PI => task.futex_lock_pi(addr, shared, None, true).map(|()| 0),
+        f::FUTEX_UNLOCK_PI => task.futex_unlock_pi(addr, shared).map(|()| 0),
+        f::FUTEX_WAIT_REQUEUE_PI => {
+            let deadline = deadline(task, timed, true, realtime)?;
+            let wait = WaitFor { addr, expected: value, shared };
+            task.futex_wait_requeue_pi(wait, addr2, deadline).map(|()| 0)
+        }
+        f::FUTEX_CMP_REQUEUE_PI => {
+            if (value as i32) < 0 || (value2 as i32) < 0 || value != 1 {
+                return Err(Errno::EINVAL);
+            }
+            Ok(task.futex_cmp_requeue_pi(addr, addr2, shared, value2, value3)? as usize)
+        }
+        _ => Err(Errno::ENOSYS),
     }
 }
 
@@ -152,9 +171,9 @@ fn wake_op(
         _ => old >= compare_with,
     };
     let table = &task.kernel().futexes;
-    let mut woken = table.wake(key, wake, f::FUTEX_BITSET_MATCH_ANY);
+    let mut woken = table.wake(key, wake, f::FUTEX_BITSET_MATCH_ANY)?;
     if holds {
-        woken += table.wake(key2, wake2, f::FUTEX_BITSET_MATCH_ANY);
+        woken += table.wake(key2, wake2, f::FUTEX_BITSET_MATCH_ANY)?;
     }
     Ok(woken as usize)
 }
@@ -174,19 +193,84 @@ fn futex_waitv(
         return Err(Errno::EINVAL);
     }
     let deadline = deadline(task, timeout, true, clock == CLOCK_REALTIME)?;
-    let mut waits = Vec::with_capacity(count as usize);
-    for entry in waiters.read_slice(task, count as usize)? {
-        let known = f::FUTEX2_SIZE_MASK | f::FUTEX2_PRIVATE;
-        if entry.flags & !known != 0
-            || entry.flags & f::FUTEX2_SIZE_MASK != f::FUTEX2_SIZE_U32
-            || entry._reserved != 0
-        {
-            return Err(Errno::EINVAL);
-        }
-        let expected = u32::try_from(entry.val).map_err(|_| Errno::EINVAL)?;
-        waits.push(WaitFor { addr: entry.uaddr, expected, shared: entry.flags & f::FUTEX2_PRIVATE == 0 });
-    }
+    let waits = waiters.read_slice(task, count as usize)?.iter().map(wait_for).collect::<Result<Vec<_>>>()?;
     task.futex_wait_on(&waits, f::FUTEX_BITSET_MATCH_ANY, deadline)
+}
+
+/// The flags of the calls of 6.7 (futex_to_flags()): is the futex shared? EINVAL for sizes other than 32 bits, and for
+/// the placement of memory, which one node does not have.
+fn shared_of(flags: u32) -> Result<bool> {
+    let known = f::FUTEX2_SIZE_MASK | f::FUTEX2_PRIVATE;
+    if flags & !known != 0 || flags & f::FUTEX2_SIZE_MASK != f::FUTEX2_SIZE_U32 {
+        return Err(Errno::EINVAL);
+    }
+    Ok(flags & f::FUTEX2_PRIVATE == 0)
+}
+
+/// A value or a mask of a 32-bit futex.
+fn word(value: u64) -> Result<u32> {
+    u32::try_from(value).map_err(|_| Errno::EINVAL)
+}
+
+fn wait_for(entry: &f::FutexWaitv) -> Result<WaitFor> {
+    let shared = shared_of(entry.flags)?;
+    if entry._reserved != 0 {
+        return Err(Errno::EINVAL);
+    }
+    Ok(WaitFor { addr: entry.uaddr, expected: word(entry.val)?, shared })
+}
+
+fn futex_wake(task: &CurrentTask, addr: u64, mask: u64, count: i32, flags: u32) -> Result<usize> {
+    let shared = shared_of(flags)?;
+    let mask = word(mask)?;
+    if mask == 0 {
+        return Err(Errno::EINVAL);
+    }
+    let key = task.mm().futex_key(addr, shared)?;
+    // Unlike futex(2), none is none.
+    if count == 0 {
+        return Ok(0);
+    }
+    Ok(task.kernel().futexes.wake(key, count.max(1) as u32, mask)? as usize)
+}
+
+fn futex_wait(
+    task: &CurrentTask,
+    addr: u64,
+    value: u64,
+    mask: u64,
+    flags: u32,
+    timeout: UserPtr<Timespec>,
+    clock: i32,
+) -> Result<()> {
+    let shared = shared_of(flags)?;
+    let (expected, mask) = (word(value)?, word(mask)?);
+    if !timeout.is_null() && clock != CLOCK_MONOTONIC && clock != CLOCK_REALTIME {
+        return Err(Errno::EINVAL);
+    }
+    let deadline = deadline(task, timeout, true, clock == CLOCK_REALTIME)?;
+    task.futex_wait(WaitFor { addr, expected, shared }, mask, deadline)
+}
+
+fn futex_requeue(
+    task: &CurrentTask,
+    waiters: UserPtr<f::FutexWaitv>,
+    flags: u32,
+    wake: i32,
+    requeue: i32,
+) -> Result<usize> {
+    if flags != 0 || waiters.is_null() {
+        return Err(Errno::EINVAL);
+    }
+    let entries = waiters.read_slice(task, 2)?.iter().map(wait_for).collect::<Result<Vec<_>>>()?;
+    let [from, to] = entries[..] else { return Err(Errno::EFAULT) };
+    let wake = u32::try_from(wake).map_err(|_| Errno::EINVAL)?;
+    let requeue = u32::try_from(requeue).map_err(|_| Errno::EINVAL)?;
+    let mm = task.mm();
+    let key = (from.addr, mm.futex_key(from.addr, from.shared)?);
+    let to = mm.futex_key(to.addr, to.shared)?;
+    let (woken, moved) = task.kernel().futexes.requeue(&mm, key, to, wake, requeue, Some(from.expected))?;
+    Ok((woken + moved) as usize)
 }
 
 const HEAD_SIZE: usize = size_of::<f::RobustListHead>();

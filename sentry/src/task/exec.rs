@@ -216,6 +216,7 @@ impl CurrentTask {
             own.stack = abi::signal::StackT { ss_flags: abi::signal::SS_DISABLE, ..Default::default() };
         }
         self.robust_list.store(0, Ordering::Relaxed);
+        self.futexes_left.store(false, Ordering::Release);
         let old = self.credentials();
         if old.euid != program.credentials.euid || old.egid != program.credentials.egid {
             self.parent_death_signal.store(0, Ordering::Relaxed);

@@ -82,10 +82,10 @@ impl CurrentTask {
     /// What exec and exit have in common (mm_release): robust futexes, the word that pthread_join waits on, vfork.
     pub(super) fn release_memory(&self) {
         let mm = self.mm();
-        super::futex::exit_robust_list(self, &mm);
+        self.leave_futexes(&mm);
         let clear = self.clear_child_tid.swap(0, Ordering::AcqRel);
         if clear != 0 && mm.write_bytes(clear, &0u32.to_le_bytes()).is_ok() {
-            self.kernel().futexes.wake_address(&mm, clear, 1);
+            self.kernel().futexes.wake_address(&mm, clear);
         }
         self.finish_vfork();
     }

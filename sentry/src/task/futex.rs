@@ -1,38 +1,92 @@
 //! Futexes (futex(2), kernel/futex/).
 //!
 //! The table's lock is held while the guest's word is compared and the waiter is entered, so that a wake between the
-//! two cannot be lost. Waiters of one key are woken in the order in which they came.
+//! two cannot be lost. Waiters of one key are woken in the order in which they came, those of the real-time policies
+//! before the others. Futexes with priority inheritance are in [`super::futex_pi`], what the end of a thread does to its
+//! futexes in [`super::futex_robust`].
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 
-use abi::futex::{
-    FUTEX_BITSET_MATCH_ANY, FUTEX_OWNER_DIED, FUTEX_TID_MASK, FUTEX_WAITERS, ROBUST_LIST_LIMIT,
-    RobustListHead,
-};
+use abi::futex::FUTEX_BITSET_MATCH_ANY;
 use abi::{Errno, Result};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::current::CurrentTask;
+use super::futex_pi::{PiState, PiWait};
+use super::task::Task;
 use crate::mm::{FutexKey, MemoryManager};
 use crate::wait::Parker;
 
-struct Waiter {
-    key: Mutex<FutexKey>,
+/// How a wait stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Progress {
+    /// Not woken.
+    Waiting,
+    /// Woken.
+    Woken,
+    /// It was given the lock, and the word says so.
+    Owner,
+    /// The lock fell to it by the end of its owner; it has to write the word itself.
+    Heir,
+}
+
+/// Somebody who waits.
+pub(super) struct Waiter {
+    pub(super) key: Mutex<FutexKey>,
     bitset: u32,
-    woken: AtomicBool,
+    progress: AtomicU8,
     parker: Arc<Parker>,
+    /// What orders the queue: 0 but for real-time policies.
+    pub(super) priority: u32,
+    /// Set if it waits for a lock with priority inheritance, or to be moved to one.
+    pub(super) pi: Option<PiWait>,
 }
 
 impl Waiter {
-    fn wake(&self) {
-        self.woken.store(true, Ordering::Release);
+    pub(super) fn new(task: &CurrentTask, key: FutexKey, bitset: u32, pi: Option<PiWait>) -> Arc<Waiter> {
+        Arc::new(Waiter {
+            key: Mutex::new(key),
+            bitset,
+            progress: AtomicU8::new(Progress::Waiting as u8),
+            parker: task.waker(),
+            priority: task.scheduling.lock().realtime_priority(),
+            pi,
+        })
+    }
+
+    /// How it stands.
+    pub(super) fn progress(&self) -> Progress {
+        match self.progress.load(Ordering::Acquire) {
+            0 => Progress::Waiting,
+            1 => Progress::Woken,
+            2 => Progress::Owner,
+            _ => Progress::Heir,
+        }
+    }
+
+    pub(super) fn wake(&self, progress: Progress) {
+        self.progress.store(progress as u8, Ordering::Release);
         self.parker.unpark();
     }
 }
 
-type Waiters = HashMap<FutexKey, VecDeque<Arc<Waiter>>>;
+/// Adds a waiter behind those of the same priority.
+pub(super) fn enqueue(queue: &mut VecDeque<Arc<Waiter>>, waiter: Arc<Waiter>) {
+    let at = queue.iter().rposition(|w| w.priority >= waiter.priority).map_or(0, |i| i + 1);
+    queue.insert(at, waiter);
+}
+
+/// What the lock of a [`FutexTable`] guards.
+#[derive(Default)]
+pub(super) struct Waiters {
+    /// Those who wait to be woken or moved.
+    pub(super) plain: HashMap<FutexKey, VecDeque<Arc<Waiter>>>,
+    /// Locks with priority inheritance that somebody waits for.
+    pub(super) pi: HashMap<FutexKey, PiState>,
+}
 
 /// All futexes somebody waits on.
 #[derive(Default)]
@@ -50,23 +104,27 @@ pub struct WaitFor {
 }
 
 impl FutexTable {
-    /// FUTEX_WAKE_BITSET: wakes up to `count` waiters, but at least one: Linux counts after it has woken. Returns how
-    /// many.
-    pub fn wake(&self, key: FutexKey, count: u32, bitset: u32) -> u32 {
-        wake_in(&mut self.0.lock(), key, count.max(1), bitset)
+    pub(super) fn lock(&self) -> MutexGuard<'_, Waiters> {
+        self.0.lock()
     }
 
-    /// Wakes waiters of a word of `mm`, whether they wait by private or shared key.
-    pub fn wake_address(&self, mm: &MemoryManager, addr: u64, count: u32) {
-        for shared in [false, true] {
-            if let Ok(key) = mm.futex_key(addr, shared) {
-                self.wake(key, count, FUTEX_BITSET_MATCH_ANY);
-            }
+    /// FUTEX_WAKE_BITSET: wakes up to `count` waiters, but at least one: Linux counts after it has woken. Returns how
+    /// many. EINVAL if one of them waits for a lock with priority inheritance.
+    pub fn wake(&self, key: FutexKey, count: u32, bitset: u32) -> Result<u32> {
+        self.lock().wake(key, count.max(1), bitset)
+    }
+
+    /// Wakes a waiter of a word of `mm`, by its shared key: what the kernel does of its own accord.
+    pub(super) fn wake_address(&self, mm: &MemoryManager, addr: u64) {
+        if let Ok(key) = mm.futex_key(addr, true) {
+            // EINVAL: there is nobody to tell of the mistake.
+            let _ = self.wake(key, 1, FUTEX_BITSET_MATCH_ANY);
         }
     }
 
     /// FUTEX_REQUEUE and FUTEX_CMP_REQUEUE: wakes up to `wake` waiters of `from`, moves up to `requeue` others to
-    /// `to`. Returns (woken, moved). EAGAIN unless `expected` is what the word holds.
+    /// `to`. Returns (woken, moved). EAGAIN unless `expected` is what the word holds, EINVAL for waiters that only
+    /// FUTEX_CMP_REQUEUE_PI may move.
     pub fn requeue(
         &self,
         mm: &MemoryManager,
@@ -76,56 +134,82 @@ impl FutexTable {
         requeue: u32,
         expected: Option<u32>,
     ) -> Result<(u32, u32)> {
-        let mut table = self.0.lock();
+        let mut table = self.lock();
         if let Some(expected) = expected
-            && mm.read_object::<u32>(from.0)? != expected
+            && mm.load_u32(from.0)? != expected
         {
             return Err(Errno::EAGAIN);
         }
-        let woken = wake_in(&mut table, from.1, wake, FUTEX_BITSET_MATCH_ANY);
-        if from.1 == to {
-            return Ok((woken, table.get(&to).map_or(0, |q| q.len() as u32).min(requeue)));
+        if table.pi.contains_key(&from.1) {
+            return Err(Errno::EINVAL);
         }
-        let Some(queue) = table.get_mut(&from.1) else { return Ok((woken, 0)) };
+        let woken = if wake == 0 { 0 } else { table.wake(from.1, wake, FUTEX_BITSET_MATCH_ANY)? };
+        let Some(queue) = table.plain.get_mut(&from.1) else { return Ok((woken, 0)) };
         let count = queue.len().min(requeue as usize);
+        if queue.iter().take(count).any(|w| w.pi.is_some()) {
+            return Err(Errno::EINVAL);
+        }
+        if from.1 == to {
+            return Ok((woken, count as u32));
+        }
         let moved: Vec<Arc<Waiter>> = queue.drain(..count).collect();
         if queue.is_empty() {
-            table.remove(&from.1);
+            table.plain.remove(&from.1);
         }
-        for waiter in &moved {
-            *waiter.key.lock() = to;
-        }
-        table.entry(to).or_default().extend(moved);
-        Ok((woken, count as u32))
-    }
-
-    fn remove(&self, waiter: &Arc<Waiter>) {
-        let mut table = self.0.lock();
-        let key = *waiter.key.lock();
-        if let Some(queue) = table.get_mut(&key) {
-            queue.retain(|w| !Arc::ptr_eq(w, waiter));
-            if queue.is_empty() {
-                table.remove(&key);
+        if !moved.is_empty() {
+            let queue = table.plain.entry(to).or_default();
+            for waiter in moved {
+                *waiter.key.lock() = to;
+                enqueue(queue, waiter);
             }
         }
+        Ok((woken, count as u32))
     }
 }
 
-fn wake_in(table: &mut Waiters, key: FutexKey, count: u32, bitset: u32) -> u32 {
-    let Some(queue) = table.get_mut(&key) else { return 0 };
-    let mut woken = 0;
-    queue.retain(|waiter| {
-        if woken >= count || waiter.bitset & bitset == 0 {
-            return true;
+impl Waiters {
+    fn wake(&mut self, key: FutexKey, count: u32, bitset: u32) -> Result<u32> {
+        if self.pi.contains_key(&key) {
+            return Err(Errno::EINVAL);
         }
-        waiter.wake();
-        woken += 1;
-        false
-    });
-    if queue.is_empty() {
-        table.remove(&key);
+        let Some(queue) = self.plain.get_mut(&key) else { return Ok(0) };
+        let (mut woken, mut wrong) = (0, false);
+        queue.retain(|waiter| {
+            if woken >= count || wrong || waiter.bitset & bitset == 0 {
+                return true;
+            }
+            if waiter.pi.is_some() {
+                wrong = true;
+                return true;
+            }
+            waiter.wake(Progress::Woken);
+            woken += 1;
+            false
+        });
+        if queue.is_empty() {
+            self.plain.remove(&key);
+        }
+        if wrong { Err(Errno::EINVAL) } else { Ok(woken) }
     }
-    woken
+
+    /// Takes out a waiter that was not woken, wherever it has been moved.
+    pub(super) fn remove(&mut self, waiter: &Arc<Waiter>) {
+        let key = *waiter.key.lock();
+        if let Some(queue) = self.plain.get_mut(&key) {
+            queue.retain(|w| !Arc::ptr_eq(w, waiter));
+            if queue.is_empty() {
+                self.plain.remove(&key);
+            }
+        }
+        self.remove_pi(key, waiter);
+    }
+}
+
+impl Task {
+    /// True if nobody can be told any more that the thread's locks are to be given up: it has done so.
+    pub(super) fn has_left_futexes(&self) -> bool {
+        self.futexes_left.load(Ordering::Acquire)
+    }
 }
 
 impl CurrentTask {
@@ -144,19 +228,14 @@ impl CurrentTask {
         let mut waiters: smallvec::SmallVec<[Arc<Waiter>; 1]> = smallvec::SmallVec::new();
         let mut failure = None;
         {
-            let mut locked = table.0.lock();
+            let mut locked = table.lock();
             for wait in waits {
                 let entered = mm.futex_key(wait.addr, wait.shared).and_then(|key| {
-                    if mm.read_object::<u32>(wait.addr)? != wait.expected {
+                    if mm.load_u32(wait.addr)? != wait.expected {
                         return Err(Errno::EAGAIN);
                     }
-                    let waiter = Arc::new(Waiter {
-                        key: Mutex::new(key),
-                        bitset,
-                        woken: AtomicBool::new(false),
-                        parker: self.waker(),
-                    });
-                    locked.entry(key).or_default().push_back(waiter.clone());
+                    let waiter = Waiter::new(self, key, bitset, None);
+                    enqueue(locked.plain.entry(key).or_default(), waiter.clone());
                     Ok(waiter)
                 });
                 match entered {
@@ -168,14 +247,14 @@ impl CurrentTask {
                 }
             }
         }
-        let woken = || waiters.iter().position(|w| w.woken.load(Ordering::Acquire));
+        let woken = || waiters.iter().position(|w| w.progress() != Progress::Waiting);
         let result = match failure {
             Some(e) => Err(e),
             None => self.sleep(deadline, true, woken),
         };
         for waiter in &waiters {
-            if !waiter.woken.load(Ordering::Acquire) {
-                table.remove(waiter);
+            if waiter.progress() == Progress::Waiting {
+                table.lock().remove(waiter);
             }
         }
         // Woken while it gave up: the wake counts.
@@ -189,64 +268,11 @@ impl CurrentTask {
     pub fn futex_modify(&self, addr: u64, change: impl Fn(u32) -> u32) -> Result<u32> {
         let mm = self.mm();
         loop {
-            let old = mm.read_object::<u32>(addr)?;
+            let old = mm.load_u32(addr)?;
             let found = self.with_thread(|thread| mm.compare_exchange(thread, addr, old, change(old)))?;
             if found == old {
                 return Ok(old);
             }
-        }
-    }
-}
-
-/// Walks the list of robust futexes of a thread that ends, marks those it holds, and wakes a waiter of each.
-pub(super) fn exit_robust_list(task: &CurrentTask, mm: &MemoryManager) {
-    let head_at = task.robust_list.swap(0, Ordering::AcqRel);
-    if head_at == 0 {
-        return;
-    }
-    let Ok(head) = mm.read_object::<RobustListHead>(head_at) else { return };
-    let tid = task.tid();
-    // Bit 0 of a pointer marks a PI futex.
-    let (pending, mut entry) = (head.list_op_pending & !1, head.list & !1);
-    for _ in 0..ROBUST_LIST_LIMIT {
-        if entry == head_at || entry == 0 {
-            break;
-        }
-        let Ok(next) = mm.read_object::<u64>(entry) else { return };
-        if entry != pending {
-            handle_dead_owner(task, mm, entry.wrapping_add_signed(head.futex_offset), tid, false);
-        }
-        entry = next & !1;
-    }
-    if pending != 0 {
-        handle_dead_owner(task, mm, pending.wrapping_add_signed(head.futex_offset), tid, true);
-    }
-}
-
-fn handle_dead_owner(task: &CurrentTask, mm: &MemoryManager, addr: u64, tid: u32, pending: bool) {
-    if !addr.is_multiple_of(4) {
-        return;
-    }
-    loop {
-        let Ok(word) = mm.read_object::<u32>(addr) else { return };
-        if pending && word == 0 {
-            // It had unlocked and not yet woken anyone.
-            task.kernel().futexes.wake_address(mm, addr, 1);
-            return;
-        }
-        if word & FUTEX_TID_MASK != tid {
-            return;
-        }
-        let new = (word & FUTEX_WAITERS) | FUTEX_OWNER_DIED;
-        match task.with_thread(|thread| mm.compare_exchange(thread, addr, word, new)) {
-            Ok(found) if found == word => {
-                if word & FUTEX_WAITERS != 0 {
-                    task.kernel().futexes.wake_address(mm, addr, 1);
-                }
-                return;
-            }
-            Ok(_) => {}
-            Err(_) => return,
         }
     }
 }

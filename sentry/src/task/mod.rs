@@ -14,6 +14,8 @@ pub mod current;
 pub mod exec;
 pub mod exit;
 pub mod futex;
+pub mod futex_pi;
+pub mod futex_robust;
 pub mod group;
 pub mod limits;
 pub mod namespaces;

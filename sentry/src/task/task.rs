@@ -49,6 +49,17 @@ pub struct Scheduling {
     pub reset_on_fork: bool,
 }
 
+impl Scheduling {
+    /// What orders queues of waiters (MAX_RT_PRIO): 0 for the policies without real-time priority.
+    pub fn realtime_priority(&self) -> u32 {
+        match self.policy {
+            abi::sched::SCHED_FIFO | abi::sched::SCHED_RR => self.priority,
+            abi::sched::SCHED_DEADLINE => u32::MAX,
+            _ => 0,
+        }
+    }
+}
+
 /// A thread.
 pub struct Task {
     /// The process it belongs to.
@@ -71,6 +82,8 @@ pub struct Task {
     pub clear_child_tid: AtomicU64,
     /// set_robust_list(2).
     pub robust_list: AtomicU64,
+    /// The thread has given up its futexes: it owns no locks any more, whatever their words say.
+    pub futexes_left: AtomicBool,
     /// PR_SET_PDEATHSIG.
     pub parent_death_signal: AtomicI32,
     /// PR_SET_NO_NEW_PRIVS.
@@ -166,6 +179,7 @@ impl Task {
             interrupter: Mutex::new(None),
             clear_child_tid: AtomicU64::new(0),
             robust_list: AtomicU64::new(0),
+            futexes_left: AtomicBool::new(false),
             parent_death_signal: AtomicI32::new(0),
             no_new_privs: AtomicBool::new(false),
             timer_slack: AtomicU64::new(50_000),

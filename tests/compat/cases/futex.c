@@ -499,3 +499,241 @@ TEST(waitv_returns_index_of_woken) {
     CHECK_EQ((long)finish(t), 1);
     CHECK_EQ(futex(&x[0], FUTEX_WAKE | PRIV, 1, 0, 0, 0), 0); // no longer queued
 }
+
+// ---- priority inheritance: what goes wrong
+
+static int pi_locks[2];
+static void *lock_both(void *arg) {
+    struct waiter *w = arg;
+    CHECK_EQ(futex(&pi_locks[1], FUTEX_LOCK_PI | PRIV, 0, 0, 0, 0), 0);
+    w->tid = gettid();
+    w->result = futex(&pi_locks[0], FUTEX_LOCK_PI | PRIV, 0, 0, 0, 0);
+    w->err = errno;
+    CHECK_EQ(futex(&pi_locks[0], FUTEX_UNLOCK_PI | PRIV, 0, 0, 0, 0), 0);
+    CHECK_EQ(futex(&pi_locks[1], FUTEX_UNLOCK_PI | PRIV, 0, 0, 0, 0), 0);
+    return 0;
+}
+
+TEST(lock_pi_in_a_circle_is_edeadlk) {
+    OK(futex(&pi_locks[0], FUTEX_LOCK_PI | PRIV, 0, 0, 0, 0));
+    struct waiter a = {0};
+    a.t = start(lock_both, &a);
+    while (!a.tid) usleep(100);
+    wait_asleep(a.tid);
+    CHECK_ERRNO(futex(&pi_locks[1], FUTEX_LOCK_PI | PRIV, 0, 0, 0, 0), EDEADLK);
+    OK(futex(&pi_locks[0], FUTEX_UNLOCK_PI | PRIV, 0, 0, 0, 0));
+    finish(a.t);
+    CHECK_EQ(a.result, 0);
+}
+
+TEST(lock_pi_falls_to_heir_when_owner_ends) {
+    int *w = OK(mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
+    int g[2];
+    OK(pipe(g));
+    pid_t p, q;
+    CHILD(p) {
+        OK(futex(w, FUTEX_LOCK_PI, 0, 0, 0, 0));
+        gate_open(g[1]);
+        for (;;) pause();
+    }
+    gate_wait(g[0]);
+    CHECK_EQ(*w, p);
+    CHILD(q) {
+        OK(futex(w, FUTEX_LOCK_PI, 0, 0, 0, 0));
+        CHECK_EQ(*w, getpid() | (int)FUTEX_WAITERS | FUTEX_OWNER_DIED);
+        OK(futex(w, FUTEX_UNLOCK_PI, 0, 0, 0, 0));
+        CHECK_EQ(*w, 0);
+    }
+    wait_asleep(q);
+    CHECK_EQ(*w, p | (int)FUTEX_WAITERS);
+    OK(kill(p, SIGKILL));
+    CHECK_EQ(WAIT(p), SIGKILL);
+    JOIN(q);
+    // Without a waiter at the time of death nobody takes over: the word names a thread that is gone.
+    *w = p;
+    CHECK_ERRNO(futex(w, FUTEX_LOCK_PI, 0, 0, 0, 0), ESRCH);
+    CHECK_EQ(*w, p | (int)FUTEX_WAITERS);
+    // With the mark of a dead owner and no thread it can be taken.
+    *w = FUTEX_OWNER_DIED;
+    OK(futex(w, FUTEX_TRYLOCK_PI, 0, 0, 0, 0));
+    CHECK_EQ(*w, gettid() | FUTEX_OWNER_DIED);
+}
+
+TEST(pi_and_plain_waiters_do_not_mix) {
+    int w = 0;
+    OK(futex(&w, FUTEX_LOCK_PI | PRIV, 0, 0, 0, 0));
+    struct waiter a = {.word = &w};
+    a.t = start(lock_pi, &a);
+    while (!a.tid) usleep(100);
+    wait_asleep(a.tid);
+    CHECK_ERRNO(futex(&w, FUTEX_WAKE | PRIV, 1, 0, 0, 0), EINVAL);
+    int other = 0;
+    CHECK_ERRNO(FUTEX2(&w, FUTEX_REQUEUE | PRIV, 0, 1, &other, 0), EINVAL);
+    // The word contradicts what the kernel knows.
+    int good = w;
+    w = getppid() | FUTEX_WAITERS;
+    CHECK_ERRNO(futex(&w, FUTEX_LOCK_PI | PRIV, 0, 0, 0, 0), EINVAL);
+    w = good;
+    OK(futex(&w, FUTEX_UNLOCK_PI | PRIV, 0, 0, 0, 0));
+    finish(a.t);
+
+    int plain = 1;
+    struct waiter b = {&plain, FUTEX_WAIT | PRIV, 1};
+    begin(&b);
+    CHECK_ERRNO(futex(&plain, FUTEX_LOCK_PI | PRIV, 0, 0, 0, 0), EINVAL);
+    CHECK_ERRNO(FUTEX2(&plain, FUTEX_CMP_REQUEUE_PI | PRIV, 1, 0, &other, 1), EINVAL);
+    CHECK_EQ(futex(&plain, FUTEX_WAKE | PRIV, 1, 0, 0, 0), 1);
+    finish(b.t);
+}
+
+TEST(lock_pi_signal_restarts) {
+    int w = 0;
+    handle(SIGUSR1, nothing, 0); // also without SA_RESTART
+    OK(futex(&w, FUTEX_LOCK_PI | PRIV, 0, 0, 0, 0));
+    struct waiter a = {.word = &w};
+    a.t = start(lock_pi, &a);
+    while (!a.tid) usleep(100);
+    wait_asleep(a.tid);
+    OK(tgkill(getpid(), a.tid, SIGUSR1));
+    msleep(2);
+    wait_asleep(a.tid);
+    OK(futex(&w, FUTEX_UNLOCK_PI | PRIV, 0, 0, 0, 0));
+    finish(a.t);
+    CHECK_EQ(a.result, 0);
+}
+
+TEST(lock_pi2_takes_the_monotonic_clock) {
+    static int w;
+    OK(futex(&w, FUTEX_LOCK_PI2 | PRIV, 0, 0, 0, 0));
+    void *f(void *a) {
+        struct timespec t;
+        clock_gettime(CLOCK_MONOTONIC, &t);
+        t.tv_nsec += 2000000;
+        if (t.tv_nsec >= 1000000000) t.tv_sec++, t.tv_nsec -= 1000000000;
+        CHECK_ERRNO(futex(&w, FUTEX_LOCK_PI2 | PRIV, 0, &t, 0, 0), ETIMEDOUT);
+        clock_gettime(CLOCK_REALTIME, &t);
+        CHECK_ERRNO(futex(&w, FUTEX_LOCK_PI2 | FUTEX_CLOCK_REALTIME | PRIV, 0, &t, 0, 0), ETIMEDOUT);
+        CHECK_ERRNO(futex(&w, FUTEX_LOCK_PI | FUTEX_CLOCK_REALTIME | PRIV, 0, &t, 0, 0), ENOSYS);
+        return a;
+    }
+    finish(start(f, 0));
+}
+
+TEST(wait_requeue_pi_errnos) {
+    int cond = 0, lock = 0;
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    CHECK_ERRNO(futex(&cond, FUTEX_WAIT_REQUEUE_PI | PRIV, 0, &t, &lock, 0), ETIMEDOUT);
+    CHECK_ERRNO(futex(&cond, FUTEX_WAIT_REQUEUE_PI | PRIV, 1, &t, &lock, 0), EAGAIN);
+    CHECK_ERRNO(futex(&cond, FUTEX_WAIT_REQUEUE_PI | PRIV, 0, &t, &cond, 0), EINVAL);
+    CHECK_EQ(FUTEX2(&cond, FUTEX_CMP_REQUEUE_PI | PRIV, 1, 1, &lock, 0), 0); // nobody waits
+    CHECK_ERRNO(FUTEX2(&cond, FUTEX_CMP_REQUEUE_PI | PRIV, 1, 1, &cond, 0), EINVAL);
+    CHECK_ERRNO(FUTEX2(&cond, FUTEX_CMP_REQUEUE_PI | PRIV, 0, 1, &lock, 0), EINVAL);
+    CHECK_ERRNO(FUTEX2(&cond, FUTEX_CMP_REQUEUE_PI | PRIV, 1, 1, &lock, 7), EAGAIN);
+}
+
+TEST(cmp_requeue_pi_moves_the_rest) {
+    int cond = 0, lock = 0, tids[3] = {0};
+    int *w[3][3];
+    pthread_t t[3];
+    for (int i = 0; i < 3; i++) {
+        w[i][0] = &cond;
+        w[i][1] = &lock;
+        w[i][2] = &tids[i];
+        t[i] = start(wait_requeue_pi, w[i]);
+        while (!*(volatile int *)&tids[i]) usleep(100);
+        wait_asleep(tids[i]);
+    }
+    // The waiters are there to be moved to that lock, and to be woken by nothing else.
+    int other = 0;
+    CHECK_ERRNO(futex(&cond, FUTEX_WAKE | PRIV, 1, 0, 0, 0), EINVAL);
+    CHECK_ERRNO(FUTEX2(&cond, FUTEX_CMP_REQUEUE_PI | PRIV, 1, 9, &other, 0), EINVAL);
+    // The lock is free: the first gets it at once, and the others wait for it.
+    CHECK_EQ(FUTEX2(&cond, FUTEX_CMP_REQUEUE_PI | PRIV, 1, 9, &lock, 0), 3);
+    for (int i = 0; i < 3; i++) finish(t[i]);
+    CHECK_EQ(lock & FUTEX_TID_MASK, 0);
+}
+
+TEST(cmp_requeue_pi_then_signal) {
+    int cond = 0, lock = 0;
+    static volatile pid_t tid;
+    static long result;
+    static int err, *words[2];
+    words[0] = &cond;
+    words[1] = &lock;
+    handle(SIGUSR1, nothing, SA_RESTART);
+    void *f(void *a) {
+        tid = gettid();
+        result = futex(words[0], FUTEX_WAIT_REQUEUE_PI | PRIV, 0, 0, words[1], 0);
+        err = errno;
+        return a;
+    }
+    OK(futex(&lock, FUTEX_LOCK_PI | PRIV, 0, 0, 0, 0));
+    pthread_t t = start(f, 0);
+    while (!tid) usleep(100);
+    wait_asleep(tid);
+    // Not moved yet: the call goes on after the handler.
+    OK(tgkill(getpid(), tid, SIGUSR1));
+    msleep(2);
+    wait_asleep(tid);
+    CHECK_EQ(FUTEX2(&cond, FUTEX_CMP_REQUEUE_PI | PRIV, 1, 0, &lock, 0), 1);
+    msleep(2);
+    OK(tgkill(getpid(), tid, SIGUSR1));
+    finish(t);
+    CHECK_EQ(result, -1);
+    CHECK_EQ(err, EAGAIN);
+    OK(futex(&lock, FUTEX_UNLOCK_PI | PRIV, 0, 0, 0, 0));
+}
+
+// ---- futex_wake, futex_wait and futex_requeue (6.7)
+
+#ifndef SYS_futex_wake
+#define SYS_futex_wake 454
+#define SYS_futex_wait 455
+#define SYS_futex_requeue 456
+#endif
+
+static void *wait2(void *arg) {
+    struct waiter *w = arg;
+    w->tid = gettid();
+    w->result = syscall(SYS_futex_wait, w->word, w->val, w->bits, FUTEX_32 | PRIV, 0, 0);
+    w->err = errno;
+    return 0;
+}
+
+TEST(calls_of_6_7) {
+    int x = 0, y = 0;
+    if (syscall(SYS_futex_wake, &x, 1, 1, FUTEX_32 | PRIV) < 0 && errno == ENOSYS) SKIP("no futex_wake");
+    CHECK_ERRNO(syscall(SYS_futex_wake, &x, 0, 1, FUTEX_32 | PRIV), EINVAL);
+    CHECK_ERRNO(syscall(SYS_futex_wake, &x, 1, 1, PRIV), EINVAL);
+    CHECK_ERRNO(syscall(SYS_futex_wake, &x, 1l << 32, 1, FUTEX_32 | PRIV), EINVAL);
+    CHECK_ERRNO(syscall(SYS_futex_wake, (char *)&x + 1, 1, 1, FUTEX_32 | PRIV), EINVAL);
+    struct timespec t = {0};
+    CHECK_ERRNO(syscall(SYS_futex_wait, &x, 1, 1, FUTEX_32 | PRIV, 0, 0), EAGAIN);
+    CHECK_ERRNO(syscall(SYS_futex_wait, &x, 0, 0, FUTEX_32 | PRIV, 0, 0), EINVAL);
+    CHECK_ERRNO(syscall(SYS_futex_wait, &x, 0, 1, FUTEX_32 | PRIV, &t, 7), EINVAL);
+    CHECK_ERRNO(syscall(SYS_futex_wait, &x, 0, 1, FUTEX_32 | PRIV, &t, CLOCK_MONOTONIC), ETIMEDOUT);
+    CHECK_ERRNO(syscall(SYS_futex_wait, &x, 0, 1, FUTEX_32 | PRIV, &t, CLOCK_REALTIME), ETIMEDOUT);
+    struct waiter a[2];
+    for (int i = 0; i < 2; i++) {
+        a[i] = (struct waiter){&x, 0, 0, 2};
+        a[i].t = start(wait2, &a[i]);
+        while (!a[i].tid) usleep(100);
+        wait_asleep(a[i].tid);
+    }
+    CHECK_EQ(syscall(SYS_futex_wake, &x, 1, 9, FUTEX_32 | PRIV), 0); // other bits
+    CHECK_EQ(syscall(SYS_futex_wake, &x, 2, 0, FUTEX_32 | PRIV), 0); // none is none
+    struct futex_waitv v[2] = {{.uaddr = (uintptr_t)&x, .val = 1, .flags = FUTEX_32 | PRIV},
+                               {.uaddr = (uintptr_t)&y, .val = 0, .flags = FUTEX_32 | PRIV}};
+    CHECK_ERRNO(syscall(SYS_futex_requeue, v, 0, 1, 1), EAGAIN);
+    v[0].val = 0;
+    CHECK_ERRNO(syscall(SYS_futex_requeue, v, 1, 1, 1), EINVAL);
+    CHECK_ERRNO(syscall(SYS_futex_requeue, v, 0, -1, 1), EINVAL);
+    CHECK_EQ(syscall(SYS_futex_requeue, v, 0, 0, 1), 1);
+    CHECK_EQ(syscall(SYS_futex_wake, &x, 2, 9, FUTEX_32 | PRIV), 1);
+    CHECK_EQ(syscall(SYS_futex_wake, &y, 2, 9, FUTEX_32 | PRIV), 1);
+    for (int i = 0; i < 2; i++) {
+        finish(a[i].t);
+        CHECK_EQ(a[i].result, 0);
+    }
+}
