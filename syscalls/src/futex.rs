@@ -51,12 +51,7 @@ fn futex(task: &CurrentTask, addr: u64, op: u32, value: u32, timeout: Address, a
     let timed = UserPtr::<Timespec>::new(timeout.0);
     // Of the operations that wake, the fourth argument is a second count.
     let value2 = timeout.0 as u32;
-    if realtime
-        && !matches!(
-            command,
-            f::FUTEX_WAIT_BITSET | f::FUTEX_WAIT_REQUEUE_PI | f::FUTEX_LOCK_PI2
-        )
-    {
+    if realtime && !matches!(command, f::FUTEX_WAIT_BITSET | f::FUTEX_WAIT_REQUEUE_PI | f::FUTEX_LOCK_PI2) {
         return Err(Errno::ENOSYS);
     }
     let mm = task.mm();

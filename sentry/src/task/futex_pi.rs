@@ -124,8 +124,7 @@ impl CurrentTask {
                     continue;
                 }
                 if mark {
-                    let state =
-                        PiState { owner: task.clone(), unsettled: false, waiters: VecDeque::new() };
+                    let state = PiState { owner: task.clone(), unsettled: false, waiters: VecDeque::new() };
                     table.pi.insert(key, state);
                 }
                 return Ok(Attempt::Taken);
