@@ -155,10 +155,10 @@ impl Epoll {
             }
         }
         let _nesting = nested.map(|_| NESTING.lock());
-        if let Some(nested) = nested {
-            if nested.depth(&self.inner, 1)? + 1 + self.inner.height() > NESTING_MAX {
-                return Err(Errno::ELOOP);
-            }
+        if let Some(nested) = nested
+            && nested.depth(&self.inner, 1)? + 1 + self.inner.height() > NESTING_MAX
+        {
+            return Err(Errno::ELOOP);
         }
         let key = (file.id(), fd);
         let mut items = self.inner.items.lock();

@@ -4,6 +4,7 @@
 //! uses it so for a process, a process group and a session. The number is free again when the last of them let go.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -116,8 +117,8 @@ impl PidNamespace {
         let mut n = numbers.last + 1;
         for _ in 0..2 {
             while n < PID_MAX {
-                if !numbers.used.contains_key(&n) {
-                    numbers.used.insert(n, Weak::new());
+                if let Entry::Vacant(free) = numbers.used.entry(n) {
+                    free.insert(Weak::new());
                     numbers.last = n;
                     return Ok(n);
                 }

@@ -47,8 +47,10 @@ struct Armed {
     at: Option<u64>,
     interval: u64,
     key: Option<TimerKey>,
+    /// Expirations since the signal was queued.
+    missed: i32,
+    /// What the signal taken last stood for, beside its own.
     overrun: i32,
-    last_overrun: i32,
 }
 
 /// What an expiry does.
@@ -102,7 +104,7 @@ impl PosixTimer {
                 || to.as_ref().is_some_and(|t| t.signals.lock().pending.timer_entry(self.id).is_some());
             if queued {
                 let mut armed = self.armed.lock();
-                armed.overrun = armed.overrun.saturating_add(1);
+                armed.missed = armed.missed.saturating_add(1);
                 return;
             }
             drop(pending);
@@ -125,13 +127,13 @@ impl PosixTimer {
     /// A signal of the timer is being taken: how many expirations it stands for beside its own.
     fn delivered(&self) -> i32 {
         let mut armed = self.armed.lock();
-        armed.last_overrun = std::mem::take(&mut armed.overrun);
-        armed.last_overrun
+        armed.overrun = std::mem::take(&mut armed.missed);
+        armed.overrun
     }
 
     /// timer_getoverrun(2).
     pub fn overrun(&self) -> i32 {
-        self.armed.lock().last_overrun
+        self.armed.lock().overrun
     }
 
     /// Arms or disarms it; `value` is from now on. Returns the old setting.
@@ -143,7 +145,7 @@ impl PosixTimer {
         if let Some(key) = armed.key.take() {
             group.kernel.timers.cancel(key);
         }
-        armed.overrun = 0;
+        armed.missed = 0;
         armed.interval = new.interval;
         armed.at = (new.value > 0).then(|| now.saturating_add(new.value));
         if let Some(at) = armed.at {
@@ -192,7 +194,7 @@ impl Expire for PosixTimer {
                 at.checked_add((missed + 1).saturating_mul(interval))
             }
         };
-        armed.overrun = armed.overrun.saturating_add(i32::try_from(missed).unwrap_or(i32::MAX));
+        armed.missed = armed.missed.saturating_add(i32::try_from(missed).unwrap_or(i32::MAX));
         let next = armed.at;
         drop(armed);
         self.send(&group);

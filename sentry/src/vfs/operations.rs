@@ -436,10 +436,8 @@ pub fn rename(
         None if exchange => return Err(Errno::ENOENT),
         _ => {}
     }
-    if !source.is_dir() {
-        if old.slash || (!exchange && new.slash) {
-            return Err(Errno::ENOTDIR);
-        }
+    if !source.is_dir() && (old.slash || (!exchange && new.slash)) {
+        return Err(Errno::ENOTDIR);
     }
     if exchange && new.slash && target.as_ref().is_some_and(|t| !t.is_dir()) {
         return Err(Errno::ENOTDIR);
