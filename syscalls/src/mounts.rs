@@ -6,9 +6,11 @@ use abi::capability::{CAP_SYS_ADMIN, CAP_SYS_CHROOT};
 use abi::mount::{MountFlags as M, UmountFlags};
 use abi::sched::CloneFlags;
 use abi::{Errno, Result};
+use sentry::fs::overlay::Overlay;
 use sentry::task::clone::in_new_user_namespace;
 use sentry::task::{CurrentTask, Namespaces};
 use sentry::vfs::mount::{MountTree, Propagation};
+use sentry::vfs::operations::resolve;
 use sentry::vfs::{Mount, MountFlags, Path, SuperBlock, WalkFlags};
 
 use crate::arguments::UserCStr;
@@ -74,7 +76,9 @@ fn mount(
         return remount(&target, flags);
     }
     if flags.contains(M::MS_REMOUNT) {
-        // The options of a mounted filesystem stay; what can be changed is the mount.
+        if is_mount_root(&target) {
+            target.mount().superblock().fs().reconfigure(&data)?;
+        }
         return remount(&target, flags);
     }
     let ns = task.namespaces().mount.clone();
@@ -100,7 +104,11 @@ fn mount(
     if kind.is_empty() {
         return Err(Errno::EINVAL);
     }
-    let fs = sentry::fs::make(task.kernel(), &task.pid_ns(), kind, &source_name, &data)?;
+    let fs = if kind == "overlay" {
+        Overlay::mount(&data, |path| resolve(task, None, path, WalkFlags::FOLLOW))?
+    } else {
+        sentry::fs::make(task.kernel(), &task.pid_ns(), kind, &source_name, &data)?
+    };
     let shown = if source_name.is_empty() { fs.source().into_bytes() } else { source_name };
     let mount = Mount::new(SuperBlock::make(fs), mount_flags(flags), &shown);
     ns.attach(MountTree::single(mount), &target)

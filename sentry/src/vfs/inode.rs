@@ -309,6 +309,11 @@ pub trait FileSystem: Send + Sync + Any {
         Ok(())
     }
 
+    /// mount(2) with MS_REMOUNT: takes new options. EINVAL. The default has none.
+    fn reconfigure(&self, _data: &[u8]) -> Result<()> {
+        Ok(())
+    }
+
     /// The options that `/proc/mounts` shows after `rw`/`ro` and the mount's own.
     fn options(&self) -> String {
         String::new()

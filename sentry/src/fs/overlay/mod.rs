@@ -19,6 +19,7 @@ mod copy_up;
 mod directory;
 mod file;
 mod inode;
+mod options;
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -80,13 +80,6 @@ pub fn new(kernel: &Arc<Kernel>, pid_ns: Arc<PidNamespace>, options: ProcOptions
     Arc::new(ProcFs { instance, root })
 }
 
-impl ProcFs {
-    /// mount(2) with MS_REMOUNT.
-    pub fn reconfigure(&self, options: ProcOptions) {
-        *self.instance.options.write() = options;
-    }
-}
-
 impl FileSystem for ProcFs {
     fn name(&self) -> &'static str {
         "proc"
@@ -98,6 +91,11 @@ impl FileSystem for ProcFs {
 
     fn status(&self) -> Result<FsStatus> {
         Ok(FsStatus { magic: PROC_SUPER_MAGIC, block_size: 4096, name_max: 255, ..FsStatus::default() })
+    }
+
+    fn reconfigure(&self, data: &[u8]) -> Result<()> {
+        *self.instance.options.write() = ProcOptions::parse(data)?;
+        Ok(())
     }
 
     fn options(&self) -> String {

@@ -136,23 +136,6 @@ impl Tmpfs {
         Arc::new(Tmpfs { shared, root, options: parking_lot::Mutex::new(options.clone()) })
     }
 
-    /// mount(2) with MS_REMOUNT: new limits (mode and owner of the root stay). EINVAL if more than that is used, or if
-    /// a limit is to be set where there was none.
-    pub fn reconfigure(&self, new: &TmpfsOptions) -> Result<()> {
-        let limits = &self.shared.limits;
-        let mut options = self.options.lock();
-        let fits = |old: u64, new: u64, used: u64| new == 0 || (old != 0 && used <= new);
-        let pages = limits.pages.load(Ordering::Relaxed);
-        let inodes = limits.inodes.load(Ordering::Relaxed);
-        if !fits(options.pages(), new.pages(), pages) || !fits(options.inodes, new.inodes, inodes) {
-            return Err(Errno::EINVAL);
-        }
-        limits.pages_max.store(new.pages(), Ordering::Relaxed);
-        limits.inodes_max.store(new.inodes, Ordering::Relaxed);
-        *options = TmpfsOptions { size: new.size, inodes: new.inodes, ..options.clone() };
-        Ok(())
-    }
-
     /// The root, as what it is.
     pub fn root_inode(&self) -> &Arc<TmpInode> {
         &self.root
@@ -188,6 +171,24 @@ impl FileSystem for Tmpfs {
             files_free: limits.inodes_free(),
             name_max: crate::vfs::walk::NAME_MAX as u64,
         })
+    }
+
+    /// New limits; mode and owner of the root stay. EINVAL if more than that is used, or if a limit is to be set where
+    /// there was none.
+    fn reconfigure(&self, data: &[u8]) -> Result<()> {
+        let limits = &self.shared.limits;
+        let mut options = self.options.lock();
+        let new = options.clone().parse(data, options.memory())?;
+        let fits = |old: u64, new: u64, used: u64| old == new || new == 0 || (old != 0 && used <= new);
+        let pages = limits.pages.load(Ordering::Relaxed);
+        let inodes = limits.inodes.load(Ordering::Relaxed);
+        if !fits(options.pages(), new.pages(), pages) || !fits(options.inodes, new.inodes, inodes) {
+            return Err(Errno::EINVAL);
+        }
+        limits.pages_max.store(new.pages(), Ordering::Relaxed);
+        limits.inodes_max.store(new.inodes, Ordering::Relaxed);
+        (options.size, options.inodes) = (new.size, new.inodes);
+        Ok(())
     }
 
     fn options(&self) -> String {

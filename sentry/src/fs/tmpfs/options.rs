@@ -20,8 +20,8 @@ pub struct TmpfsOptions {
     /// Group of the root.
     pub gid: u32,
     /// Half of the memory, which `size` is unless set otherwise.
-    pub(super) default_size: u64,
-    pub(super) default_inodes: u64,
+    default_size: u64,
+    default_inodes: u64,
 }
 
 impl TmpfsOptions {
@@ -42,6 +42,11 @@ impl TmpfsOptions {
     /// No limits, for filesystems of the kernel's own.
     pub fn unlimited() -> TmpfsOptions {
         TmpfsOptions::new(0)
+    }
+
+    /// The memory of the machine that the defaults were made for.
+    pub(super) fn memory(&self) -> u64 {
+        self.default_size.saturating_mul(2)
     }
 
     /// Pages that files can take.
