@@ -26,29 +26,32 @@ fn parents() -> HashMap<i32, i32> {
     map
 }
 
+/// A process and all that descend from it.
+pub fn family(root: u32) -> HashSet<i32> {
+    let parents = parents();
+    let mut family = HashSet::from([root as i32]);
+    loop {
+        let more: Vec<i32> = parents
+            .iter()
+            .filter(|(pid, parent)| family.contains(parent) && !family.contains(pid))
+            .map(|(pid, _)| *pid)
+            .collect();
+        if more.is_empty() {
+            return family;
+        }
+        family.extend(more);
+    }
+}
+
 /// Kills a process and all that descend from it, until none is left that can be found.
 pub fn kill_tree(root: u32) {
-    let root = root as i32;
     for _ in 0..10 {
-        let parents = parents();
-        let mut doomed = HashSet::from([root]);
-        loop {
-            let more: Vec<i32> = parents
-                .iter()
-                .filter(|(pid, parent)| doomed.contains(parent) && !doomed.contains(pid))
-                .map(|(pid, _)| *pid)
-                .collect();
-            if more.is_empty() {
-                break;
-            }
-            doomed.extend(more);
-        }
         let mut found = false;
-        for pid in doomed {
+        for pid in family(root) {
             let pid = Pid::from_raw(pid);
             let killed = kill(pid, Signal::SIGKILL).is_ok();
             // The root is waited for by who started it; of the others, those that came to us are ours to wait for.
-            if pid.as_raw() != root {
+            if pid.as_raw() != root as i32 {
                 found |= killed;
                 let _ = waitpid(pid, Some(WaitPidFlag::WNOHANG));
             }

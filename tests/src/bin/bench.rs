@@ -1,0 +1,292 @@
+//! Benchmarks: what an operation costs in a guest, as a ratio to the same program run natively in the same run; what
+//! starting a container costs; what an idle one holds.
+//!
+//! `bench [--platform P[,P…]] [--rounds N] [--calls|--start|--idle] [NAME…]`: without a choice, all three parts. A NAME
+//! chooses the calls that begin with it. Numbers are the best of all rounds, which alternate between native and sandbox.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use runsc_tests::guest::{self, Linkage};
+use runsc_tests::target::{Target, platforms, runsc};
+use runsc_tests::tree;
+use serde_json::json;
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+struct Options {
+    platforms: Vec<String>,
+    rounds: usize,
+    part: Option<String>,
+    names: Vec<String>,
+}
+
+fn options() -> Result<Options> {
+    let mut options = Options { platforms: platforms(), rounds: 3, part: None, names: Vec::new() };
+    let mut args = std::env::args().skip(1);
+    while let Some(arg) = args.next() {
+        let mut value = || args.next().with_context(|| format!("{arg} needs a value"));
+        match arg.as_str() {
+            "--platform" => options.platforms = value()?.split(',').map(str::to_string).collect(),
+            "--rounds" => options.rounds = value()?.parse().context("--rounds")?,
+            "--calls" | "--start" | "--idle" => options.part = Some(arg),
+            other if other.starts_with("--") => {
+                bail!(
+                    "unknown flag {other}: bench [--platform P] [--rounds N] [--calls|--start|--idle] [NAME…]"
+                )
+            }
+            _ => options.names.push(arg),
+        }
+    }
+    Ok(options)
+}
+
+fn run() -> Result<()> {
+    let options = options()?;
+    tree::adopt_orphans();
+    let program = guest::build(&guest::crate_dir().join("bench/guest.c"), Linkage::Static)?;
+    let Some(runsc) = runsc() else {
+        bail!("no runsc binary: build it (in release mode), or set RUNSC");
+    };
+    println!("binary: {}", runsc.display());
+    let wants = |part: &str| options.part.as_deref().is_none_or(|chosen| chosen == part);
+    if wants("--calls") {
+        calls(&options, &program, &runsc)?;
+    }
+    if wants("--start") {
+        start(&options, &program, &runsc)?;
+    }
+    if wants("--idle") {
+        idle(&options, &program, &runsc)?;
+    }
+    Ok(())
+}
+
+/// Best time in nanoseconds by name, in the order of the program's output.
+type Times = Vec<(String, f64)>;
+
+fn measure(target: &Target, program: &Path, names: &[String], best: &mut Times) -> Result<()> {
+    let mut command = target.command(program);
+    if matches!(target, Target::Native(_)) {
+        // In memory, as the sandbox's /tmp is.
+        command.env("BENCH_DIR", "/dev/shm");
+    }
+    let output = command.args(names).stdin(Stdio::null()).output()?;
+    for line in String::from_utf8_lossy(&output.stdout).lines() {
+        let mut words = line.split_whitespace();
+        let (Some(name), Some(Ok(time))) = (words.next(), words.next().map(str::parse::<f64>)) else {
+            continue;
+        };
+        match best.iter_mut().find(|(known, _)| known == name) {
+            Some((_, old)) => *old = old.min(time),
+            None => best.push((name.to_string(), time)),
+        }
+    }
+    if !output.status.success() {
+        println!("{target}: {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(())
+}
+
+fn calls(options: &Options, program: &Path, runsc: &Path) -> Result<()> {
+    let mut targets = vec![Target::Native("/dev/shm".into())];
+    targets.extend(options.platforms.iter().map(|platform| Target::Sandbox {
+        runsc: runsc.to_path_buf(),
+        platform: platform.clone(),
+        flags: Vec::new(),
+    }));
+    let mut times: Vec<Times> = vec![Times::new(); targets.len()];
+    for _ in 0..options.rounds {
+        for (target, times) in targets.iter().zip(&mut times) {
+            measure(target, program, &options.names, times)?;
+        }
+    }
+    print!("\n{:<20} {:>12}", "ns per operation", "native");
+    options.platforms.iter().for_each(|platform| print!(" {platform:>12} {:>8}", "ratio"));
+    println!();
+    let Some((native, others)) = times.split_first() else { return Ok(()) };
+    for (name, base) in native {
+        print!("{name:<20} {base:>12.0}");
+        for times in others {
+            match times.iter().find(|(other, _)| other == name) {
+                Some((_, time)) => print!(" {time:>12.0} {:>8.1}", time / base),
+                None => print!(" {:>12} {:>8}", "-", "-"),
+            }
+        }
+        println!();
+    }
+    Ok(())
+}
+
+/// The best and the median of several timed runs, in milliseconds.
+fn timed(rounds: usize, mut run: impl FnMut() -> Result<()>) -> Result<(f64, f64)> {
+    let mut times = Vec::new();
+    for _ in 0..rounds {
+        let start = Instant::now();
+        run()?;
+        times.push(start.elapsed().as_secs_f64() * 1000.0);
+    }
+    times.sort_by(f64::total_cmp);
+    Ok((times.first().copied().unwrap_or(0.0), times.get(times.len() / 2).copied().unwrap_or(0.0)))
+}
+
+fn succeed(command: &mut Command) -> Result<()> {
+    let output = command.stdin(Stdio::null()).output()?;
+    if !output.status.success() {
+        bail!("{command:?}: {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(())
+}
+
+/// A bundle whose root holds the guest program and nothing else.
+fn bundle(dir: &Path, program: &Path, argument: &str) -> Result<PathBuf> {
+    let root = dir.join("rootfs");
+    for name in ["proc", "dev", "sys", "tmp"] {
+        fs::create_dir_all(root.join(name))?;
+    }
+    fs::copy(program, root.join("guest"))?;
+    let config = json!({
+        "ociVersion": "1.0.2",
+        "root": { "path": "rootfs" },
+        "process": {
+            "user": { "uid": 0, "gid": 0 }, "cwd": "/", "args": ["/guest", argument], "env": ["PATH=/"],
+        },
+        "mounts": [{ "destination": "/proc", "type": "proc", "source": "proc" }],
+        "linux": { "namespaces": [{ "type": "pid" }, { "type": "network" }, { "type": "mount" }] },
+    });
+    fs::write(dir.join("config.json"), config.to_string())?;
+    Ok(dir.to_path_buf())
+}
+
+struct Runtime<'a> {
+    runsc: &'a Path,
+    platform: &'a str,
+    state: PathBuf,
+}
+
+impl Runtime<'_> {
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(self.runsc);
+        command.arg(format!("--platform={}", self.platform)).arg("--root").arg(&self.state).args(args);
+        command
+    }
+}
+
+fn start(options: &Options, program: &Path, runsc: &Path) -> Result<()> {
+    let rounds = options.rounds * 7;
+    println!("\n{:<32} {:>9} {:>9}", "whole processes, ms", "best", "median");
+    let print = |name: &str, times: (f64, f64)| println!("{name:<32} {:>9.2} {:>9.2}", times.0, times.1);
+    print("native: true", timed(rounds, || succeed(Command::new(program).arg("--true")))?);
+    for platform in &options.platforms {
+        let dir = tempfile::tempdir()?;
+        let bundle = bundle(dir.path(), program, "--true")?;
+        let bundle = bundle.to_string_lossy();
+        let runtime = Runtime { runsc, platform, state: dir.path().join("state") };
+        print(
+            &format!("{platform}: do /bin/true"),
+            timed(rounds, || succeed(&mut runtime.command(&["do", "--", "/bin/true"])))?,
+        );
+        print(
+            &format!("{platform}: run true"),
+            timed(rounds, || succeed(&mut runtime.command(&["run", "--bundle", &bundle, "one"])))?,
+        );
+        let (mut create, mut delete) = (Vec::new(), Vec::new());
+        for _ in 0..rounds {
+            let at = Instant::now();
+            // Detached: output pipes would be held open by the container.
+            let quiet = |command: &mut Command| -> Result<()> {
+                let status =
+                    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status()?;
+                if status.success() { Ok(()) } else { bail!("{command:?}: {status}") }
+            };
+            quiet(&mut runtime.command(&["create", "--bundle", &bundle, "two"]))?;
+            quiet(&mut runtime.command(&["start", "two"]))?;
+            create.push(at.elapsed().as_secs_f64() * 1000.0);
+            succeed(&mut runtime.command(&["wait", "two"]))?;
+            let at = Instant::now();
+            succeed(&mut runtime.command(&["delete", "two"]))?;
+            delete.push(at.elapsed().as_secs_f64() * 1000.0);
+        }
+        create.sort_by(f64::total_cmp);
+        delete.sort_by(f64::total_cmp);
+        print(&format!("{platform}: create + start"), (create[0], create[create.len() / 2]));
+        print(&format!("{platform}: delete"), (delete[0], delete[delete.len() / 2]));
+    }
+    Ok(())
+}
+
+/// Private memory of a process in KiB.
+fn private_kib(pid: i32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+    let field = |name: &str| -> Option<u64> {
+        text.lines().find_map(|line| line.strip_prefix(name))?.split_whitespace().next()?.parse().ok()
+    };
+    Some(field("Private_Clean:")? + field("Private_Dirty:")?)
+}
+
+/// Context switches of all threads of a process so far.
+fn switches(pid: i32) -> u64 {
+    let mut sum = 0;
+    for task in fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
+        let text = fs::read_to_string(task.path().join("status")).unwrap_or_default();
+        sum += text
+            .lines()
+            .filter_map(|line| line.split_once("ctxt_switches:"))
+            .filter_map(|(_, count)| count.trim().parse::<u64>().ok())
+            .sum::<u64>();
+    }
+    sum
+}
+
+fn idle(options: &Options, program: &Path, runsc: &Path) -> Result<()> {
+    const WATCH: Duration = Duration::from_secs(10);
+    println!("\nidle container: private memory, context switches in {} s", WATCH.as_secs());
+    for platform in &options.platforms {
+        let dir = tempfile::tempdir()?;
+        let bundle = bundle(dir.path(), program, "--sleep")?;
+        let runtime = Runtime { runsc, platform, state: dir.path().join("state") };
+        let status = runtime
+            .command(&["run", "--detach", "--bundle", &bundle.to_string_lossy(), "idle"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .status()?;
+        if !status.success() {
+            bail!("{platform}: run --detach: {status}");
+        }
+        // Until start-up work is over.
+        std::thread::sleep(Duration::from_secs(1));
+        let me = std::process::id() as i32;
+        let pids: Vec<i32> = tree::family(std::process::id()).into_iter().filter(|pid| *pid != me).collect();
+        let mut kib: BTreeMap<String, (usize, u64)> = BTreeMap::new();
+        for pid in &pids {
+            let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim().to_string();
+            // Zombies of earlier runs have no memory.
+            if let Some(own) = private_kib(*pid) {
+                let entry = kib.entry(name).or_default();
+                entry.0 += 1;
+                entry.1 += own;
+            }
+        }
+        let before: u64 = pids.iter().map(|pid| switches(*pid)).sum();
+        std::thread::sleep(WATCH);
+        let after: u64 = pids.iter().map(|pid| switches(*pid)).sum();
+        succeed(&mut runtime.command(&["delete", "--force", "idle"]))?;
+        for (name, (count, kib)) in &kib {
+            println!("{platform}: {name:<16} × {count}: {kib} KiB");
+        }
+        println!("{platform}: context switches: {}", after.saturating_sub(before));
+    }
+    Ok(())
+}
