@@ -166,7 +166,7 @@ fn clock_nanosleep(
     }
     let now = clock_nanos(task, clock)?;
     let time = u64::try_from(request.read(task)?.to_duration()?.as_nanos()).unwrap_or(u64::MAX);
-    let absolute = flags & t::TIMER_ABSTIME as u32 != 0;
+    let absolute = flags & t::TIMER_ABSTIME != 0;
     let monotonic = task.kernel().clock.monotonic();
     if clock == t::CLOCK_PROCESS_CPUTIME_ID || clock < 0 {
         return sleep_on_cpu_clock(task, clock, if absolute { time } else { now.saturating_add(time) });
@@ -344,7 +344,7 @@ fn timer_settime(
     let mut wanted = setting(&new.read(task)?)?;
     let timer = task.group.timers.get(id)?;
     task.update_cpu_time();
-    if flags & t::TIMER_ABSTIME as u32 != 0 && wanted.value > 0 {
+    if flags & t::TIMER_ABSTIME != 0 && wanted.value > 0 {
         // A time that has passed expires at once.
         wanted.value = wanted.value.saturating_sub(clock_nanos(task, timer.clock)?).max(1);
     }

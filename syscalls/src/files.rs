@@ -143,10 +143,12 @@ fn open_request(flags: u32, mode: u32) -> Result<OpenRequest> {
     let creates = flags.contains(OpenFlags::O_CREAT) || flags.is_tmpfile();
     if flags.contains(OpenFlags::O_PATH) {
         flags &= OpenFlags::O_PATH | OpenFlags::O_DIRECTORY | OpenFlags::O_NOFOLLOW | OpenFlags::O_CLOEXEC;
-    } else if flags.contains(OpenFlags::__O_TMPFILE) && (!flags.is_tmpfile() || !flags.writable()) {
-        return Err(Errno::EINVAL);
-    } else if flags.contains(OpenFlags::O_CREAT | OpenFlags::O_DIRECTORY) && !flags.is_tmpfile() {
-        return Err(Errno::EINVAL);
+    } else {
+        let temporary = flags.contains(OpenFlags::__O_TMPFILE);
+        let both = flags.contains(OpenFlags::O_CREAT | OpenFlags::O_DIRECTORY);
+        if (temporary && !(flags.is_tmpfile() && flags.writable())) || (both && !temporary) {
+            return Err(Errno::EINVAL);
+        }
     }
     let mode = if creates { mode & 0o7777 } else { 0 };
     Ok(OpenRequest { flags, mode, resolve: WalkFlags::empty() })

@@ -204,7 +204,7 @@ fn membarrier(task: &CurrentTask, command: u32, flags: u32, _cpu: i32) -> Result
 
 fn sched_getattr(task: &CurrentTask, pid: i32, attr: UserPtr<u8>, size: u32, flags: u32) -> Result<()> {
     const FIRST_VERSION: u32 = 48;
-    if attr.is_null() || pid < 0 || flags != 0 || size < FIRST_VERSION || size > 4096 {
+    if attr.is_null() || pid < 0 || flags != 0 || !(FIRST_VERSION..=4096).contains(&size) {
         return Err(Errno::EINVAL);
     }
     let target = process::thread(task, pid)?;

@@ -292,8 +292,10 @@ fn kill(task: &CurrentTask, pid: i32, number: i32) -> Result<()> {
     let signal = signal_of(number)?;
     if pid == -1 {
         // Those that may not be signalled are passed over in silence.
-        let sent = targets.iter().map(|target| send_to(task, target, signal)).count();
-        return if sent > 0 { Ok(()) } else { Err(Errno::ESRCH) };
+        for target in &targets {
+            let _ = send_to(task, target, signal);
+        }
+        return if targets.is_empty() { Err(Errno::ESRCH) } else { Ok(()) };
     }
     let mut result = Err(Errno::ESRCH);
     for target in targets {

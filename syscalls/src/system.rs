@@ -131,7 +131,7 @@ fn getrandom(task: &CurrentTask, buf: Address, len: usize, flags: u32) -> Result
 }
 
 fn getrlimit(task: &CurrentTask, which: u32, limit: UserPtr<Rlimit>) -> Result<()> {
-    if which >= RLIM_NLIMITS as u32 {
+    if which >= RLIM_NLIMITS {
         return Err(Errno::EINVAL);
     }
     limit.write(task, &task.group.limits.get(which))
@@ -143,7 +143,7 @@ fn setrlimit(task: &CurrentTask, which: u32, limit: UserPtr<Rlimit>) -> Result<(
 }
 
 fn set_limit(task: &CurrentTask, target: &Arc<Task>, which: u32, new: Rlimit) -> Result<()> {
-    if which >= RLIM_NLIMITS as u32 || new.rlim_cur > new.rlim_max {
+    if which >= RLIM_NLIMITS || new.rlim_cur > new.rlim_max {
         return Err(Errno::EINVAL);
     }
     if which == RLIMIT_NOFILE as u32 && new.rlim_max > sentry::vfs::fd_table::NR_OPEN {
@@ -164,7 +164,7 @@ fn prlimit64(
     new: UserPtr<Rlimit>,
     old: UserPtr<Rlimit>,
 ) -> Result<()> {
-    if which >= RLIM_NLIMITS as u32 {
+    if which >= RLIM_NLIMITS {
         return Err(Errno::EINVAL);
     }
     let new = match new.non_null() {
