@@ -478,7 +478,14 @@ impl FileOps for HostFile {
     }
 
     fn anonymous_name(&self) -> String {
-        format!("host:[{}]", self.fd.as_raw_fd())
+        let stat = nix::sys::stat::fstat(&*self.fd);
+        let (mode, device) = stat.map_or((0, 0), |stat| (stat.st_mode & libc::S_IFMT, stat.st_rdev));
+        match mode {
+            libc::S_IFIFO => "pipe:".to_string(),
+            libc::S_IFSOCK => "socket:".to_string(),
+            libc::S_IFCHR if device == libc::makedev(1, 3) => "/dev/null".to_string(),
+            _ => format!("host:[{}]", self.fd.as_raw_fd()),
+        }
     }
 }
 

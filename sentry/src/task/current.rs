@@ -52,6 +52,8 @@ pub struct CurrentTask {
     arguments: Cell<(u64, [u64; 6])>,
     /// A temporary signal mask is in force.
     masked: Cell<bool>,
+    /// Processor time of the guest threads before the present one (exec), in nanoseconds.
+    earlier: Cell<u64>,
 }
 
 impl Deref for CurrentTask {
@@ -68,6 +70,7 @@ impl CurrentTask {
         let mm = task.memory().ok_or(Errno::ESRCH)?;
         let thread = mm.address_space().clone().new_thread(context)?;
         task.parker();
+        task.host_thread.store(nix::unistd::gettid().as_raw(), Ordering::Relaxed);
         task.set_interrupter(Some(thread.interrupter()));
         Ok(CurrentTask {
             task,
@@ -77,6 +80,7 @@ impl CurrentTask {
             restart: Cell::new(None),
             arguments: Cell::new((0, [0; 6])),
             masked: Cell::new(false),
+            earlier: Cell::new(0),
         })
     }
 
@@ -161,6 +165,7 @@ impl CurrentTask {
         let new = mm.address_space().clone().new_thread(context)?;
         self.task.set_interrupter(Some(new.interrupter()));
         self.note_cpu_time();
+        self.earlier.set(self.task.user_time.load(Ordering::Relaxed));
         let old_thread = self.thread.replace(Some(new));
         let old_task_memory = self.task.set_memory(Some(mm.clone()));
         let old_memory = self.memory.replace(mm);
@@ -174,7 +179,7 @@ impl CurrentTask {
             && let Some(thread) = &*thread
         {
             let time = u64::try_from(thread.cpu_time().as_nanos()).unwrap_or(u64::MAX);
-            self.task.user_time.store(time, Ordering::Relaxed);
+            self.task.user_time.store(self.earlier.get() + time, Ordering::Relaxed);
             self.task.cpu_stale.store(false, Ordering::Relaxed);
             self.task.cpu_notes.fetch_add(1, Ordering::Relaxed);
         }
@@ -332,13 +337,7 @@ impl CurrentTask {
                     self.arguments.set((number, args));
                     self.task.syscall.store(number as i32, Ordering::Relaxed);
                     self.restart.set(None);
-                    let start = self.kernel().clock.monotonic_if_counting();
-                    let result = table.call(self, number, args);
-                    if let Some(start) = start {
-                        let spent = self.kernel().clock.monotonic().saturating_sub(start);
-                        self.task.system_time.fetch_add(spent, Ordering::Relaxed);
-                    }
-                    match result {
+                    match table.call(self, number, args) {
                         Ok(Outcome::Value(value)) => resume = Resume::Result(value),
                         Ok(Outcome::Context) => resume = Resume::Context,
                         Ok(Outcome::Exit(status)) => return status,
@@ -500,6 +499,7 @@ impl CurrentTask {
             restart: Cell::new(None),
             arguments: Cell::new((0, [0; 6])),
             masked: Cell::new(false),
+            earlier: Cell::new(0),
         };
         current.exit(abi::wait::signaled(Signal::SIGKILL, false));
     }

@@ -52,6 +52,7 @@ impl CurrentTask {
         drop(self.set_files(None));
         let group = self.group.clone();
         let task = Arc::clone(&*self);
+        task.keep_system_time();
         group.dead_usage.lock().add(&task.usage());
         self.kernel().statistics.task_ended(task.cpu_time());
         if Arc::ptr_eq(&task.pid(), &group.pid) {

@@ -100,8 +100,10 @@ pub struct Task {
     pub cpu_notes: AtomicU32,
     /// The guest has run since.
     pub cpu_stale: AtomicBool,
-    /// Time spent in the sentry on behalf of the guest.
-    pub system_time: AtomicU64,
+    /// Time spent in the sentry on behalf of the guest, in nanoseconds: all of it, once the thread has ended.
+    system_time: AtomicU64,
+    /// The host thread that serves it; 0 when there is none.
+    pub(super) host_thread: AtomicI32,
     /// Voluntary waits.
     pub waits: AtomicU64,
     /// Seccomp filters and mode.
@@ -189,6 +191,7 @@ impl Task {
             cpu_notes: AtomicU32::new(0),
             cpu_stale: AtomicBool::new(false),
             system_time: AtomicU64::new(0),
+            host_thread: AtomicI32::new(0),
             waits: AtomicU64::new(0),
             seccomp: RwLock::new(None),
             vfork_done: OnceLock::new(),
@@ -337,12 +340,23 @@ impl Task {
         }
     }
 
-    /// Processor time used, as of the last look.
+    /// Processor time used; in user mode as of the last look.
     pub fn cpu_time(&self) -> CpuTime {
-        CpuTime {
-            user: self.user_time.load(Ordering::Relaxed),
-            system: self.system_time.load(Ordering::Relaxed),
+        CpuTime { user: self.user_time.load(Ordering::Relaxed), system: self.system_time() }
+    }
+
+    /// Time spent in the sentry: what the host thread that serves the task has used.
+    fn system_time(&self) -> u64 {
+        match self.host_thread.load(Ordering::Relaxed) {
+            0 => self.system_time.load(Ordering::Relaxed),
+            thread => crate::time::thread_time(thread).unwrap_or_default(),
         }
+    }
+
+    /// The host thread is about to end.
+    pub(super) fn keep_system_time(&self) {
+        self.system_time.store(self.system_time(), Ordering::Relaxed);
+        self.host_thread.store(0, Ordering::Relaxed);
     }
 
     /// Asks the thread to bring its processor time up to date: it does so at once if it runs its guest or sleeps.

@@ -38,6 +38,8 @@ fn put_line(text: &mut Vec<u8>, entry: &MapEntry, root: Option<&Path>) {
             let object = file.path().dentry().object();
             (object.dev, object.ino, file_name(file, root))
         }
+        // What the kernel itself provides belongs to no file.
+        MapName::Text(name) if name.starts_with('[') => (0, 0, name.as_bytes().to_vec()),
         MapName::Text(name) => (entry.object.dev, entry.object.ino, name.as_bytes().to_vec()),
         // Shared anonymous memory is a file of the kernel's own tmpfs.
         MapName::None if entry.object.ino != 0 => (1, entry.object.ino, b"/dev/zero (deleted)".to_vec()),

@@ -10,7 +10,7 @@ use abi::{Errno, Result};
 use super::Instance;
 use super::options::HidePid;
 use crate::Kernel;
-use crate::fs::synthetic::{Access, Context, Kind, Node};
+use crate::fs::synthetic::{Access, Context, Entry, Kind, Node};
 use crate::mm::MemoryManager;
 use crate::task::access::may_access;
 use crate::task::group::{CpuTime, Remains};
@@ -139,7 +139,6 @@ impl Subject {
 
     /// Asks all threads whose processor time is shown for it, but `reader`, and waits a moment for their answers.
     pub fn refresh_cpu_time(&self, reader: &CurrentTask) {
-        self.kernel().clock.count_system_time();
         reader.update_cpu_time();
         let Ok(found) = self.find() else { return };
         let tasks = match &found.who {
@@ -285,6 +284,14 @@ impl Context for Subject {
         }
         let ns = &creds.user_ns;
         Ok(Access { mode, uid: ns.kernel_uid(0).unwrap_or(0), gid: ns.kernel_gid(0).unwrap_or(0) })
+    }
+
+    fn directory_size(&self, entry: &Entry<Subject>) -> u64 {
+        // Of `fd`, the number of descriptors.
+        match self.living().ok().and_then(|task| task.files()) {
+            Some(files) if entry.name == "fd" => files.list().len() as u64,
+            _ => 0,
+        }
     }
 
     fn lasts(&self) -> bool {

@@ -128,7 +128,6 @@ pub(super) struct Stat;
 
 impl Content<System> for Stat {
     fn opened(&self, system: &System, task: &CurrentTask) {
-        system.kernel().clock.count_system_time();
         task.update_cpu_time();
         refresh_cpu_time(&all_tasks(system.kernel()), task);
     }
