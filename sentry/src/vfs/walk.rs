@@ -356,7 +356,7 @@ impl Walker<'_> {
                                 return self.continue_with(state, &mut rest);
                             }
                             Some(Found::Path(path)) => state.at = path,
-                            Some(Found::File(_)) => return Err(Errno::ENOTDIR),
+                            Some(Found::File(file)) => state.at = file.path().clone(),
                         }
                     } else {
                         state.at = found;

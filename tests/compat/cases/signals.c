@@ -754,6 +754,7 @@ TEST(signals_wait_while_stopped_except_kill) {
         for (;;) pause();
     }
     int s;
+    wait_asleep(p); // with its handler in place
     OK(kill(p, SIGSTOP));
     CHECK_EQ(waitpid(p, &s, WUNTRACED), p);
     OK(kill(p, SIGUSR1));
