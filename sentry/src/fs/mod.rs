@@ -21,6 +21,7 @@ pub mod sys;
 mod testing;
 pub mod timerfd;
 pub mod tmpfs;
+pub mod tty;
 
 use std::sync::Arc;
 
