@@ -177,6 +177,8 @@ pub const TIOCGPKT: u32 = 0x80045438;
 pub const TIOCGPTLCK: u32 = 0x80045439;
 pub const TIOCGEXCL: u32 = 0x80045440;
 pub const TIOCGPTPEER: u32 = 0x5441;
+pub const TIOCGLCKTRMIOS: u32 = 0x5456;
+pub const TIOCSLCKTRMIOS: u32 = 0x5457;
 // Console ioctls, which programs use to find out whether they are on one.
 pub const KDGKBTYPE: u32 = 0x4b33;
 pub const KDGETMODE: u32 = 0x4b3b;

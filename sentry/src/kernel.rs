@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use abi::{Errno, Result};
 use parking_lot::Mutex;
@@ -87,6 +87,8 @@ pub struct Kernel {
     pub boot_time: u64,
     /// System calls that are not there, and how often they were made.
     pub unimplemented: Mutex<BTreeMap<String, u64>>,
+    /// How many pseudo-terminals there are (`kernel.pty.nr`).
+    pub ptys: AtomicU32,
     /// Sums over all that has happened.
     pub statistics: Statistics,
     /// Kernel parameters that were set.
@@ -122,7 +124,7 @@ pub struct ProcessRequest {
     /// `/proc/PID/oom_score_adj`.
     pub oom_score_adj: i32,
     /// The terminal that becomes the controlling one of the new session.
-    pub terminal: Option<Arc<dyn crate::vfs::FileOps>>,
+    pub terminal: Option<Arc<crate::fs::tty::Terminal>>,
 }
 
 impl Kernel {
@@ -152,6 +154,7 @@ impl Kernel {
             threads_max: 30_000,
             boot_time,
             unimplemented: Mutex::default(),
+            ptys: AtomicU32::new(0),
             statistics: Statistics::default(),
             parameters: Parameters::default(),
             boot_id: random_uuid(),
@@ -221,7 +224,8 @@ impl Kernel {
         task.set_credentials(program.credentials);
         task.set_comm(&program.comm);
         if let Some(terminal) = request.terminal {
-            crate::fs::set_controlling_terminal(&process_group, terminal);
+            let _tasklist = self.tasklist.lock();
+            terminal.take_control(&group);
         }
         group.tasks.lock().push(task.clone());
         if let Err(e) = clone::start(&task, program.context) {

@@ -95,6 +95,8 @@ pub fn read_file(task: &CurrentTask, file: &Arc<File>, dst: &mut dyn Sink, io: &
         let n = ops.read(io, dst, *position)?;
         *position += n as u64;
         n
+    } else if let Some(result) = ops.read_by(task, io, dst) {
+        result?
     } else {
         let deadline = receive_deadline(task, file);
         task.block_on(file, io, PollEvents::READABLE, deadline, || ops.read(io, dst, 0))?

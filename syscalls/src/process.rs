@@ -407,7 +407,7 @@ fn setsid(task: &CurrentTask) -> Result<u32> {
     if group.pid.process_group().is_some_and(|g| !g.members().is_empty()) {
         return Err(Errno::EPERM);
     }
-    group.join_group(&ProcessGroup::new_session(group.pid.clone()));
+    group.begin_session();
     Ok(task.tgid())
 }
 

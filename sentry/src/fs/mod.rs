@@ -26,22 +26,11 @@ pub mod tty;
 use std::sync::Arc;
 
 use crate::Kernel;
-use crate::task::{ProcessGroup, Session};
-use crate::vfs::FileOps;
 
 /// Registers the character device drivers.
 pub(crate) fn register_drivers(kernel: &Arc<Kernel>) {
     kernel.drivers.register(dev::MAJOR, Arc::new(dev::MemoryDevices));
-}
-
-/// A session leader ended: its terminal hangs up.
-pub(crate) fn tty_hangup_session(session: &Arc<Session>) {
-    *session.terminal.lock() = None;
-}
-
-/// Makes a terminal the controlling one of a new session.
-pub(crate) fn set_controlling_terminal(group: &Arc<ProcessGroup>, terminal: Arc<dyn FileOps>) {
-    *group.session.terminal.lock() = Some(terminal);
+    tty::register_drivers(kernel);
 }
 
 /// Makes a filesystem for mount(2), by a process of `pid_ns`. ENODEV for a type that is not there.
@@ -57,6 +46,7 @@ pub fn make(
             let memory = kernel.memory;
             Ok(tmpfs::Tmpfs::new(&tmpfs::TmpfsOptions::new(memory).parse(data, memory)?))
         }
+        "devpts" => Ok(tty::Devpts::new(kernel, tty::DevptsOptions::parse(data)?)),
         "proc" => Ok(proc::new(kernel, pid_ns.clone(), proc::ProcOptions::parse(data)?)),
         "sysfs" => Ok(sys::new(kernel)),
         "cgroup2" => Ok(cgroup::new(kernel)),

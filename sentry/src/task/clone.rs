@@ -189,6 +189,7 @@ impl CurrentTask {
             container: self.group.container.read().clone(),
             is_init,
         });
+        group.set_terminal(self.group.terminal());
         group.oom_score_adj.store(self.group.oom_score_adj.load(Ordering::Relaxed), Ordering::Relaxed);
         group.login_uid.store(self.group.login_uid.load(Ordering::Relaxed), Ordering::Relaxed);
         group.personality.store(self.group.personality.load(Ordering::Relaxed), Ordering::Relaxed);

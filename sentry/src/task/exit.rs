@@ -12,7 +12,7 @@ use super::task::RunState;
 
 /// True if no member of the process group has a parent in another group of the same session, so that nobody could
 /// continue it when it stops. `leaving` is left out of account.
-pub(super) fn is_orphaned(process_group: &Arc<ProcessGroup>, leaving: Option<&Arc<ThreadGroup>>) -> bool {
+pub(crate) fn is_orphaned(process_group: &Arc<ProcessGroup>, leaving: Option<&Arc<ThreadGroup>>) -> bool {
     !process_group.members().iter().any(|member| {
         if leaving.is_some_and(|l| Arc::ptr_eq(l, member)) || member.is_dead() {
             return false;
@@ -103,7 +103,7 @@ fn end_process(group: &Arc<ThreadGroup>, status: u32) {
     let kernel = group.kernel.clone();
     group.timers.clear(&kernel);
     if group.is_session_leader() {
-        crate::fs::tty_hangup_session(&group.session());
+        crate::fs::tty::disassociate(group, true);
     }
     if group.is_init {
         end_namespace(group);

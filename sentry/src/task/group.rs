@@ -12,15 +12,15 @@ use super::pid::Pid;
 use super::signal::{Actions, GroupSignals};
 use super::task::{Scheduling, Task};
 use crate::Kernel;
-use crate::vfs::FileOps;
+use crate::fs::tty::Terminal;
 use crate::wait::WaitQueue;
 
 /// A session (setsid(2)).
 pub struct Session {
     /// Its number, which is its leader's.
     pub pid: Arc<Pid>,
-    /// The controlling terminal.
-    pub terminal: Mutex<Option<Arc<dyn FileOps>>>,
+    /// Who was in the foreground of its terminal when that hung up.
+    pub lost_foreground: Mutex<Option<Arc<Pid>>>,
 }
 
 /// A process group (setpgid(2)).
@@ -42,7 +42,7 @@ impl ProcessGroup {
 
     /// A group that leads a new session.
     pub fn new_session(pid: Arc<Pid>) -> Arc<ProcessGroup> {
-        let session = Arc::new(Session { pid: pid.clone(), terminal: Mutex::default() });
+        let session = Arc::new(Session { pid: pid.clone(), lost_foreground: Mutex::default() });
         pid.set_session(&session);
         ProcessGroup::new(pid, session)
     }
@@ -145,6 +145,8 @@ pub struct ThreadGroup {
     pub actions: RwLock<Arc<Mutex<Actions>>>,
     /// Resource limits.
     pub limits: Limits,
+    /// The controlling terminal, which children inherit.
+    terminal: Mutex<Option<Arc<Terminal>>>,
     /// Woken when a child changes state.
     pub child_events: WaitQueue,
     /// Woken when any signal arrives, blocked or not: sigtimedwait, signalfd.
@@ -299,6 +301,7 @@ impl ThreadGroup {
             signals: Mutex::default(),
             actions: RwLock::new(parts.actions),
             limits: parts.limits,
+            terminal: Mutex::default(),
             child_events: WaitQueue::new(),
             signal_events: WaitQueue::new(),
             thread_events: WaitQueue::new(),
@@ -357,8 +360,14 @@ impl ThreadGroup {
     }
 
     /// The controlling terminal.
-    pub fn terminal(&self) -> Option<Arc<dyn FileOps>> {
-        self.session().terminal.lock().clone()
+    pub fn terminal(&self) -> Option<Arc<Terminal>> {
+        self.terminal.lock().clone()
+    }
+
+    /// Gives the process a controlling terminal, or takes it away.
+    pub(crate) fn set_terminal(&self, terminal: Option<Arc<Terminal>>) {
+        let old = std::mem::replace(&mut *self.terminal.lock(), terminal);
+        drop(old);
     }
 
     /// True once the last thread is gone.
@@ -386,5 +395,11 @@ impl ThreadGroup {
         let old = std::mem::replace(&mut self.family.lock().process_group, group.clone());
         old.leave(self);
         group.join(self);
+    }
+
+    /// setsid(2): begins a session, without a terminal. The tasklist lock is held.
+    pub fn begin_session(self: &Arc<ThreadGroup>) {
+        self.join_group(&ProcessGroup::new_session(self.pid.clone()));
+        self.set_terminal(None);
     }
 }

@@ -29,6 +29,7 @@ pub mod wait;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use access::AccessMode;
+pub(crate) use exit::is_orphaned;
 pub use credentials::{Credentials, UserNamespace};
 pub use current::{CurrentTask, Outcome, SyscallTable};
 pub use group::{ProcessGroup, Session, ThreadGroup};

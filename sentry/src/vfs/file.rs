@@ -11,7 +11,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::walk::Path;
 use super::{DirSink, Io, Mappable, Sink, Source};
-use crate::task::{CurrentTask, Pid, ProcessGroup};
+use crate::task::{CurrentTask, Pid};
 use crate::wait::WaitQueue;
 
 /// What a file type implements for each open. No method blocks for other guests: what would block is EAGAIN, and the
@@ -35,6 +35,12 @@ pub trait FileOps: Send + Sync + Any {
     /// Reads at `offset`. 0 is the end of the file.
     fn read(&self, io: &Io<'_>, dst: &mut dyn Sink, offset: u64) -> Result<usize> {
         Err(Errno::EINVAL)
+    }
+
+    /// read(2) of a stream by `task`, for files that wait by rules of their own (terminals: VMIN and VTIME). `None`:
+    /// there are none, and the caller waits for [`FileOps::read`].
+    fn read_by(&self, task: &CurrentTask, io: &Io<'_>, dst: &mut dyn Sink) -> Option<Result<usize>> {
+        None
     }
 
     /// Writes at `offset`; with `io.append` at the end. Returns the bytes written; `offset` becomes the place written
@@ -105,11 +111,6 @@ pub trait FileOps: Send + Sync + Any {
 
     /// open(2) by `task` has succeeded.
     fn opened(&self, task: &CurrentTask) {}
-
-    /// The device number of a terminal, and its foreground process group.
-    fn terminal(&self) -> Option<(u64, Option<Arc<ProcessGroup>>)> {
-        None
-    }
 
     /// The extra lines of `/proc/PID/fdinfo/N`.
     fn fdinfo(&self) -> String {

@@ -77,6 +77,8 @@ pub struct Line {
     output_before: usize,
     /// Somebody found no room.
     starved: bool,
+    /// Somebody waits for all output to be gone.
+    draining: bool,
     column: u32,
     /// The column where the line that is being edited began.
     canon_column: u32,
@@ -115,6 +117,7 @@ impl Line {
             output_taken,
             output_before: 0,
             starved: false,
+            draining: false,
             column: 0,
             canon_column: 0,
             echo: echo::Echo::default(),

@@ -18,6 +18,11 @@ impl Line {
         room
     }
 
+    /// [`News::ROOM`] is to tell when no output is left, too.
+    pub fn tell_when_empty(&mut self) {
+        self.draining = !self.output.is_empty();
+    }
+
     /// Writes as much of `data` as there is room for, and returns how much that is (n_tty_write()).
     pub fn write(&mut self, data: &[u8]) -> usize {
         // What is still to be echoed comes first.
@@ -79,6 +84,9 @@ impl Line {
     fn output_drained(&mut self) {
         if self.output.is_empty() {
             self.output = std::collections::VecDeque::new();
+            if std::mem::take(&mut self.draining) {
+                self.news |= News::ROOM;
+            }
         }
         // Not for every byte that is read: writers go on when half is free.
         if self.starved && self.write_room() >= self.output_max / 2 {
