@@ -12,7 +12,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, connect, sendmsg, socket,
 };
-use nix::sys::termios::{SetArg, Termios, tcgetattr, tcsetattr};
+use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use nix::unistd::isatty;
 
 /// Standard input, output and error for a guest process.
@@ -82,6 +82,7 @@ impl Stdio {
         )
         .context("sending the terminal to the console socket")?;
         set_nonblocking(&pty.slave)?;
+        make_raw(&pty.slave)?;
         Ok(Stdio { fds: [pty.slave.try_clone()?, pty.slave.try_clone()?, pty.slave], new_terminal: true })
     }
 }
@@ -112,7 +113,14 @@ fn set_nonblocking(fd: &OwnedFd) -> Result<()> {
     Ok(())
 }
 
-/// Puts the command's terminal back as it was, however the guest left it.
+/// Makes a terminal carry bytes as they are: the guest's terminal, whose other end it is, does all the rest.
+fn make_raw(terminal: impl AsFd) -> Result<()> {
+    let mut settings = tcgetattr(&terminal).context("tcgetattr")?;
+    cfmakeraw(&mut settings);
+    tcsetattr(&terminal, SetArg::TCSADRAIN, &settings).context("tcsetattr")
+}
+
+/// Puts the command's terminal back as it was.
 pub struct TerminalGuard {
     saved: Option<Termios>,
 }
@@ -121,6 +129,11 @@ impl TerminalGuard {
     /// Remembers the settings of standard input, if it is a terminal.
     pub fn new() -> TerminalGuard {
         TerminalGuard { saved: tcgetattr(std::io::stdin()).ok() }
+    }
+
+    /// From here on the terminal is the guest's.
+    pub fn hand_over(&self) -> Result<()> {
+        make_raw(std::io::stdin()).context("the terminal on standard input")
     }
 }
 
@@ -250,8 +263,9 @@ mod tests {
             .map(|fd| unsafe { std::fs::File::from_raw_fd(fd) })
             .unwrap();
         std::fs::File::from(stdio.fds[1].try_clone().unwrap()).write_all(b"hello\n").unwrap();
-        let mut line = [0u8; 7];
+        // As it is: what the guest's terminal makes of it was made there.
+        let mut line = [0u8; 6];
         master.read_exact(&mut line).unwrap();
-        assert_eq!(&line, b"hello\r\n");
+        assert_eq!(&line, b"hello\n");
     }
 }

@@ -146,7 +146,12 @@ impl Runtime {
         let terminal = TerminalGuard::new();
         let (container, mut state, sandbox) = self.create(id, bundle, spec, args)?;
         let signals = (!args.detach).then(Signals::take_over).transpose()?;
-        if let Err(error) = self.start(&container, &mut state) {
+        let foreground = spec.process().as_ref().is_some_and(|process| process.terminal().unwrap_or(false));
+        let handed_over = match foreground && args.console_socket.is_none() {
+            true => terminal.hand_over(),
+            false => Ok(()),
+        };
+        if let Err(error) = handed_over.and_then(|()| self.start(&container, &mut state)) {
             sandbox.kill();
             let _ = self.delete_locked(container, Some(state), true);
             return Err(error);
@@ -157,7 +162,6 @@ impl Runtime {
         let directory = container.path.clone();
         // Others may look at the container, signal it, and delete it.
         drop(container);
-        let foreground = spec.process().as_ref().is_some_and(|process| process.terminal().unwrap_or(false));
         signals.forward_until(sandbox.sentry.pidfd.as_fd(), |signo| {
             let target = match foreground {
                 true => Target::Foreground(INIT),

@@ -48,6 +48,9 @@ pub trait Control: Send + Sync {
     /// Calls this whenever the answer of [`Control::ended`] may have changed.
     fn on_end(&self, notify: Box<dyn Fn() + Send + Sync>);
 
+    /// Nothing more happens: what is on its way to the host gets a last chance.
+    fn finish(&self);
+
     /// Calls that the guest made and that are not there, with how often.
     fn unimplemented(&self) -> Vec<(String, u64)>;
 }
@@ -60,8 +63,8 @@ struct Client {
     attached: Option<i32>,
 }
 
-/// Serves `listening` until the first process has ended, and returns how it did. What `terminal` receives goes to the
-/// foreground of the first process's terminal.
+/// Serves `listening` until the first process has ended, and returns how it did. `terminal` tells of changes to the
+/// window of the first process's terminal.
 pub fn serve(
     control: &Arc<dyn Control>,
     launcher: &Launcher,
@@ -101,7 +104,10 @@ pub fn serve(
             fds.iter().map(|fd| fd.revents().is_some_and(|events| !events.is_empty())).collect();
         let _ = ended.read();
         while let Some(Ok(Some(info))) = terminal.map(SignalFd::read_signal) {
-            let _ = control.signal(Target::Foreground(INIT), info.ssi_signo as i32);
+            // All else is the host's driver's opinion of bytes that are for the guest's.
+            if info.ssi_signo as i32 == libc::SIGWINCH {
+                let _ = control.signal(Target::Foreground(INIT), libc::SIGWINCH);
+            }
         }
         let mut ready_clients = ready.iter().skip(3);
         clients.retain_mut(|client| {

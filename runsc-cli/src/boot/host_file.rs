@@ -4,8 +4,7 @@
 //! that do not block (see `console`); where that was not possible, RWF_NOWAIT or a look beforehand must do. One
 //! thread waits for all of them, edge-triggered, so that it sleeps unless something happens.
 //!
-//! A terminal of the host keeps its own line discipline; what is kept here is which process group of the guest is in
-//! its foreground.
+//! A terminal of the host that is not the container's console keeps its own line discipline and its own session.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -23,7 +22,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use nix::sys::socket::MsgFlags;
 use nix::unistd::{Whence, lseek};
 use parking_lot::Mutex;
-use sentry::task::{CurrentTask, ProcessGroup, Session, Task};
+use sentry::task::CurrentTask;
 use sentry::vfs::{
     Attributes, Dentry, File, FileOps, FileSystem, FsStatus, Inode, Io, Mount, MountFlags, Path,
     SetAttributes, Sink, Source, SuperBlock,
@@ -55,19 +54,16 @@ impl HostFiles {
 
     /// Makes open files of descriptors; those that are the same open file on the host are the same here, so that they
     /// share an offset.
-    pub fn open(&self, fds: [OwnedFd; 3]) -> Result<[Arc<File>; 3]> {
-        let [input, output, error] = fds;
-        let input = self.open_one(input)?;
-        let output = match same_description(&input.1, &output) {
-            true => input.clone(),
-            false => self.open_one(output)?,
-        };
-        let error = match (same_description(&output.1, &error), same_description(&input.1, &error)) {
-            (true, _) => output.clone(),
-            (_, true) => input.clone(),
-            _ => self.open_one(error)?,
-        };
-        Ok([input.0, output.0, error.0])
+    pub fn open(&self, fds: Vec<OwnedFd>) -> Result<Vec<Arc<File>>> {
+        let mut open: Vec<(Arc<File>, Arc<OwnedFd>)> = Vec::new();
+        for fd in fds {
+            let same = open.iter().find(|(_, other)| same_description(other, &fd)).cloned();
+            open.push(match same {
+                Some(same) => same,
+                None => self.open_one(fd)?,
+            });
+        }
+        Ok(open.into_iter().map(|(file, _)| file).collect())
     }
 
     fn open_one(&self, fd: OwnedFd) -> Result<(Arc<File>, Arc<OwnedFd>)> {
@@ -125,8 +121,6 @@ pub struct HostFile {
     /// Reads and writes of this description do not wait.
     nonblocking: bool,
     queue: Option<WaitQueue>,
-    /// The foreground process group, of a terminal.
-    foreground: Mutex<Weak<ProcessGroup>>,
     /// Offset and data move together.
     moving: Mutex<()>,
 }
@@ -153,7 +147,6 @@ impl HostFile {
             kind,
             nonblocking,
             queue,
-            foreground: Mutex::default(),
             moving: Mutex::default(),
         }))
     }
@@ -214,62 +207,6 @@ impl HostFile {
         Ok(nix::unistd::write(&*self.fd, buf.get(..SMALL).unwrap_or(buf))?)
     }
 
-    /// The process group in the foreground of a terminal that is `session`'s: the leader's own, until another is set.
-    pub fn foreground(&self, session: &Session) -> Option<Arc<ProcessGroup>> {
-        let set = self.foreground.lock().upgrade();
-        set.or_else(|| session.pid.process_group())
-    }
-
-    /// Puts a process group in the foreground.
-    pub fn set_foreground(&self, group: &Arc<ProcessGroup>) {
-        *self.foreground.lock() = Arc::downgrade(group);
-    }
-
-    /// Whether it is the controlling terminal of the task's session.
-    fn controls(&self, task: &Task) -> bool {
-        let terminal = task.group.session().terminal.lock().clone();
-        let host = terminal.as_ref().and_then(|ops| ops.as_any().downcast_ref::<HostFile>());
-        host.is_some_and(|host| {
-            std::ptr::eq(host, self) || Arc::ptr_eq(&host.fd, &self.fd) || host.same_device(self)
-        })
-    }
-
-    fn same_device(&self, other: &HostFile) -> bool {
-        let rdev = |file: &HostFile| nix::sys::stat::fstat(&*file.fd).map(|stat| stat.st_rdev);
-        self.kind == Kind::Terminal && other.kind == Kind::Terminal && rdev(self) == rdev(other)
-    }
-
-    /// The terminal that a job-control request on this file is about: the one that the session has, since several
-    /// descriptions may lead to the same terminal.
-    fn with_session_terminal<R>(&self, task: &Task, f: impl FnOnce(&HostFile) -> R) -> Option<R> {
-        if !self.controls(task) {
-            return None;
-        }
-        let terminal = task.group.session().terminal.lock().clone()?;
-        terminal.as_any().downcast_ref::<HostFile>().map(f)
-    }
-
-    fn foreground_of(&self, task: &Task) -> Option<Arc<ProcessGroup>> {
-        let session = task.group.session();
-        self.with_session_terminal(task, |terminal| terminal.foreground(&session)).flatten()
-    }
-
-    /// A process in the background that touches its terminal is stopped (tty_check_change, job_control).
-    fn check_foreground(&self, task: &Task, signal: Signal) -> Result<()> {
-        let own = task.group.process_group();
-        let foreground = self.foreground_of(task);
-        match foreground {
-            Some(group) if !Arc::ptr_eq(&group, &own) => {}
-            _ => return Ok(()),
-        }
-        let blocked = task.blocked().contains(signal);
-        if blocked || task.group.actions.read().lock().ignores(signal) {
-            return if signal == Signal::SIGTTIN { Err(Errno::EIO) } else { Ok(()) };
-        }
-        own.send_kernel_signal(signal);
-        Err(Errno::ERESTARTSYS)
-    }
-
     /// An ioctl that the host carries out on a structure of `N` bytes, read from and written to guest memory.
     fn pass<const N: usize>(
         &self,
@@ -305,14 +242,9 @@ impl FileOps for HostFile {
         self.kind == Kind::Regular
     }
 
-    fn read(&self, io: &Io<'_>, dst: &mut dyn Sink, offset: u64) -> Result<usize> {
+    fn read(&self, _io: &Io<'_>, dst: &mut dyn Sink, offset: u64) -> Result<usize> {
         if self.kind == Kind::Directory {
             return Err(Errno::EISDIR);
-        }
-        if self.kind == Kind::Terminal
-            && let Some(task) = io.task
-        {
-            self.check_foreground(task, Signal::SIGTTIN)?;
         }
         let mut buf = vec![0; dst.remaining().min(CHUNK)];
         if buf.is_empty() {
@@ -415,14 +347,12 @@ impl FileOps for HostFile {
         match request {
             tty::TCGETS => self.pass::<TERMIOS>(task, request, arg, false, true),
             tty::TCSETS | tty::TCSETSW | tty::TCSETSF => {
-                self.check_foreground(task, Signal::SIGTTOU)?;
                 self.pass::<TERMIOS>(task, request, arg, true, false)
             }
             tty::TIOCGWINSZ => self.pass::<8>(task, request, arg, false, true),
             tty::TIOCSWINSZ => self.pass::<8>(task, request, arg, true, false),
             tty::TIOCOUTQ => self.pass::<4>(task, request, arg, false, true),
             tty::TCFLSH => {
-                self.check_foreground(task, Signal::SIGTTOU)?;
                 // SAFETY: TCFLSH takes an integer.
                 let rc = unsafe { libc::ioctl(self.fd.as_raw_fd(), libc::TCFLSH, arg & 3) };
                 nix::errno::Errno::result(rc)?;
@@ -430,51 +360,10 @@ impl FileOps for HostFile {
             }
             // Output has gone to the host; what is left of it there is the host's affair.
             tty::TCSBRK | tty::TCSBRKP => Ok(0),
-            tty::TIOCGPGRP => {
-                let group = self.controls(task).then(|| self.foreground_of(task)).ok_or(Errno::ENOTTY)?;
-                let number = group.map_or(0, |group| group.pid.number_in(&task.pid_ns()));
-                task.mm().write_object(arg, &number)?;
-                Ok(0)
-            }
-            tty::TIOCSPGRP => {
-                if !self.controls(task) {
-                    return Err(Errno::ENOTTY);
-                }
-                self.check_foreground(task, Signal::SIGTTOU)?;
-                let number: i32 = task.mm().read_object(arg)?;
-                let number = u32::try_from(number).map_err(|_| Errno::EINVAL)?;
-                let group =
-                    task.pid_ns().find(number).and_then(|pid| pid.process_group()).ok_or(Errno::ESRCH)?;
-                if !Arc::ptr_eq(&group.session, &task.group.session()) {
-                    return Err(Errno::EPERM);
-                }
-                self.with_session_terminal(task, |terminal| terminal.set_foreground(&group));
-                Ok(0)
-            }
-            tty::TIOCGSID => {
-                if !self.controls(task) {
-                    return Err(Errno::ENOTTY);
-                }
-                task.mm().write_object(arg, &task.group.session().pid.number_in(&task.pid_ns()))?;
-                Ok(0)
-            }
-            tty::TIOCSCTTY => {
-                if self.controls(task) && task.group.is_session_leader() {
-                    return Ok(0);
-                }
-                // It belongs to the session that it was given to.
-                Err(Errno::EPERM)
-            }
+            // It is nobody's controlling terminal: those are consoles.
+            tty::TIOCSCTTY => Err(Errno::EPERM),
             _ => Err(Errno::ENOTTY),
         }
-    }
-
-    fn terminal(&self) -> Option<(u64, Option<Arc<ProcessGroup>>)> {
-        if self.kind != Kind::Terminal {
-            return None;
-        }
-        let device = nix::sys::stat::fstat(&*self.fd).map_or(0, |stat| stat.st_rdev);
-        Some((device, self.foreground.lock().upgrade()))
     }
 
     fn anonymous_name(&self) -> String {

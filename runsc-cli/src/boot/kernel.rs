@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use abi::Errno;
 use abi::capability::CapSet;
@@ -14,18 +15,20 @@ use anyhow::{Context, Result, anyhow, bail};
 use parking_lot::Mutex;
 use platform::Platform;
 use sentry::Kernel;
+use sentry::fs::tty::HostConsole;
 use sentry::kernel::{KernelOptions, ProcessRequest};
 use sentry::loader::Vdso;
 use sentry::task::limits::Limits;
 use sentry::task::{Credentials, Namespaces, ThreadGroup};
-use sentry::vfs::{FdFlags, FdTable, File};
+use sentry::vfs::{FdFlags, FdTable};
 use sentry::wait::{Registration, Wake};
 
 use super::config::BootConfig;
 use super::control::{Control, INIT};
 use super::guest::{Guest, Process};
-use super::host_file::{HostFile, HostFiles};
+use super::host_file::HostFiles;
 use super::mounts;
+use super::stdio::{self, Stdio};
 use crate::control::{ProcessInfo, Target};
 use crate::record::ExitStatus;
 use crate::report;
@@ -35,6 +38,9 @@ pub const PLATFORMS: &[&str] = &["systrap", "ptrace"];
 
 /// How many processes that were started by exec are remembered after their end, for those who wait late.
 const REMEMBERED: usize = 1024;
+
+/// How long a sandbox that is done waits for the host to take what was written to its terminals.
+const DRAIN_LIMIT: Duration = Duration::from_secs(2);
 
 /// Number, name, support and note of each system call that Linux has.
 pub fn syscall_table() -> Vec<[String; 4]> {
@@ -100,7 +106,10 @@ pub fn start(
         namespaces.uts.set_domainname(guest.domainname.as_bytes());
     }
     let host_files = HostFiles::new()?;
-    let stdio = host_files.open(stdio).context("opening the standard files")?;
+    let stdio = stdio::open(&kernel, &namespaces.mount, &host_files, &guest.process, stdio)?;
+    if let Some(console) = &stdio.console {
+        stdio::bind_console(&kernel, &namespaces.mount, console).context("making /dev/console")?;
+    }
     Ok(Arc::new(Sandbox {
         kernel,
         namespaces,
@@ -119,12 +128,19 @@ struct Sandbox {
     namespaces: Namespaces,
     host_files: HostFiles,
     /// The first process until it is started.
-    waiting: Mutex<Option<(Process, [Arc<File>; 3])>>,
+    waiting: Mutex<Option<(Process, Stdio)>>,
     /// Processes that were started from outside, by pid.
-    started: Mutex<BTreeMap<i32, Arc<ThreadGroup>>>,
+    started: Mutex<BTreeMap<i32, Started>>,
     notify: Mutex<Option<Registration>>,
     /// The first process dies of signals that it has no handler for, as any other: it is no init.
     mortal_init: bool,
+}
+
+/// A process that was started from outside.
+struct Started {
+    group: Arc<ThreadGroup>,
+    /// Its terminal; that of the first process as long as the sandbox, others as long as the process.
+    console: Option<HostConsole>,
 }
 
 struct Notify(Box<dyn Fn() + Send + Sync>);
@@ -136,10 +152,10 @@ impl Wake for Notify {
 }
 
 impl Sandbox {
-    fn start_process(&self, process: &Process, stdio: [Arc<File>; 3]) -> Result<i32> {
-        let terminal = process.terminal.then(|| stdio[0].operations().clone());
+    fn start_process(&self, process: &Process, stdio: &mut Stdio) -> Result<i32> {
+        let terminal = stdio.console.as_ref().map(|console| console.terminal().clone());
         let files = FdTable::new();
-        for (number, file) in stdio.into_iter().enumerate() {
+        for (number, file) in stdio.files.iter().cloned().enumerate() {
             files.install(file, FdFlags::empty(), number as i32, 3).context("standard files")?;
         }
         let limits = Limits::initial();
@@ -166,14 +182,14 @@ impl Sandbox {
         let mut started = self.started.lock();
         while started.len() > REMEMBERED {
             let Some(ended) =
-                started.iter().find(|(pid, group)| **pid != INIT && group.exited.get().is_some())
+                started.iter().find(|(pid, started)| **pid != INIT && started.group.exited.get().is_some())
             else {
                 break;
             };
             let pid = *ended.0;
             started.remove(&pid);
         }
-        started.insert(pid, group);
+        started.insert(pid, Started { group, console: stdio.console.take() });
         Ok(pid)
     }
 
@@ -235,10 +251,10 @@ fn why_not_started(process: &Process, errno: Errno) -> anyhow::Error {
 
 impl Control for Sandbox {
     fn start(&self) -> Result<()> {
-        let Some((process, stdio)) = self.waiting.lock().take() else {
+        let Some((process, mut stdio)) = self.waiting.lock().take() else {
             bail!("it was started before");
         };
-        match self.start_process(&process, stdio.clone()) {
+        match self.start_process(&process, &mut stdio) {
             Ok(pid) if pid == INIT => Ok(()),
             Ok(pid) => bail!("the first process has pid {pid}"),
             Err(error) => {
@@ -252,8 +268,9 @@ impl Control for Sandbox {
         if self.waiting.lock().is_some() {
             bail!("the container was not started yet");
         }
-        let stdio = self.host_files.open(stdio).context("opening the standard files")?;
-        self.start_process(&process, stdio)
+        let namespace = &self.namespaces.mount;
+        let mut stdio = stdio::open(&self.kernel, namespace, &self.host_files, &process, stdio)?;
+        self.start_process(&process, &mut stdio)
     }
 
     fn signal(&self, target: Target, signo: i32) -> Result<()> {
@@ -264,16 +281,20 @@ impl Control for Sandbox {
             0 => None,
             signo => Some(Signal::from_i32(signo).ok_or_else(|| anyhow!("there is no signal {signo}"))?),
         };
+        if let (Target::Foreground(pid), libc::SIGWINCH) = (target, signo)
+            && let Some(console) = self.started.lock().get(&pid).and_then(|started| started.console.as_ref())
+        {
+            // Who is in its foreground is told if there is something to tell.
+            stdio::update_size(console);
+            return Ok(());
+        }
         let targets = match target {
             Target::Process(pid) => vec![self.process(pid)?],
             Target::All => self.kernel.processes().into_iter().filter(|group| !group.is_dead()).collect(),
             Target::Foreground(pid) => {
                 let group = self.process(pid)?;
-                let terminal = group.terminal();
-                let foreground = terminal
-                    .as_ref()
-                    .and_then(|terminal| terminal.as_any().downcast_ref::<HostFile>())
-                    .and_then(|terminal| terminal.foreground(&group.session()));
+                let foreground = group.terminal().and_then(|terminal| terminal.foreground());
+                let foreground = foreground.and_then(|pid| pid.process_group());
                 foreground.map_or_else(|| vec![group], |foreground| foreground.members())
             }
         };
@@ -299,7 +320,7 @@ impl Control for Sandbox {
                 threads: group.threads().len(),
                 started: realtime.saturating_sub(now.saturating_sub(group.start_time) / 1_000_000_000),
                 cpu_ms: group.cpu_time().total() / 1_000_000,
-                tty: group.terminal().map_or_else(|| "?".into(), |terminal| terminal.anonymous_name()),
+                tty: group.terminal().map_or_else(|| "?".into(), |terminal| terminal.name()),
                 command: String::from_utf8_lossy(&task.comm()).into_owned(),
             })
         };
@@ -310,9 +331,14 @@ impl Control for Sandbox {
         if pid == INIT && self.waiting.lock().is_some() {
             return Ok(None);
         }
-        let started = self.started.lock();
-        let group = started.get(&pid).ok_or_else(|| anyhow!("no such process: {pid}"))?;
-        Ok(group.exited.get().map(|status| match status & 0x7f {
+        let mut started = self.started.lock();
+        for (pid, process) in started.iter_mut() {
+            if *pid != INIT && process.group.exited.get().is_some() {
+                process.console = None;
+            }
+        }
+        let started = started.get(&pid).ok_or_else(|| anyhow!("no such process: {pid}"))?;
+        Ok(started.group.exited.get().map(|status| match status & 0x7f {
             0 => ExitStatus::Exited((status >> 8) as u8),
             signal => ExitStatus::Killed(signal as u8),
         }))
@@ -321,6 +347,14 @@ impl Control for Sandbox {
     fn on_end(&self, notify: Box<dyn Fn() + Send + Sync>) {
         let registration = self.kernel.ended.register(PollEvents::POLLIN, Arc::new(Notify(notify)));
         *self.notify.lock() = Some(registration);
+    }
+
+    fn finish(&self) {
+        for process in self.started.lock().values() {
+            if let Some(console) = &process.console {
+                console.drain(DRAIN_LIMIT);
+            }
+        }
     }
 
     fn unimplemented(&self) -> Vec<(String, u64)> {

@@ -12,6 +12,7 @@ mod kernel;
 mod launcher;
 mod mounts;
 mod oom;
+mod stdio;
 
 pub use kernel::{PLATFORMS, platform, syscall_table};
 
@@ -65,6 +66,7 @@ fn run() -> Result<ExitStatus> {
         Ok(status) => record::set_exit(*status),
         Err(error) => record::set_last_words(&report::line(error)),
     }
+    sentry.kernel.finish();
     if sentry.debug {
         for (call, count) in sentry.kernel.unimplemented() {
             tracing::info!("unimplemented: {call} ({count} times)");

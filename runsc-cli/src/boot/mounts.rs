@@ -123,7 +123,11 @@ impl Files<'_> {
 }
 
 /// The place of a path, made if it is not there: a directory, or an empty file to mount a file on.
-fn make_place(walker: &Walker<'_>, path: &str, directory: bool) -> std::result::Result<Path, Errno> {
+pub(super) fn make_place(
+    walker: &Walker<'_>,
+    path: &str,
+    directory: bool,
+) -> std::result::Result<Path, Errno> {
     match walker.walk(&walker.root, path.as_bytes(), WalkFlags::FOLLOW) {
         Err(Errno::ENOENT) => {}
         result => return result,

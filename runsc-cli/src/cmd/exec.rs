@@ -32,6 +32,9 @@ pub fn exec(runtime: &Runtime, args: &Exec) -> Result<i32> {
     let stdio =
         Stdio::choose(process.terminal, args.console_socket.as_deref(), process.console_size, args.detach)?;
     let foreground = process.terminal;
+    if foreground && args.console_socket.is_none() {
+        terminal.hand_over()?;
+    }
     let client = Client::connect(&directory)?;
     let request = Request::Exec { process: Box::new(process), attached: true };
     let pid = match client.call(&request, &message::borrow(&stdio.fds))? {

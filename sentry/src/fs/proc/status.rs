@@ -62,10 +62,10 @@ fn exit_status(group: &ThreadGroup) -> u32 {
 
 /// The device number of the controlling terminal, and the number of its foreground group.
 fn terminal(subject: &Subject, group: &ThreadGroup) -> (u64, i64) {
-    match group.terminal().and_then(|terminal| terminal.terminal()) {
-        Some((device, foreground)) => {
-            let number = foreground.map_or(0, |group| subject.number(&group.pid));
-            (device, if number == 0 { -1 } else { number.into() })
+    match group.terminal() {
+        Some(terminal) => {
+            let foreground = terminal.foreground();
+            (terminal.rdev(), foreground.map_or(0, |group| subject.number(&group)).into())
         }
         None => (0, -1),
     }

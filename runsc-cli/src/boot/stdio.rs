@@ -1,0 +1,115 @@
+//! Standard files of a process: those of the host as they are, or a terminal whose other end is a terminal of the host.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+
+use abi::tty::Winsize;
+use anyhow::{Context, Result, bail};
+use nix::sys::stat::fstat;
+use nix::unistd::isatty;
+use sentry::Kernel;
+use sentry::fs::tty::HostConsole;
+use sentry::task::Credentials;
+use sentry::vfs::mount::MountTree;
+use sentry::vfs::walk::Walker;
+use sentry::vfs::{File, Io, MountNamespace, Path, WalkFlags};
+
+use super::guest::Process;
+use super::host_file::HostFiles;
+use super::mounts;
+
+/// Standard input, output and error.
+pub struct Stdio {
+    /// The open files.
+    pub files: [Arc<File>; 3],
+    /// The terminal that some of them are, and that is to be the process's controlling one.
+    pub console: Option<HostConsole>,
+}
+
+/// Makes standard files of what a command has given.
+pub fn open(
+    kernel: &Arc<Kernel>,
+    namespace: &Arc<MountNamespace>,
+    host_files: &HostFiles,
+    process: &Process,
+    fds: [OwnedFd; 3],
+) -> Result<Stdio> {
+    if !process.terminal {
+        let files = host_files.open(fds.into()).context("opening the standard files")?;
+        let files = files.try_into().map_err(|_| anyhow::anyhow!("three standard files"))?;
+        return Ok(Stdio { files, console: None });
+    }
+    if !isatty(&fds[0])? {
+        bail!("the process wants a terminal, and its standard input is none");
+    }
+    // What leads elsewhere, such as a log, stays as it is.
+    let terminal = fstat(&fds[0])?.st_rdev;
+    let same = |fd: &OwnedFd| isatty(fd).unwrap_or(false) && fstat(fd).is_ok_and(|s| s.st_rdev == terminal);
+    let is_terminal = fds.each_ref().map(same);
+    let output = fds.iter().zip(is_terminal).rev().find_map(|(fd, is)| is.then_some(fd));
+    let output = output.unwrap_or(&fds[0]).try_clone().context("dup")?;
+    let input = fds[0].try_clone().context("dup")?;
+    let mut winsize = size_of(&input).unwrap_or_default();
+    if let (0, Some((rows, columns))) = (winsize.ws_row, process.console_size) {
+        winsize = Winsize { ws_row: rows, ws_col: columns, ..winsize };
+    }
+    let place = find(kernel, namespace, "/dev/pts");
+    let owner = (process.uid, process.gid);
+    let console =
+        HostConsole::new(kernel, place, owner, (input, output), winsize).context("making the terminal")?;
+    let others = fds.into_iter().zip(is_terminal).filter_map(|(fd, is)| (!is).then_some(fd)).collect();
+    let mut others = host_files.open(others).context("opening the standard files")?.into_iter().peekable();
+    let mut files = Vec::new();
+    for is in is_terminal {
+        files.push(match others.next_if(|_| !is) {
+            Some(other) => other,
+            None => console.open().context("opening the terminal")?,
+        });
+    }
+    let files = files.try_into().map_err(|_| anyhow::anyhow!("three standard files"))?;
+    Ok(Stdio { files, console: Some(console) })
+}
+
+/// Makes the terminal of a container's first process appear as `/dev/console`, as runc does.
+pub fn bind_console(kernel: &Arc<Kernel>, namespace: &Arc<MountNamespace>, console: &HostConsole) -> Result<()> {
+    let own = find(kernel, namespace, "/dev")
+        .is_some_and(|dev| matches!(dev.mount().superblock().fs().name(), "tmpfs" | "devtmpfs"));
+    let credentials = Credentials::root(kernel.user_ns.clone());
+    let walker =
+        Walker { io: Io::default(), creds: &credentials, namespace, root: namespace.root() };
+    // Nothing is made in directories of the host for this.
+    let at = match own {
+        true => mounts::make_place(&walker, "/dev/console", false)?,
+        false => match find(kernel, namespace, "/dev/console") {
+            Some(at) => at,
+            None => return Ok(()),
+        },
+    };
+    let tree: MountTree = namespace.copy_tree(console.place(), false)?;
+    namespace.attach(tree, &at)?;
+    Ok(())
+}
+
+fn find(kernel: &Arc<Kernel>, namespace: &Arc<MountNamespace>, path: &str) -> Option<Path> {
+    let credentials = Credentials::root(kernel.user_ns.clone());
+    let walker =
+        Walker { io: Io::default(), creds: &credentials, namespace, root: namespace.root() };
+    walker.walk(&walker.root, path.as_bytes(), WalkFlags::FOLLOW).ok()
+}
+
+/// The size of the window of the host's terminal.
+fn size_of(terminal: &OwnedFd) -> Option<Winsize> {
+    // SAFETY: all-zero is a valid winsize.
+    let mut size: libc::winsize = unsafe { std::mem::zeroed() };
+    // SAFETY: TIOCGWINSZ writes one winsize, which outlives the call.
+    let rc = unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCGWINSZ, &raw mut size) };
+    let libc::winsize { ws_row, ws_col, ws_xpixel, ws_ypixel } = size;
+    (rc == 0).then_some(Winsize { ws_row, ws_col, ws_xpixel, ws_ypixel })
+}
+
+/// The window of the host's terminal has a new size.
+pub fn update_size(console: &HostConsole) {
+    if let Some(Some(size)) = console.with_host(size_of) {
+        console.resize(size);
+    }
+}
