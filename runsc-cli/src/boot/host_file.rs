@@ -142,13 +142,7 @@ impl HostFile {
             Kind::Regular | Kind::Directory => None,
             _ => watcher.watch(&fd)?,
         };
-        Ok(Arc::new(HostFile {
-            fd,
-            kind,
-            nonblocking,
-            queue,
-            moving: Mutex::default(),
-        }))
+        Ok(Arc::new(HostFile { fd, kind, nonblocking, queue, moving: Mutex::default() }))
     }
 
     /// Where the next read or write of a regular file is.

@@ -71,12 +71,15 @@ pub fn open(
 }
 
 /// Makes the terminal of a container's first process appear as `/dev/console`, as runc does.
-pub fn bind_console(kernel: &Arc<Kernel>, namespace: &Arc<MountNamespace>, console: &HostConsole) -> Result<()> {
+pub fn bind_console(
+    kernel: &Arc<Kernel>,
+    namespace: &Arc<MountNamespace>,
+    console: &HostConsole,
+) -> Result<()> {
     let own = find(kernel, namespace, "/dev")
         .is_some_and(|dev| matches!(dev.mount().superblock().fs().name(), "tmpfs" | "devtmpfs"));
     let credentials = Credentials::root(kernel.user_ns.clone());
-    let walker =
-        Walker { io: Io::default(), creds: &credentials, namespace, root: namespace.root() };
+    let walker = Walker { io: Io::default(), creds: &credentials, namespace, root: namespace.root() };
     // Nothing is made in directories of the host for this.
     let at = match own {
         true => mounts::make_place(&walker, "/dev/console", false)?,
@@ -92,8 +95,7 @@ pub fn bind_console(kernel: &Arc<Kernel>, namespace: &Arc<MountNamespace>, conso
 
 fn find(kernel: &Arc<Kernel>, namespace: &Arc<MountNamespace>, path: &str) -> Option<Path> {
     let credentials = Credentials::root(kernel.user_ns.clone());
-    let walker =
-        Walker { io: Io::default(), creds: &credentials, namespace, root: namespace.root() };
+    let walker = Walker { io: Io::default(), creds: &credentials, namespace, root: namespace.root() };
     walker.walk(&walker.root, path.as_bytes(), WalkFlags::FOLLOW).ok()
 }
 

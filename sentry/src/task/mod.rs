@@ -29,9 +29,9 @@ pub mod wait;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use access::AccessMode;
-pub(crate) use exit::is_orphaned;
 pub use credentials::{Credentials, UserNamespace};
 pub use current::{CurrentTask, Outcome, SyscallTable};
+pub(crate) use exit::is_orphaned;
 pub use group::{ProcessGroup, Session, ThreadGroup};
 pub use namespaces::Namespaces;
 pub use pid::{Pid, PidNamespace};

@@ -71,7 +71,9 @@ impl DevptsOptions {
                 "gid" => options.gid = Some(number()?),
                 "mode" => options.mode = octal()?,
                 "ptmxmode" => options.ptmxmode = octal()?,
-                "max" => options.max = number().ok().filter(|&max| max <= INSTANCE_MAX).ok_or(Errno::EINVAL)?,
+                "max" => {
+                    options.max = number().ok().filter(|&max| max <= INSTANCE_MAX).ok_or(Errno::EINVAL)?
+                }
                 // Every instance is a new one.
                 "newinstance" if value.is_empty() => {}
                 _ => return Err(Errno::EINVAL),
@@ -151,10 +153,7 @@ impl Devpts {
             return Err(Errno::ENOSPC);
         }
         let more = |total: u32| Some(total + 1).filter(|&total| total <= TOTAL_MAX);
-        kernel
-            .ptys
-            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, more)
-            .map_err(|_| Errno::ENOSPC)?;
+        kernel.ptys.fetch_update(Ordering::AcqRel, Ordering::Relaxed, more).map_err(|_| Errno::ENOSPC)?;
         numbers.insert(index, None);
         Ok(Number { instance: self.instance.clone(), index, released: AtomicBool::new(false) })
     }
@@ -196,7 +195,10 @@ pub(super) fn publish(root: &Path, terminal: &Arc<Terminal>, owner: (u32, u32)) 
     let owner = (options.uid.unwrap_or(owner.0), options.gid.unwrap_or(owner.1));
     let index = terminal.index();
     let kind = Kind::Terminal(terminal.rdev(), Arc::downgrade(terminal));
-    let node = Node { times: terminal.times.clone(), ..Node::value(FIRST + u64::from(index), kind, options.mode, owner) };
+    let node = Node {
+        times: terminal.times.clone(),
+        ..Node::value(FIRST + u64::from(index), kind, options.mode, owner)
+    };
     let node = Arc::new(node);
     let dir = root.dentry();
     let _ = instance.root.set(Arc::downgrade(dir));

@@ -41,7 +41,11 @@ impl TerminalFile {
     }
 
     /// Opens it without anybody's asking.
-    pub(super) fn new(terminal: &Arc<Terminal>, privileged: bool, offered: bool) -> Result<Arc<TerminalFile>> {
+    pub(super) fn new(
+        terminal: &Arc<Terminal>,
+        privileged: bool,
+        offered: bool,
+    ) -> Result<Arc<TerminalFile>> {
         let hangups = terminal.hangups();
         terminal.open(privileged)?;
         Ok(Arc::new(TerminalFile { terminal: terminal.clone(), hangups, offered }))
@@ -172,10 +176,7 @@ impl FileOps for TerminalFile {
 
     fn poll(&self, _io: &Io<'_>) -> PollEvents {
         if self.hung_up() {
-            return PollEvents::READABLE
-                | PollEvents::WRITABLE
-                | PollEvents::POLLERR
-                | PollEvents::POLLHUP;
+            return PollEvents::READABLE | PollEvents::WRITABLE | PollEvents::POLLERR | PollEvents::POLLHUP;
         }
         let mut state = self.terminal.state.lock();
         let mut events = PollEvents::empty();

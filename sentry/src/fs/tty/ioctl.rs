@@ -206,7 +206,11 @@ fn modes(terminal: &Arc<Terminal>, task: &CurrentTask, request: u32, arg: u64) -
 
 /// Output that is not delivered. What a master can read is.
 fn undelivered(terminal: &Terminal, end: End) -> usize {
-    if end == End::Terminal && terminal.host().is_some() { terminal.state.lock().line.output_len() } else { 0 }
+    if end == End::Terminal && terminal.host().is_some() {
+        terminal.state.lock().line.output_len()
+    } else {
+        0
+    }
 }
 
 /// Waits until all output is delivered (tty_wait_until_sent()).

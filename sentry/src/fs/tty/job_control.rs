@@ -120,7 +120,12 @@ impl Terminal {
     }
 
     /// TIOCSCTTY; `steal` is its argument, `readable` says that the file is open for reading.
-    pub(super) fn set_controlling(self: &Arc<Terminal>, task: &Task, steal: u64, readable: bool) -> Result<()> {
+    pub(super) fn set_controlling(
+        self: &Arc<Terminal>,
+        task: &Task,
+        steal: u64,
+        readable: bool,
+    ) -> Result<()> {
         let group = &task.group;
         let leads = group.is_session_leader();
         let _tasklist = task.kernel().tasklist.lock();

@@ -98,9 +98,9 @@ impl FileOps for MasterFile {
                 Err(_) if done > 0 => break,
                 Err(e) => return Err(e),
             };
-            let written = self.terminal.update(|state| {
-                if state.master_stopped { 0 } else { state.line.receive(&buf[..taken]) }
-            });
+            let written = self
+                .terminal
+                .update(|state| if state.master_stopped { 0 } else { state.line.receive(&buf[..taken]) });
             src.untake(taken - written);
             done += written;
             if written < taken {

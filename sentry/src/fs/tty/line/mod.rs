@@ -182,9 +182,8 @@ impl Line {
     }
 
     fn report_settings(&mut self, old: &Termios2) {
-        let flow = |s: &Termios2| {
-            s.c_iflag & t::IXON != 0 && s.c_cc[t::VSTOP] == 0o23 && s.c_cc[t::VSTART] == 0o21
-        };
+        let flow =
+            |s: &Termios2| s.c_iflag & t::IXON != 0 && s.c_cc[t::VSTOP] == 0o23 && s.c_cc[t::VSTART] == 0o21;
         let (before, after) = (flow(old), flow(&self.termios));
         if before != after {
             self.packet_status &= !(t::TIOCPKT_DOSTOP | t::TIOCPKT_NOSTOP);

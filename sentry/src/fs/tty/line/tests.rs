@@ -112,7 +112,11 @@ impl Host {
         let mut all = Vec::new();
         let mut buf = [0; 8192];
         loop {
-            let left = if all.len() < expected { end.saturating_duration_since(Instant::now()) } else { Duration::ZERO };
+            let left = if all.len() < expected {
+                end.saturating_duration_since(Instant::now())
+            } else {
+                Duration::ZERO
+            };
             if !ready(&self.master, PollFlags::POLLIN, left) {
                 return all;
             }
@@ -582,17 +586,36 @@ fn settings() -> impl Strategy<Value = Settings> {
     };
     let iflag = flags(
         Settings::NEW.iflag,
-        &[t::ISTRIP, t::INLCR, t::IGNCR, t::ICRNL, t::IUCLC, t::IXON, t::IXANY, t::IMAXBEL, t::IUTF8, t::PARMRK],
+        &[
+            t::ISTRIP,
+            t::INLCR,
+            t::IGNCR,
+            t::ICRNL,
+            t::IUCLC,
+            t::IXON,
+            t::IXANY,
+            t::IMAXBEL,
+            t::IUTF8,
+            t::PARMRK,
+        ],
     );
-    let oflag = flags(
-        Settings::NEW.oflag,
-        &[t::OPOST, t::OLCUC, t::ONLCR, t::OCRNL, t::ONOCR, t::ONLRET, t::XTABS],
-    );
+    let oflag =
+        flags(Settings::NEW.oflag, &[t::OPOST, t::OLCUC, t::ONLCR, t::OCRNL, t::ONOCR, t::ONLRET, t::XTABS]);
     let lflag = flags(
         Settings::NEW.lflag,
         &[
-            t::ISIG, t::ICANON, t::ECHO, t::ECHOE, t::ECHOK, t::ECHONL, t::NOFLSH, t::ECHOCTL, t::ECHOPRT,
-            t::ECHOKE, t::IEXTEN, t::EXTPROC,
+            t::ISIG,
+            t::ICANON,
+            t::ECHO,
+            t::ECHOE,
+            t::ECHOK,
+            t::ECHONL,
+            t::NOFLSH,
+            t::ECHOCTL,
+            t::ECHOPRT,
+            t::ECHOKE,
+            t::IEXTEN,
+            t::EXTPROC,
         ],
     );
     let cc = (
