@@ -1,0 +1,1 @@
+//! The text of `/proc/net` (proc_net(5)).
