@@ -11,6 +11,7 @@ use abi::stat::FileType;
 use abi::uio::Iovec;
 use abi::{Errno, Result};
 use sentry::mm::{UserSink, UserSource};
+use sentry::net::socket::{receive_deadline, send_deadline};
 use sentry::task::CurrentTask;
 use sentry::vfs::io::{CHUNK, SliceSource};
 use sentry::vfs::{FdFlags, File, Io, Sink, Source, VecSink, notify, operations};
@@ -98,16 +99,12 @@ pub fn read_file(task: &CurrentTask, file: &Arc<File>, dst: &mut dyn Sink, io: &
     } else if let Some(result) = ops.read_by(task, io, dst) {
         result?
     } else {
-        let deadline = receive_deadline(task, file);
-        task.block_on(file, io, PollEvents::READABLE, deadline, || ops.read(io, dst, 0))?
+        let deadline = if io.nonblocking { None } else { receive_deadline(task, file) };
+        let read = task.block_on(file, io, PollEvents::READABLE, deadline, || ops.read(io, dst, 0));
+        read.map_err(|e| crate::sockets::interrupted(e, deadline))?
     };
     notify::accessed(file.path());
     Ok(done)
-}
-
-/// SO_RCVTIMEO.
-fn receive_deadline(_task: &CurrentTask, _file: &File) -> Option<u64> {
-    None
 }
 
 /// write(2) of an open file at its offset: all of the source, waiting as its flags say.
@@ -122,8 +119,9 @@ pub fn write_file(task: &CurrentTask, file: &Arc<File>, src: &mut dyn Source, io
     }
     let mut done = 0;
     loop {
-        let result = task.block_on(file, io, PollEvents::WRITABLE, None, || ops.write(io, src, &mut 0));
-        match result {
+        let deadline = if io.nonblocking { None } else { send_deadline(task, file) };
+        let result = task.block_on(file, io, PollEvents::WRITABLE, deadline, || ops.write(io, src, &mut 0));
+        match result.map_err(|e| crate::sockets::interrupted(e, deadline)) {
             Ok(0) => break,
             Ok(n) => {
                 done += n;

@@ -112,11 +112,13 @@ const FAMILIES: &[&[Row]] = &[
     crate::io::ROWS,
     crate::io_control::ROWS,
     crate::memory::ROWS,
+    crate::messages::ROWS,
     crate::mounts::ROWS,
     crate::poll::ROWS,
     crate::prctl::ROWS,
     crate::process::ROWS,
     crate::signals::ROWS,
+    crate::sockets::ROWS,
     crate::system::ROWS,
     crate::sysv::ROWS,
 ];

@@ -13,8 +13,8 @@
 //! | [`unix`] | AF_UNIX |
 //! | [`inet`] | TCP, UDP and ICMP echo between the addresses of the loopback device |
 //! | [`netlink`] | NETLINK_ROUTE, NETLINK_SOCK_DIAG, NETLINK_KOBJECT_UEVENT |
+//! | [`parameters`] | `/proc/sys/net` |
 //! | [`device`] | the loopback device, its addresses, and the ioctls on them |
-//! | [`proc`] | the text of `/proc/net` |
 //!
 //! Lock order: a socket's reader or writer lock (held while data is copied) → its state (never two, except two Unix
 //! sockets by address) → tables of the namespace → registry of files in flight → queues of messages → wait queues.
@@ -24,7 +24,7 @@ pub mod device;
 pub mod inet;
 pub mod netlink;
 pub mod options;
-pub mod proc;
+pub mod parameters;
 pub mod rights;
 pub mod socket;
 pub mod unix;
@@ -35,7 +35,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use abi::capability::CAP_NET_RAW;
 use abi::socket as s;
 use abi::{Errno, Result};
-use parking_lot::RwLock;
 
 use crate::parameters::Parameters;
 use crate::task::{Task, UserNamespace};
@@ -63,10 +62,6 @@ pub struct NetNamespace {
     pub(crate) ping: inet::udp::Table,
     /// Netlink ports and groups.
     pub(crate) netlink: netlink::Table,
-    /// Who may have them (`net.ipv4.ping_group_range`, in kernel ids).
-    pub ping_groups: RwLock<(u32, u32)>,
-    /// The first port that needs no CAP_NET_BIND_SERVICE (`net.ipv4.ip_unprivileged_port_start`).
-    pub unprivileged_port_start: AtomicU64,
     cookies: AtomicU64,
 }
 
@@ -89,9 +84,7 @@ impl NetNamespace {
             tcp: inet::tcp::Table::default(),
             udp: inet::udp::Table::default(),
             ping: inet::udp::Table::default(),
-            ping_groups: RwLock::new((0, i32::MAX as u32)),
             netlink: netlink::Table::default(),
-            unprivileged_port_start: AtomicU64::new(1024),
             cookies: AtomicU64::new(0),
         })
     }
@@ -99,6 +92,11 @@ impl NetNamespace {
     /// The next SO_COOKIE.
     fn next_cookie(&self) -> u64 {
         self.cookies.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Does binding the port need CAP_NET_BIND_SERVICE?
+    fn is_privileged(&self, port: u16) -> bool {
+        i64::from(port) < parameters::UNPRIVILEGED_PORT_START.get(&self.parameters)
     }
 
     /// May the task use this capability on the namespace's network?

@@ -25,7 +25,7 @@ use crate::wait::WaitQueue;
 pub const FOREVER: u64 = u64::MAX;
 
 /// The most bytes of an option's value that are looked at.
-pub const VALUE_MAX: usize = 4096;
+pub const VALUE_MAX: usize = 256;
 
 /// `net.core.rmem_default` and `net.core.wmem_default`.
 pub const BUFFER_DEFAULT: u32 = 212_992;
@@ -275,8 +275,7 @@ impl Common {
     /// Those of a connection that a Unix listener makes: only what it passes is the listener's.
     pub fn inherit_passing(&self) -> Common {
         let child = Common::new(self.net.clone(), self.domain, self.kind, self.protocol);
-        let passing =
-            Switches::PASSCRED | Switches::PASSSEC | Switches::PASSPIDFD | Switches::PASSRIGHTS;
+        let passing = Switches::PASSCRED | Switches::PASSSEC | Switches::PASSPIDFD | Switches::PASSRIGHTS;
         child.switches.store((self.switches() & passing).bits(), Relaxed);
         child
     }
@@ -651,8 +650,7 @@ pub(super) fn get(task: &CurrentTask, socket: &dyn Socket, name: i32, room: usiz
         s::SO_RCVBUF => Ok(OptionValue::int(common.receive_buffer() as i32)),
         s::SO_LINGER => {
             let linger = common.linger();
-            let value =
-                s::Linger { l_onoff: linger.is_some().into(), l_linger: linger.unwrap_or(0) as i32 };
+            let value = s::Linger { l_onoff: linger.is_some().into(), l_linger: linger.unwrap_or(0) as i32 };
             Ok(OptionValue::object(&value))
         }
         s::SO_BSDCOMPAT => Ok(OptionValue::int(0)),

@@ -264,7 +264,7 @@ impl CurrentTask {
             new.pid_for_children = PidNamespace::new(Some(old.pid_for_children.clone()), user_ns.clone())?;
         }
         if flags.contains(F::CLONE_NEWNET) {
-            new.net = NetNamespace::new(user_ns.clone());
+            new.net = NetNamespace::unshared(user_ns.clone());
         }
         if flags.contains(F::CLONE_NEWCGROUP) {
             new.cgroup = PlainNamespace::new(user_ns.clone());

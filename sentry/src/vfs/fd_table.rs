@@ -95,6 +95,12 @@ impl FdTable {
         Ok(fd as Fd)
     }
 
+    /// EMFILE if no number below `limit` (RLIMIT_NOFILE) is free.
+    pub fn check_room(&self, limit: u64) -> Result<()> {
+        let room = (self.0.read().free_from(0) as u64) < limit.min(NR_OPEN);
+        if room { Ok(()) } else { Err(Errno::EMFILE) }
+    }
+
     /// dup2(2): installs a file at this number; what was there is returned, for the caller to flush and drop. EBADF
     /// at or above `limit`.
     pub fn install_at(

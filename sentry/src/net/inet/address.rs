@@ -62,7 +62,11 @@ impl Endpoint {
 
     /// From an address for bind(2) of a socket of `domain`; also whether it was given as v4-mapped.
     pub fn parse_bind(domain: u16, addr: &[u8]) -> Result<(Endpoint, bool)> {
-        if domain == AF_INET6 { Endpoint::parse_v6(addr) } else { Ok((Endpoint::parse_v4(addr, true)?, false)) }
+        if domain == AF_INET6 {
+            Endpoint::parse_v6(addr)
+        } else {
+            Ok((Endpoint::parse_v4(addr, true)?, false))
+        }
     }
 
     /// From a destination of a stream: connect(2).

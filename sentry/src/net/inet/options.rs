@@ -442,7 +442,11 @@ impl Ip {
 
 fn check_transparent(task: &CurrentTask, common: &Common) -> Result<()> {
     let net = &common.net;
-    if net.capable(task, CAP_NET_RAW) || net.capable(task, CAP_NET_ADMIN) { Ok(()) } else { Err(Errno::EPERM) }
+    if net.capable(task, CAP_NET_RAW) || net.capable(task, CAP_NET_ADMIN) {
+        Ok(())
+    } else {
+        Err(Errno::EPERM)
+    }
 }
 
 /// `struct ip_mreq` or `ip_mreqn`: group, address of the device, its index.

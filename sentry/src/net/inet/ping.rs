@@ -5,6 +5,7 @@ use abi::inet::{ICMP_ECHO, ICMP_ECHOREPLY, ICMPV6_ECHO_REPLY, ICMPV6_ECHO_REQUES
 use abi::{Errno, Result};
 
 use crate::net::NetNamespace;
+use crate::net::parameters::PING_GROUP_RANGE;
 use crate::task::Task;
 
 /// Type, code, checksum, identifier, sequence number.
@@ -13,9 +14,13 @@ const HEADER: usize = 8;
 /// May the task have such a socket? EACCES.
 pub(super) fn check(task: &Task, net: &NetNamespace) -> Result<()> {
     let creds = task.credentials();
-    let (first, last) = *net.ping_groups.read();
-    let allowed = |gid: u32| (first..=last).contains(&gid);
-    if allowed(creds.egid) || creds.groups.iter().any(|&gid| allowed(gid)) { Ok(()) } else { Err(Errno::EACCES) }
+    let range = PING_GROUP_RANGE.values(&net.parameters);
+    let allowed = |gid: u32| matches!(range[..], [first, last] if (first..=last).contains(&gid.into()));
+    if allowed(creds.egid) || creds.groups.iter().any(|&gid| allowed(gid)) {
+        Ok(())
+    } else {
+        Err(Errno::EACCES)
+    }
 }
 
 /// The answer to a request that a socket with this identifier sends. EINVAL if it is none.

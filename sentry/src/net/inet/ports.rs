@@ -2,15 +2,22 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Weak};
 
 use abi::{Errno, Result};
 
-use crate::net::Socket;
 use crate::net::options::Switches;
+use crate::net::parameters::LOCAL_PORT_RANGE;
+use crate::net::{NetNamespace, Socket};
 
-/// `net.ipv4.ip_local_port_range`
-pub const EPHEMERAL: std::ops::RangeInclusive<u16> = 32768..=60999;
+/// The ports that are given to those who do not ask for one.
+pub fn ephemeral(net: &NetNamespace) -> RangeInclusive<u16> {
+    let range = LOCAL_PORT_RANGE.values(&net.parameters);
+    let port = |i: usize, default| range.get(i).and_then(|&p| u16::try_from(p).ok()).unwrap_or(default);
+    let (first, last) = (port(0, 32_768), port(1, 60_999));
+    if first <= last { first..=last } else { last..=first }
+}
 
 /// What a socket is bound to, besides the port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,10 +154,10 @@ impl<S: Socket> Ports<S> {
         self.map.get(&port).map_or(&[], Vec::as_slice)
     }
 
-    /// The next ephemeral port to try.
-    pub fn candidate(&mut self) -> u16 {
-        let port = EPHEMERAL.start() + self.next;
-        self.next = (self.next + 1) % EPHEMERAL.len() as u16;
+    /// The next port of a range to try.
+    pub fn candidate(&mut self, range: &RangeInclusive<u16>) -> u16 {
+        let port = range.start() + self.next % range.len().min(u16::MAX as usize) as u16;
+        self.next = self.next.wrapping_add(1);
         port
     }
 

@@ -25,7 +25,7 @@ use zerocopy::{FromBytes, IntoBytes};
 use super::address::{self, Endpoint};
 use super::options::{Ip, Wants};
 use super::ping;
-use super::ports::{Binding, EPHEMERAL, Ports, Sharing};
+use super::ports::{Binding, Ports, Sharing, ephemeral};
 use crate::net::device;
 use crate::net::options::{Common, RECEIVE, SEND, Switches};
 use crate::net::socket::{
@@ -161,8 +161,9 @@ impl UdpSocket {
         let mut ports = self.table().write();
         let port = if endpoint.port == 0 {
             let alone = Sharing { reuse: false, ..sharing };
-            let mut candidates = (0..EPHEMERAL.len()).map(|_| {
-                let port = ports.candidate();
+            let range = ephemeral(&self.common.net);
+            let mut candidates = (0..range.len()).map(|_| {
+                let port = ports.candidate(&range);
                 ports.check(port, &binding, alone, self).map(|()| port)
             });
             candidates.find_map(Result::ok).ok_or(Errno::EADDRINUSE)?
@@ -235,7 +236,12 @@ impl UdpSocket {
             to,
             connected,
             tos: self.header_value(to.ip, &self.ip.tos, &self.ip.traffic_class, 0),
-            ttl: self.header_value(to.ip, &self.ip.ttl, &self.ip.hops, if to.ip.is_multicast() { 1 } else { 64 }),
+            ttl: self.header_value(
+                to.ip,
+                &self.ip.ttl,
+                &self.ip.hops,
+                if to.ip.is_multicast() { 1 } else { 64 },
+            ),
         };
         let source = self.read_control(message.control, &mut plan)?;
         plan.from.ip = self.route(bound, to.ip)?;
@@ -277,7 +283,8 @@ impl UdpSocket {
                     }
                 }
                 (SOL_IP, i::IP_TTL) => {
-                    plan.ttl = in_byte(int_value(&message.data)?).ok().filter(|&t| t > 0).ok_or(Errno::EINVAL)?;
+                    plan.ttl =
+                        in_byte(int_value(&message.data)?).ok().filter(|&t| t > 0).ok_or(Errno::EINVAL)?;
                 }
                 (SOL_IP, i::IP_TOS) => plan.tos = in_byte(byte(&message.data)?)?,
                 (SOL_IPV6, i::IPV6_PKTINFO | i::IPV6_2292PKTINFO) => {
@@ -555,8 +562,8 @@ impl Socket for UdpSocket {
         if self.common.domain != AF_INET6 {
             address::check_bindable(net, endpoint.ip, free, false)?;
         }
-        let privileged = u64::from(endpoint.port) < net.unprivileged_port_start.load(Ordering::Relaxed);
-        if endpoint.port != 0 && privileged && !self.is_echo() && !net.capable(task, CAP_NET_BIND_SERVICE) {
+        let privileged = endpoint.port != 0 && net.is_privileged(endpoint.port) && !self.is_echo();
+        if privileged && !net.capable(task, CAP_NET_BIND_SERVICE) {
             return Err(Errno::EACCES);
         }
         let mut state = self.state.lock();

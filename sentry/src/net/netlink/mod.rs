@@ -307,7 +307,9 @@ impl Socket for NetlinkSocket {
         } else {
             let addr = parse(message.to)?;
             let special = addr.nl_pid != 0 || addr.nl_groups != 0;
-            if special && self.common.protocol != n::NETLINK_USERSOCK && !self.common.net.capable(task, CAP_NET_ADMIN)
+            if special
+                && self.common.protocol != n::NETLINK_USERSOCK
+                && !self.common.net.capable(task, CAP_NET_ADMIN)
             {
                 return Err(Errno::EPERM);
             }

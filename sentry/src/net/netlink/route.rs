@@ -278,9 +278,7 @@ impl Route {
             rtm_type: self.kind,
             ..Rtmsg::default()
         });
-        message
-            .value(n::RTA_TABLE, &u32::from(n::RT_TABLE_LOCAL))
-            .attribute(n::RTA_DST, &octets(self.to));
+        message.value(n::RTA_TABLE, &u32::from(n::RT_TABLE_LOCAL)).attribute(n::RTA_DST, &octets(self.to));
         if v4 {
             message.attribute(n::RTA_PREFSRC, &octets(self.source));
         } else {
@@ -398,8 +396,8 @@ fn change_link(request: &Request<'_>) -> Result<()> {
         (index, _) => device.name_of(index).map(|_| index),
     };
     if index.is_none() {
-        let creates = request.header.nlmsg_type == n::RTM_NEWLINK
-            && request.header.nlmsg_flags & n::NLM_F_CREATE != 0;
+        let creates =
+            request.header.nlmsg_type == n::RTM_NEWLINK && request.header.nlmsg_flags & n::NLM_F_CREATE != 0;
         return Err(if creates { Errno::EOPNOTSUPP } else { Errno::ENODEV });
     }
     if n::attributes(attrs).any(|(k, _)| !matches!(k, n::IFLA_IFNAME | n::IFLA_EXT_MASK)) {
@@ -444,4 +442,3 @@ fn change_address(request: &Request<'_>) -> Result<()> {
     request.net.netlink.broadcast(n::NETLINK_ROUTE, group, &event);
     Ok(())
 }
-

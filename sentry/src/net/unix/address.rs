@@ -70,28 +70,18 @@ pub fn unnamed() -> RawAddress {
     SmallVec::from_slice(&AF_UNIX.to_ne_bytes())
 }
 
+/// Sockets by type and abstract name.
+type Abstract = HashMap<(u32, Vec<u8>), Weak<UnixSocket>>;
+
 /// The Unix sockets of a network namespace.
+#[derive(Default)]
 pub struct Names {
     /// Abstract names, with the type of the socket: types do not share them.
-    bound: Mutex<HashMap<(u32, Vec<u8>), Weak<UnixSocket>>>,
+    bound: Mutex<Abstract>,
     /// All sockets, for `/proc/net/unix`.
     all: Mutex<BTreeMap<u64, Weak<UnixSocket>>>,
     next_id: AtomicU64,
     next_name: AtomicU32,
-    /// `net.unix.max_dgram_qlen`
-    pub max_dgram_qlen: AtomicU32,
-}
-
-impl Default for Names {
-    fn default() -> Names {
-        Names {
-            bound: Mutex::default(),
-            all: Mutex::default(),
-            next_id: AtomicU64::new(0),
-            next_name: AtomicU32::new(0),
-            max_dgram_qlen: AtomicU32::new(10),
-        }
-    }
 }
 
 impl Names {

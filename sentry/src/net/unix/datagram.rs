@@ -212,13 +212,16 @@ impl UnixSocket {
         let Some(index) = index else {
             drop(inbox);
             let ended = self.common.shut() & RECEIVE != 0;
-            return if ended && (self.is_sequenced() || !message.nonblocking) { Ok(0) } else { Err(Errno::EAGAIN) };
+            return if ended && (self.is_sequenced() || !message.nonblocking) {
+                Ok(0)
+            } else {
+                Err(Errno::EAGAIN)
+            };
         };
         if peek {
             let Some(found) = inbox.messages.get(index) else { return Err(Errno::EAGAIN) };
             let data = found.data.clone();
-            let (credentials, from, arrival) =
-                (found.credentials.clone(), found.from.clone(), found.arrival);
+            let (credentials, from, arrival) = (found.credentials.clone(), found.from.clone(), found.arrival);
             let rights = found.rights.as_ref().map(crate::net::rights::Rights::duplicate);
             drop(inbox);
             let all = data.get(skip..).unwrap_or_default();

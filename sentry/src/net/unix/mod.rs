@@ -22,8 +22,11 @@ pub(crate) use message::Ancillary;
 use message::{Inbox, Message};
 
 use super::options::{Common, RECEIVE, SEND, Switches};
+use super::parameters::MAX_DGRAM_QLEN;
 use super::rights::Rights;
-use super::socket::{ControlMessage, Incoming, MessageCredentials, Outgoing, PeerIdentity, RawAddress, Received, Socket};
+use super::socket::{
+    ControlMessage, Incoming, MessageCredentials, Outgoing, PeerIdentity, RawAddress, Received, Socket,
+};
 use super::{NetNamespace, rights};
 use crate::task::{CurrentTask, Task};
 use crate::vfs::{File, Path};
@@ -82,8 +85,7 @@ impl UnixSocket {
     }
 
     fn new(common: Common) -> Arc<UnixSocket> {
-        let names = &common.net.unix;
-        let backlog = names.max_dgram_qlen.load(Ordering::Relaxed) as usize;
+        let backlog = MAX_DGRAM_QLEN.get(&common.net.parameters) as usize;
         Arc::new_cyclic(|me| UnixSocket {
             id: common.net.unix.enter(me),
             common,
@@ -375,7 +377,8 @@ impl Socket for UnixSocket {
 
     fn fdinfo(&self) -> String {
         let inbox = self.inbox.lock();
-        let count: usize = inbox.messages.iter().filter_map(|m| m.rights.as_ref()).map(|r| r.files().len()).sum();
+        let count: usize =
+            inbox.messages.iter().filter_map(|m| m.rights.as_ref()).map(|r| r.files().len()).sum();
         format!("scm_fds: {count}\n")
     }
 }

@@ -14,9 +14,10 @@ use parking_lot::Mutex;
 use super::flow::Flow;
 use super::table::{Inner, Share};
 use super::{Link, Progress, SEND_BUFFER_CONNECTED, State, TcpSocket};
+use crate::net::NetNamespace;
 use crate::net::inet::address::{self, Endpoint};
 use crate::net::inet::options::Wants;
-use crate::net::inet::ports::{Binding, EPHEMERAL, Sharing};
+use crate::net::inet::ports::{Binding, Sharing, ephemeral};
 use crate::net::options::{RECEIVE, SEND, Switches};
 use crate::task::CurrentTask;
 
@@ -66,11 +67,11 @@ impl TcpSocket {
             return Err(Errno::EINVAL);
         }
         let free = self.ip.wants(Wants::FREEBIND);
-        let privileged = u64::from(endpoint.port) < net.unprivileged_port_start.load(Ordering::Relaxed);
+        let privileged = endpoint.port != 0 && net.is_privileged(endpoint.port);
         if self.common.domain != AF_INET6 {
             address::check_bindable(net, endpoint.ip, free, true)?;
         }
-        if endpoint.port != 0 && privileged && !net.capable(task, CAP_NET_BIND_SERVICE) {
+        if privileged && !net.capable(task, CAP_NET_BIND_SERVICE) {
             return Err(Errno::EACCES);
         }
         let mut state = self.state.lock();
@@ -93,7 +94,7 @@ impl TcpSocket {
             // Nothing is shared unasked.
             let alone = Sharing { reuse: false, ..sharing };
             let free = |table: &Inner, port| table.check(port, &binding, alone, self).is_ok();
-            pick(&mut table, free).ok_or(Errno::EADDRINUSE)?
+            pick(&self.common.net, &mut table, free).ok_or(Errno::EADDRINUSE)?
         } else {
             table.check(endpoint.port, &binding, sharing, self)?;
             endpoint.port
@@ -236,7 +237,7 @@ impl TcpSocket {
                     });
                     shared && !table.is_connected(local, to)
                 };
-                let port = pick(&mut table, free).ok_or(Errno::EADDRNOTAVAIL)?;
+                let port = pick(&self.common.net, &mut table, free).ok_or(Errno::EADDRNOTAVAIL)?;
                 table.ports.enter(port, binding, &self.me);
                 let bound = Endpoint { ip: address::any(self.common.domain), port };
                 state.bound = Some(bound);
@@ -528,9 +529,10 @@ impl TcpSocket {
 }
 
 /// An ephemeral port.
-fn pick(table: &mut Inner, free: impl Fn(&Inner, u16) -> bool) -> Option<u16> {
-    (0..EPHEMERAL.len()).find_map(|_| {
-        let port = table.ports.candidate();
+fn pick(net: &NetNamespace, table: &mut Inner, free: impl Fn(&Inner, u16) -> bool) -> Option<u16> {
+    let range = ephemeral(net);
+    (0..range.len()).find_map(|_| {
+        let port = table.ports.candidate(&range);
         free(table, port).then_some(port)
     })
 }

@@ -258,9 +258,9 @@ impl TcpSocket {
         let discards = message.flags.contains(MsgFlags::MSG_TRUNC);
         let wanted = message.dst.remaining() - if discards { message.copied } else { 0 };
         if let Some(link) = &link {
-            let peek = message.peeks().then(|| {
-                usize::try_from(self.common.peek_offset.load(Ordering::Relaxed)).unwrap_or(0)
-            });
+            let peek = message
+                .peeks()
+                .then(|| usize::try_from(self.common.peek_offset.load(Ordering::Relaxed)).unwrap_or(0));
             let readable = link.rx.readable(inline);
             let ended = readable.finished || self.common.has_error() || self.common.shut() & RECEIVE != 0;
             let there = message.copied + readable.len.saturating_sub(peek.unwrap_or(0));

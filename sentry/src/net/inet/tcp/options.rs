@@ -146,7 +146,8 @@ impl TcpSocket {
     }
 
     pub(super) fn tcp_option(&self, name: i32, room: usize) -> Result<OptionValue> {
-        let remembered = |default| Ok(OptionValue::int(self.common.remembered(SOL_TCP, name).unwrap_or(default)));
+        let remembered =
+            |default| Ok(OptionValue::int(self.common.remembered(SOL_TCP, name).unwrap_or(default)));
         match name {
             t::TCP_MAXSEG => match self.phase() {
                 TCP_CLOSE | TCP_LISTEN => remembered(536).map(|value| match value {

@@ -78,11 +78,12 @@ impl Inner {
         let now = Clock::default().monotonic();
         let conflicts = |s: &Shared| {
             let theirs = Binding { ip: s.share.ip, dual: false, uid: s.share.uid, chosen: true };
-            let other =
-                Sharing { reuse: s.share.reuse, reuse_port: s.share.reuse_port, listening: false };
+            let other = Sharing { reuse: s.share.reuse, reuse_port: s.share.reuse_port, listening: false };
             // A listener may come back while its connections live, if all agreed to reuse.
             let own = Sharing { listening: false, ..sharing };
-            (s.count > 0 || s.until > now) && theirs.overlaps(binding) && !own.allows(binding, &other, &theirs)
+            (s.count > 0 || s.until > now)
+                && theirs.overlaps(binding)
+                && !own.allows(binding, &other, &theirs)
         };
         if self.shared.get(&port).into_iter().flatten().any(conflicts) {
             return Err(Errno::EADDRINUSE);

@@ -1,1 +1,0 @@
-//! The text of `/proc/net` (proc_net(5)).
