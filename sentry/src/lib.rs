@@ -16,6 +16,8 @@
 //! | [`statistics`] | sums over all that has happened |
 //! | [`wait`] | wait queues, how a thread sleeps |
 #![forbid(unsafe_code)]
+// Tasks refer to files, files to sockets, sockets to tasks: the compiler follows a long way to see that all are `Send`.
+#![recursion_limit = "256"]
 
 pub mod fs;
 pub mod ipc;

@@ -155,8 +155,8 @@ parameters! {
     IP_NONLOCAL_BIND = "net.ipv4.ip_nonlocal_bind", Net, [0], 0, 1;
     /// The first port that needs no CAP_NET_BIND_SERVICE.
     IP_UNPRIVILEGED_PORT_START = "net.ipv4.ip_unprivileged_port_start", Net, [1024], 0, 65535;
-    /// First and last group that may open ICMP echo sockets.
-    PING_GROUP_RANGE = "net.ipv4.ping_group_range", Net, [1, 0], 0, u32::MAX as i64;
+    /// First and last group that may open ICMP echo sockets: everybody, as container runtimes set it.
+    PING_GROUP_RANGE = "net.ipv4.ping_group_range", Net, [0, INT], 0, u32::MAX as i64;
     /// Seconds in FIN_WAIT_2.
     TCP_FIN_TIMEOUT = "net.ipv4.tcp_fin_timeout", Net, [60], 0, INT;
     /// Seconds between keepalive probes.

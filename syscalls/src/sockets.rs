@@ -9,6 +9,7 @@ use abi::socket::{SHUT_RDWR, SO_PEERPIDFD, SOCK_TYPE_MASK, SOL_SOCKET, SocketFla
 use abi::{Errno, Result};
 use sentry::net::socket::{self, of_file};
 use sentry::net::{self, OptionValue, RawAddress, Socket, SocketFile};
+use sentry::parameters::SOMAXCONN;
 use sentry::task::CurrentTask;
 use sentry::vfs::File;
 
@@ -117,7 +118,7 @@ fn bind(task: &CurrentTask, fd: i32, addr: Address, len: i32) -> Result<()> {
 
 fn listen(task: &CurrentTask, fd: i32, backlog: i32) -> Result<()> {
     let file = socket_file(task, fd)?;
-    let most = net::parameters::SOMAXCONN.get(&task.namespaces().net.parameters);
+    let most = SOMAXCONN.get(&task.namespaces().net.parameters);
     let backlog = u32::try_from(most).unwrap_or(u32::MAX).min(backlog as u32);
     of_file(&file)?.listen(task, backlog)
 }

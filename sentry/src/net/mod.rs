@@ -13,8 +13,8 @@
 //! | [`unix`] | AF_UNIX |
 //! | [`inet`] | TCP, UDP and ICMP echo between the addresses of the loopback device |
 //! | [`netlink`] | NETLINK_ROUTE, NETLINK_SOCK_DIAG, NETLINK_KOBJECT_UEVENT |
-//! | [`parameters`] | `/proc/sys/net` |
 //! | [`device`] | the loopback device, its addresses, and the ioctls on them |
+//! | [`proc`] | the text of `/proc/net` |
 //!
 //! Lock order: a socket's reader or writer lock (held while data is copied) → its state (never two, except two Unix
 //! sockets by address) → tables of the namespace → registry of files in flight → queues of messages → wait queues.
@@ -24,7 +24,7 @@ pub mod device;
 pub mod inet;
 pub mod netlink;
 pub mod options;
-pub mod parameters;
+pub mod proc;
 pub mod rights;
 pub mod socket;
 pub mod unix;
@@ -36,7 +36,7 @@ use abi::capability::CAP_NET_RAW;
 use abi::socket as s;
 use abi::{Errno, Result};
 
-use crate::parameters::Parameters;
+use crate::parameters::{self, Parameters};
 use crate::task::{Task, UserNamespace};
 
 pub use options::Common;
@@ -96,7 +96,7 @@ impl NetNamespace {
 
     /// Does binding the port need CAP_NET_BIND_SERVICE?
     fn is_privileged(&self, port: u16) -> bool {
-        i64::from(port) < parameters::UNPRIVILEGED_PORT_START.get(&self.parameters)
+        i64::from(port) < parameters::IP_UNPRIVILEGED_PORT_START.get(&self.parameters)
     }
 
     /// May the task use this capability on the namespace's network?

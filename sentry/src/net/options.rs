@@ -16,6 +16,7 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use super::NetNamespace;
 use super::socket::{ControlMessage, OptionValue, PeerIdentity, Received, Socket, int_value};
+use crate::parameters::{RMEM_DEFAULT, RMEM_MAX, WMEM_DEFAULT, WMEM_MAX};
 use crate::task::CurrentTask;
 use crate::task::credentials::OVERFLOW_ID;
 use crate::vfs::Path;
@@ -26,12 +27,6 @@ pub const FOREVER: u64 = u64::MAX;
 
 /// The most bytes of an option's value that are looked at.
 pub const VALUE_MAX: usize = 256;
-
-/// `net.core.rmem_default` and `net.core.wmem_default`.
-pub const BUFFER_DEFAULT: u32 = 212_992;
-
-/// `net.core.rmem_max` and `net.core.wmem_max`.
-pub const BUFFER_MAX: i32 = 4_194_304;
 
 /// What SO_SNDBUF and SO_RCVBUF cannot go below.
 const SEND_BUFFER_MIN: u32 = 4608;
@@ -227,9 +222,10 @@ impl Common {
         let queue = WaitQueue::new();
         let sent = SendAccount {
             used: AtomicUsize::new(0),
-            limit: AtomicU32::new(BUFFER_DEFAULT),
+            limit: AtomicU32::new(WMEM_DEFAULT.get(&net.parameters) as u32),
             queue: queue.clone(),
         };
+        let receive_buffer = AtomicU32::new(RMEM_DEFAULT.get(&net.parameters) as u32);
         Common {
             domain,
             kind,
@@ -237,7 +233,7 @@ impl Common {
             net,
             queue,
             sent: Arc::new(sent),
-            receive_buffer: AtomicU32::new(BUFFER_DEFAULT),
+            receive_buffer,
             receive_timeout: AtomicU64::new(FOREVER),
             send_timeout: AtomicU64::new(FOREVER),
             drops: AtomicU32::new(0),
@@ -474,13 +470,15 @@ pub(super) fn set(task: &CurrentTask, socket: &dyn Socket, name: i32, value: &[u
                 return Err(Errno::EPERM);
             }
             // As an unsigned number; the doubling makes room for what is counted besides the data.
-            let limit = if force { i32::MAX / 2 } else { BUFFER_MAX };
+            let sends = matches!(name, s::SO_SNDBUF | s::SO_SNDBUFFORCE);
+            let max = if sends { &WMEM_MAX } else { &RMEM_MAX };
+            let limit = if force { i32::MAX / 2 } else { max.get(&common.net.parameters) as i32 };
             let wanted = if int < 0 && force { 0 } else { (int as u32).min(limit as u32) };
-            if matches!(name, s::SO_SNDBUF | s::SO_SNDBUFFORCE) {
-                common.set_send_buffer((wanted * 2).max(SEND_BUFFER_MIN));
+            if sends {
+                common.set_send_buffer(wanted.saturating_mul(2).max(SEND_BUFFER_MIN));
                 common.switch(Switches::SEND_BUFFER_SET, true);
             } else {
-                common.receive_buffer.store((wanted * 2).max(RECEIVE_BUFFER_MIN), Relaxed);
+                common.receive_buffer.store(wanted.saturating_mul(2).max(RECEIVE_BUFFER_MIN), Relaxed);
                 common.switch(Switches::RECEIVE_BUFFER_SET, true);
             }
             socket.buffers_changed();

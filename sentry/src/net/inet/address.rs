@@ -10,6 +10,7 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use crate::net::NetNamespace;
 use crate::net::socket::{RawAddress, address_family};
+use crate::parameters::IP_NONLOCAL_BIND;
 
 /// The shortest `struct sockaddr_in6` that is accepted, without a scope (RFC 2133).
 const SIN6_LEN_MIN: usize = 24;
@@ -138,6 +139,7 @@ pub fn is_broadcast(ip: IpAddr) -> bool {
 /// May a socket be bound to the address? EADDRNOTAVAIL.
 pub fn check_bindable(net: &NetNamespace, ip: IpAddr, free: bool, stream: bool) -> Result<()> {
     let valid = free
+        || IP_NONLOCAL_BIND.get(&net.parameters) != 0
         || ip.is_unspecified()
         || net.device.is_local(ip)
         || ip.is_ipv4() && (ip.is_multicast() || is_broadcast(ip))

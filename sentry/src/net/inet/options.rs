@@ -13,9 +13,10 @@ use abi::{Errno, Result};
 use parking_lot::Mutex;
 use zerocopy::FromBytes;
 
-use crate::net::device;
 use crate::net::options::Common;
 use crate::net::socket::{OptionValue, int_value};
+use crate::net::{NetNamespace, device};
+use crate::parameters::{BINDV6ONLY, IP_DEFAULT_TTL};
 use crate::task::CurrentTask;
 
 /// The MTU that sockets see on the loopback device: IPv4 has only 16 bits for the length.
@@ -127,10 +128,13 @@ pub(crate) struct Ip {
     groups: Mutex<Vec<IpAddr>>,
 }
 
-impl Default for Ip {
-    fn default() -> Ip {
+impl Ip {
+    /// Of a new socket.
+    pub fn new(net: &NetNamespace) -> Ip {
+        let mut wants = Wants::ALL_GROUPS | Wants::ALL_GROUPS6;
+        wants.set(Wants::V6_ONLY, BINDV6ONLY.get(&net.parameters) != 0);
         Ip {
-            wants: AtomicU32::new((Wants::ALL_GROUPS | Wants::ALL_GROUPS6).bits()),
+            wants: AtomicU32::new(wants.bits()),
             tos: AtomicI32::new(0),
             ttl: AtomicI32::new(-1),
             traffic_class: AtomicI32::new(-1),
@@ -157,7 +161,7 @@ fn int_answer(value: i32, room: usize) -> OptionValue {
     }
 }
 
-fn loopback_index(net: &crate::net::NetNamespace, ip: IpAddr, index: i32) -> Result<i32> {
+fn loopback_index(net: &NetNamespace, ip: IpAddr, index: i32) -> Result<i32> {
     if index != 0 {
         return net.device.name_of(index).map(|_| index).ok_or(Errno::ENODEV);
     }
@@ -413,7 +417,7 @@ impl Ip {
             (SOL_IP, i::IP_MTU) => return mtu(connected.filter(IpAddr::is_ipv4)),
             (SOL_IPV6, i::IPV6_MTU) => return mtu(connected),
             (SOL_IP, i::IP_TOS) => self.tos.load(Relaxed),
-            (SOL_IP, i::IP_TTL) => or_default(&self.ttl, 64),
+            (SOL_IP, i::IP_TTL) => or_default(&self.ttl, IP_DEFAULT_TTL.get(&common.net.parameters) as i32),
             (SOL_IP, i::IP_HDRINCL | i::IP_ROUTER_ALERT) | (SOL_IPV6, i::IPV6_ROUTER_ALERT) => 0,
             (SOL_IP, i::IP_PROTOCOL) => 0,
             (SOL_IP, i::IP_MULTICAST_IF) => {

@@ -5,7 +5,7 @@ use abi::inet::{ICMP_ECHO, ICMP_ECHOREPLY, ICMPV6_ECHO_REPLY, ICMPV6_ECHO_REQUES
 use abi::{Errno, Result};
 
 use crate::net::NetNamespace;
-use crate::net::parameters::PING_GROUP_RANGE;
+use crate::parameters::PING_GROUP_RANGE;
 use crate::task::Task;
 
 /// Type, code, checksum, identifier, sequence number.

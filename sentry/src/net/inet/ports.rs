@@ -8,12 +8,12 @@ use std::sync::{Arc, Weak};
 use abi::{Errno, Result};
 
 use crate::net::options::Switches;
-use crate::net::parameters::LOCAL_PORT_RANGE;
 use crate::net::{NetNamespace, Socket};
+use crate::parameters::IP_LOCAL_PORT_RANGE;
 
 /// The ports that are given to those who do not ask for one.
 pub fn ephemeral(net: &NetNamespace) -> RangeInclusive<u16> {
-    let range = LOCAL_PORT_RANGE.values(&net.parameters);
+    let range = IP_LOCAL_PORT_RANGE.values(&net.parameters);
     let port = |i: usize, default| range.get(i).and_then(|&p| u16::try_from(p).ok()).unwrap_or(default);
     let (first, last) = (port(0, 32_768), port(1, 60_999));
     if first <= last { first..=last } else { last..=first }
@@ -107,8 +107,9 @@ pub struct Ports<S> {
 
 impl<S> Default for Ports<S> {
     fn default() -> Ports<S> {
-        // Where to start is no secret here: there is no one outside.
-        Ports { map: HashMap::new(), next: 0 }
+        let mut start = [0; 2];
+        platform::random::fill(&mut start);
+        Ports { map: HashMap::new(), next: u16::from_ne_bytes(start) }
     }
 }
 

@@ -121,8 +121,8 @@ impl UdpSocket {
     /// A new socket of the protocol in `common`.
     pub fn create(common: Common) -> Arc<UdpSocket> {
         Arc::new_cyclic(|me| UdpSocket {
+            ip: Ip::new(&common.net),
             common,
-            ip: Ip::default(),
             me: me.clone(),
             state: Mutex::default(),
             inbox: Mutex::default(),

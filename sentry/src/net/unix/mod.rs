@@ -22,12 +22,12 @@ pub(crate) use message::Ancillary;
 use message::{Inbox, Message};
 
 use super::options::{Common, RECEIVE, SEND, Switches};
-use super::parameters::MAX_DGRAM_QLEN;
 use super::rights::Rights;
 use super::socket::{
     ControlMessage, Incoming, MessageCredentials, Outgoing, PeerIdentity, RawAddress, Received, Socket,
 };
 use super::{NetNamespace, rights};
+use crate::parameters::UNIX_MAX_DGRAM_QLEN;
 use crate::task::{CurrentTask, Task};
 use crate::vfs::{File, Path};
 
@@ -85,7 +85,7 @@ impl UnixSocket {
     }
 
     fn new(common: Common) -> Arc<UnixSocket> {
-        let backlog = MAX_DGRAM_QLEN.get(&common.net.parameters) as usize;
+        let backlog = UNIX_MAX_DGRAM_QLEN.get(&common.net.parameters) as usize;
         Arc::new_cyclic(|me| UnixSocket {
             id: common.net.unix.enter(me),
             common,

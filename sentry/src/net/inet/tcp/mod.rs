@@ -27,14 +27,11 @@ use crate::net::options::{Common, RECEIVE, SEND, Switches};
 use crate::net::socket::{
     ControlMessage, Incoming, OptionValue, Outgoing, RawAddress, Received, Socket, address_family,
 };
+use crate::parameters::{TCP_RMEM, TCP_WMEM};
 use crate::task::{CurrentTask, Task};
 
-/// SO_SNDBUF of a new socket, and of one with a connection: Linux gives it two congestion windows then.
-const SEND_BUFFER: u32 = 16_384;
+/// SO_SNDBUF of a connection, as Linux tunes it: two congestion windows.
 const SEND_BUFFER_CONNECTED: u32 = 2_626_560;
-
-/// SO_RCVBUF of a new socket.
-const RECEIVE_BUFFER: u32 = 131_072;
 
 /// Where `connect(2)` has got (`enum socket_state`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -69,6 +66,14 @@ pub(super) struct Link {
     peer: Weak<TcpSocket>,
 }
 
+impl Link {
+    /// Bytes sent that do not fit the receiver's buffer: what is only not read has been acknowledged.
+    fn unacknowledged(&self) -> usize {
+        let window = self.peer.upgrade().map_or(0, |peer| peer.common.receive_buffer());
+        self.tx.pending().saturating_sub(window)
+    }
+}
+
 /// A TCP socket.
 pub struct TcpSocket {
     common: Common,
@@ -87,9 +92,12 @@ pub struct TcpSocket {
 impl TcpSocket {
     /// A new socket.
     pub fn create(common: Common) -> Arc<TcpSocket> {
-        common.set_send_buffer(SEND_BUFFER);
-        common.receive_buffer.store(RECEIVE_BUFFER, Ordering::Relaxed);
-        TcpSocket::build(common, Ip::default(), TcpOptions::default())
+        let first = |sizes: Vec<i64>| sizes.get(1).copied().unwrap_or(0) as u32;
+        let parameters = &common.net.parameters;
+        common.set_send_buffer(first(TCP_WMEM.values(parameters)));
+        common.receive_buffer.store(first(TCP_RMEM.values(parameters)), Ordering::Relaxed);
+        let ip = Ip::new(&common.net);
+        TcpSocket::build(common, ip, TcpOptions::default())
     }
 
     fn build(common: Common, ip: Ip, options: TcpOptions) -> Arc<TcpSocket> {
@@ -144,7 +152,7 @@ impl TcpSocket {
             let (waiting, backlog) = listener.load();
             return (backlog, waiting);
         }
-        self.link().map_or((0, 0), |link| (link.tx.pending(), link.rx.pending()))
+        self.link().map_or((0, 0), |link| (link.unacknowledged(), link.rx.pending()))
     }
 
     fn peer_ip(&self) -> Option<IpAddr> {
@@ -494,11 +502,7 @@ impl Socket for TcpSocket {
         let value = match request {
             SIOCINQ | SIOCOUTQ | SIOCOUTQNSD if self.phase() == TCP_LISTEN => return Err(Errno::EINVAL),
             SIOCINQ => link.map_or(0, |l| l.rx.readable(self.common.has(Switches::OOBINLINE)).len),
-            // What is not read has been acknowledged all the same, as far as it fits the receiver's buffer.
-            SIOCOUTQ | SIOCOUTQNSD => link.map_or(0, |link| {
-                let window = link.peer.upgrade().map_or(0, |peer| peer.common.receive_buffer());
-                link.tx.pending().saturating_sub(window)
-            }),
+            SIOCOUTQ | SIOCOUTQNSD => link.map_or(0, |link| link.unacknowledged()),
             SIOCATMARK => link.map_or(0, |link| link.rx.readable(false).at_mark.into()),
             _ => return Err(Errno::ENOTTY),
         };

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 
 use super::TcpSocket;
 use crate::net::socket::{OptionValue, int_value};
+use crate::parameters::{self, Parameter};
 use crate::task::CurrentTask;
 
 /// The congestion control algorithms on offer: names without a difference where nothing is ever lost.
@@ -20,10 +21,10 @@ const CONGESTION: [&[u8]; 2] = [b"cubic", b"reno"];
 const REMEMBERED: &[(i32, i32, i32, i32)] = &[
     (t::TCP_NODELAY, 0, 1, 0),
     (t::TCP_CORK, 0, 1, 0),
-    (t::TCP_KEEPIDLE, 1, t::MAX_TCP_KEEPIDLE, 7200),
-    (t::TCP_KEEPINTVL, 1, t::MAX_TCP_KEEPINTVL, 75),
-    (t::TCP_KEEPCNT, 1, t::MAX_TCP_KEEPCNT, 9),
-    (t::TCP_SYNCNT, 1, t::MAX_TCP_SYNCNT, 6),
+    (t::TCP_KEEPIDLE, 1, t::MAX_TCP_KEEPIDLE, 0),
+    (t::TCP_KEEPINTVL, 1, t::MAX_TCP_KEEPINTVL, 0),
+    (t::TCP_KEEPCNT, 1, t::MAX_TCP_KEEPCNT, 0),
+    (t::TCP_SYNCNT, 1, t::MAX_TCP_SYNCNT, 0),
     (t::TCP_THIN_LINEAR_TIMEOUTS, 0, 1, 0),
     (t::TCP_THIN_DUPACK, 0, 1, 0),
     (t::TCP_USER_TIMEOUT, 0, i32::MAX, 0),
@@ -37,6 +38,15 @@ const REMEMBERED: &[(i32, i32, i32, i32)] = &[
     (t::TCP_RTO_MIN_US, 5000, 200_000, 200_000),
     (t::TCP_DELACK_MAX_US, 5000, 200_000, 200_000),
     (t::TCP_QUICKACK, 0, 1, 1),
+];
+
+/// Options whose default is a kernel parameter.
+const TUNABLE: [(i32, &Parameter); 5] = [
+    (t::TCP_KEEPIDLE, &parameters::TCP_KEEPALIVE_TIME),
+    (t::TCP_KEEPINTVL, &parameters::TCP_KEEPALIVE_INTVL),
+    (t::TCP_KEEPCNT, &parameters::TCP_KEEPALIVE_PROBES),
+    (t::TCP_SYNCNT, &parameters::TCP_SYN_RETRIES),
+    (t::TCP_LINGER2, &parameters::TCP_FIN_TIMEOUT),
 ];
 
 /// What a segment holds: on the loopback device, half of the window at first.
@@ -156,7 +166,6 @@ impl TcpSocket {
                 }),
                 _ => Ok(OptionValue::int(self.segment())),
             },
-            t::TCP_LINGER2 => remembered(60),
             t::TCP_DEFER_ACCEPT => remembered(0),
             t::TCP_WINDOW_CLAMP => remembered(if self.phase() == TCP_CLOSE { 0 } else { 65_536 }),
             t::TCP_INFO => Ok(OptionValue::object(&self.info())),
@@ -172,6 +181,9 @@ impl TcpSocket {
             t::TCP_INQ => Ok(OptionValue::int(self.options.tells_queue_length().into())),
             t::TCP_CC_INFO => Ok(OptionValue::bytes(&[0; 20][..room.min(20)])),
             _ => {
+                if let Some((_, parameter)) = TUNABLE.iter().find(|(n, _)| *n == name) {
+                    return remembered(parameter.get(&self.common.net.parameters) as i32);
+                }
                 let known = REMEMBERED.iter().find(|(n, ..)| *n == name);
                 remembered(known.ok_or(Errno::ENOPROTOOPT)?.3)
             }
