@@ -3,6 +3,8 @@
 //! This binary is three programs: the command that a user or a container manager calls; the gofer, which serves a
 //! container's files (`gofer`); and the sentry, the kernel of a sandbox (`boot`). The command starts the other two by
 //! executing itself again.
+// The kernel's types are deeply nested, and all are to be seen to be `Send`.
+#![recursion_limit = "256"]
 
 mod boot;
 mod capability;
