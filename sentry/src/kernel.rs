@@ -15,6 +15,7 @@ use crate::ipc::IpcNamespace;
 use crate::net::NetNamespace;
 use crate::parameters::Parameters;
 use crate::statistics::Statistics;
+use crate::task::counts::TaskCounts;
 use crate::task::exec::{self, ExecRequest};
 use crate::task::futex::FutexTable;
 use crate::task::group::{GroupParts, ProcessGroup, ThreadGroup};
@@ -81,6 +82,8 @@ pub struct Kernel {
     pub user_ns: Arc<UserNamespace>,
     /// The initial pid namespace.
     pub pid_ns: Arc<PidNamespace>,
+    /// How many threads there are.
+    pub counts: Arc<TaskCounts>,
     /// The most threads there may be.
     pub threads_max: usize,
     /// Monotonic nanoseconds at the start of the sandbox.
@@ -151,6 +154,7 @@ impl Kernel {
             nsfs: NsFs::default(),
             pid_ns: PidNamespace::new(None, user_ns.clone())?,
             user_ns,
+            counts: Arc::default(),
             threads_max: 30_000,
             boot_time,
             unimplemented: Mutex::default(),
@@ -227,9 +231,11 @@ impl Kernel {
             let _tasklist = self.tasklist.lock();
             terminal.take_control(&group);
         }
+        task.enter_counts();
         group.tasks.lock().push(task.clone());
         if let Err(e) = clone::start(&task, program.context) {
             group.tasks.lock().clear();
+            task.leave_counts();
             return Err(e);
         }
         Ok(group)
@@ -242,17 +248,6 @@ impl Kernel {
         };
         let used = || self.processes().iter().map(resident).sum();
         self.memory.saturating_sub(self.statistics.memory_used(self.clock.monotonic(), used))
-    }
-
-    /// How many threads there are.
-    pub fn count_tasks(&self) -> usize {
-        self.processes().iter().map(|p| p.tasks.lock().len()).sum()
-    }
-
-    /// How many threads run with this real uid (a kernel id).
-    pub fn count_tasks_of(&self, uid: u32) -> usize {
-        let of_uid = |p: &Arc<ThreadGroup>| p.threads().iter().filter(|t| t.credentials().uid == uid).count();
-        self.processes().iter().map(of_uid).sum()
     }
 
     /// All processes, also the dead ones that were not waited for.

@@ -130,7 +130,7 @@ fn clock_adjtime(task: &CurrentTask, clock: i32, timex: UserPtr<Timex>) -> Resul
     if clock != t::CLOCK_REALTIME {
         return Err(if clock_nanos(task, clock).is_ok() { Errno::EOPNOTSUPP } else { Errno::EINVAL });
     }
-    if read.modes != 0 && !(read.modes == 0xa001 && task.credentials().capable(CAP_SYS_TIME)) {
+    if read.modes != 0 && !(read.modes == 0xa001 && task.capable(CAP_SYS_TIME)) {
         return Err(Errno::EPERM);
     }
     let now = task.kernel().clock.realtime_nanos();
@@ -372,7 +372,7 @@ fn timerfd_create(task: &CurrentTask, clock: i32, flags: u32) -> Result<i32> {
     match clock {
         t::CLOCK_REALTIME | t::CLOCK_MONOTONIC | t::CLOCK_BOOTTIME => {}
         t::CLOCK_REALTIME_ALARM | t::CLOCK_BOOTTIME_ALARM => {
-            if !task.credentials().capable(abi::capability::CAP_WAKE_ALARM) {
+            if !task.capable(abi::capability::CAP_WAKE_ALARM) {
                 return Err(Errno::EPERM);
             }
         }

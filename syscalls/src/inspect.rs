@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use abi::capability::{CAP_SYS_ADMIN, CAP_SYS_NICE};
 use abi::fcntl::OpenFlags;
 use abi::sched as s;
 use abi::uio::Iovec;
@@ -29,7 +30,7 @@ pub const ROWS: &[Row] = rows! {
     SCHED_SETATTR => sched_setattr, Partial, "remembered; the host schedules";
     SCHED_RR_GET_INTERVAL => sched_rr_get_interval;
     IOPRIO_GET => ioprio_get;
-    IOPRIO_SET => ioprio_set, Partial, "accepted; the host schedules";
+    IOPRIO_SET => ioprio_set, Partial, "remembered; the host schedules";
     RESTART_SYSCALL => restart_syscall;
     VHANGUP => vhangup;
 };
@@ -239,7 +240,7 @@ fn sched_setattr(task: &CurrentTask, pid: i32, attr: UserPtr<s::SchedAttr>, flag
     if realtime != (1..=99).contains(&new.sched_priority) {
         return Err(Errno::EINVAL);
     }
-    let capable = task.credentials().capable(abi::capability::CAP_SYS_NICE);
+    let capable = task.capable(abi::capability::CAP_SYS_NICE);
     if realtime && !capable {
         return Err(Errno::EPERM);
     }
@@ -267,27 +268,58 @@ fn sched_rr_get_interval(task: &CurrentTask, pid: i32, interval: UserPtr<abi::ti
     interval.write(task, &abi::time::Timespec::from_nanos(nanos))
 }
 
-fn ioprio_get(task: &CurrentTask, which: i32, who: i32) -> Result<u32> {
-    if !(1..=3).contains(&which) {
-        return Err(Errno::EINVAL);
-    }
-    if which == 1 {
-        process::thread(task, who)?;
-    }
-    // Class "best effort", in the middle.
-    Ok(2 << 13 | 4)
+/// The threads that `IOPRIO_WHO_*` means: with priorities of I/O as with those of the processor.
+fn io_targets(task: &CurrentTask, which: i32, who: i32) -> Result<Vec<Arc<Task>>> {
+    let which = u32::try_from(which - 1).map_err(|_| Errno::EINVAL)?;
+    crate::system::targets(task, which, who)
 }
 
-fn ioprio_set(task: &CurrentTask, which: i32, who: i32, priority: u32) -> Result<()> {
-    let class = priority >> 13;
-    if !(1..=3).contains(&which) || class > 3 {
-        return Err(Errno::EINVAL);
+/// The priority of one whose class is "none": it follows from the nice value (task_nice_ioprio()).
+fn effective_io_priority(task: &Task) -> u32 {
+    let scheduling = task.scheduling.lock();
+    match scheduling.io_priority {
+        0 => {
+            let class = match scheduling.policy {
+                abi::sched::SCHED_IDLE => s::IOPRIO_CLASS_IDLE,
+                p if p == abi::sched::SCHED_FIFO || p == abi::sched::SCHED_RR => s::IOPRIO_CLASS_RT,
+                _ => s::IOPRIO_CLASS_BE,
+            };
+            class << s::IOPRIO_CLASS_SHIFT | (scheduling.nice + 20) as u32 / 5
+        }
+        set => set.into(),
     }
-    if which == 1 {
-        process::thread(task, who)?;
+}
+
+fn ioprio_get(task: &CurrentTask, which: i32, who: i32) -> Result<u32> {
+    let targets = io_targets(task, which, who)?;
+    let priority = |t: &Arc<Task>| match which {
+        1 => effective_io_priority(t),
+        _ => t.scheduling.lock().io_priority.into(),
+    };
+    // The best: the lowest number, where "none" counts as the middle (ioprio_best()).
+    let rank = |p: u32| if p == 0 { s::IOPRIO_CLASS_BE << s::IOPRIO_CLASS_SHIFT | 4 } else { p };
+    targets.iter().map(priority).map(rank).min().ok_or(Errno::ESRCH)
+}
+
+fn ioprio_set(task: &CurrentTask, which: i32, who: i32, priority: i32) -> Result<()> {
+    let class = priority as u32 >> s::IOPRIO_CLASS_SHIFT;
+    let level = priority as u32 & 7;
+    match class {
+        s::IOPRIO_CLASS_RT if !task.capable(CAP_SYS_ADMIN) && !task.capable(CAP_SYS_NICE) => {
+            return Err(Errno::EPERM);
+        }
+        s::IOPRIO_CLASS_RT | s::IOPRIO_CLASS_BE | s::IOPRIO_CLASS_IDLE => {}
+        s::IOPRIO_CLASS_NONE if level == 0 => {}
+        _ => return Err(Errno::EINVAL),
     }
-    if class == 1 && !task.credentials().capable(abi::capability::CAP_SYS_ADMIN) {
-        return Err(Errno::EPERM);
+    let value = u16::try_from(priority).map_err(|_| Errno::EINVAL)?;
+    let own = task.credentials();
+    for target in io_targets(task, which, who)? {
+        let other = target.credentials();
+        if other.uid != own.euid && other.uid != own.uid && !task.capable(CAP_SYS_NICE) {
+            return Err(Errno::EPERM);
+        }
+        target.scheduling.lock().io_priority = value;
     }
     Ok(())
 }
@@ -298,7 +330,7 @@ fn restart_syscall(_task: &CurrentTask) -> Result<()> {
 }
 
 fn vhangup(task: &CurrentTask) -> Result<()> {
-    if !task.credentials().capable(abi::capability::CAP_SYS_TTY_CONFIG) {
+    if !task.capable(abi::capability::CAP_SYS_TTY_CONFIG) {
         return Err(Errno::EPERM);
     }
     Ok(())

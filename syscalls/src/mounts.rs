@@ -76,9 +76,10 @@ fn mount(
         return remount(&target, flags);
     }
     if flags.contains(M::MS_REMOUNT) {
-        if is_mount_root(&target) {
-            target.mount().superblock().fs().reconfigure(&data)?;
+        if !is_mount_root(&target) {
+            return Err(Errno::EINVAL);
         }
+        target.mount().superblock().fs().reconfigure(&data)?;
         return remount(&target, flags);
     }
     let ns = task.namespaces().mount.clone();
@@ -162,16 +163,20 @@ fn umount2(task: &CurrentTask, target: UserCStr, flags: u32) -> Result<()> {
     let walk =
         if flags.contains(UmountFlags::UMOUNT_NOFOLLOW) { WalkFlags::empty() } else { WalkFlags::FOLLOW };
     let target = resolve_at(task, AT_FDCWD, target, walk)?;
+    check_admin(task)?;
     if !is_mount_root(&target) {
         return Err(Errno::EINVAL);
-    }
-    check_admin(task)?;
-    if flags.contains(UmountFlags::MNT_EXPIRE) {
-        return Err(if flags == UmountFlags::MNT_EXPIRE { Errno::EAGAIN } else { Errno::EINVAL });
     }
     let ns = task.namespaces().mount.clone();
     let mount = target.mount().clone();
     drop(target);
+    if flags.contains(UmountFlags::MNT_EXPIRE) {
+        let others = UmountFlags::MNT_FORCE | UmountFlags::MNT_DETACH;
+        if flags.intersects(others) || Arc::ptr_eq(&mount, task.fs().root().mount()) {
+            return Err(Errno::EINVAL);
+        }
+        ns.expire(&mount)?;
+    }
     ns.detach(&mount, flags.contains(UmountFlags::MNT_DETACH))
 }
 

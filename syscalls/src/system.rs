@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use abi::capability::{CAP_SYS_ADMIN, CAP_SYS_NICE, CAP_SYS_RESOURCE};
-use abi::resource::{RLIM_NLIMITS, RLIMIT_NOFILE, RUSAGE_CHILDREN, RUSAGE_SELF, RUSAGE_THREAD, Rlimit};
+use abi::resource::{
+    RLIM_NLIMITS, RLIMIT_CPU, RLIMIT_NOFILE, RUSAGE_CHILDREN, RUSAGE_SELF, RUSAGE_THREAD, Rlimit,
+};
 use abi::sched::{SCHED_DEADLINE, SCHED_FIFO, SCHED_IDLE, SCHED_RR, SchedParam};
 use abi::sysinfo::Sysinfo;
 use abi::utsname::Utsname;
@@ -94,10 +96,11 @@ fn sysinfo(task: &CurrentTask, info: UserPtr<Sysinfo>) -> Result<()> {
     info.write(
         task,
         &Sysinfo {
-            uptime: (uptime / 1_000_000_000) as i64,
+            // Rounded up, so that it is never 0.
+            uptime: uptime.div_ceil(1_000_000_000) as i64,
             totalram: kernel.memory,
             freeram: kernel.memory_free(),
-            procs: kernel.count_tasks().min(u16::MAX as usize) as u16,
+            procs: kernel.counts.all().min(u16::MAX as usize) as u16,
             mem_unit: 1,
             ..Sysinfo::default()
         },
@@ -150,10 +153,13 @@ fn set_limit(task: &CurrentTask, target: &Arc<Task>, which: u32, new: Rlimit) ->
         return Err(Errno::EPERM);
     }
     let limits = &target.group.limits;
-    if new.rlim_max > limits.get(which).rlim_max && !task.credentials().capable(CAP_SYS_RESOURCE) {
+    if new.rlim_max > limits.get(which).rlim_max && !task.capable(CAP_SYS_RESOURCE) {
         return Err(Errno::EPERM);
     }
     limits.set(which, new);
+    if which == RLIMIT_CPU as u32 {
+        target.group.timers.watch_cpu_limit(&target.group);
+    }
     Ok(())
 }
 
@@ -200,8 +206,15 @@ fn getrusage(task: &CurrentTask, who: i32, usage: UserPtr<Rusage>) -> Result<()>
 fn getcpu(task: &CurrentTask, cpu: UserPtr<u32>, node: UserPtr<u32>) -> Result<()> {
     // The sentry thread and its guest's run near each other; where exactly is the host's affair.
     let here = platform::host_cpu() % task.kernel().cpus;
+    let here = allowed_cpu(&task.affinity.lock(), here);
     cpu.write_if_some(task, &here)?;
     node.write_if_some(task, &0)
+}
+
+/// `here` if the mask allows it, else the first that it does.
+fn allowed_cpu(mask: &[u64], here: u32) -> u32 {
+    let allows = |cpu: u32| mask.get(cpu as usize / 64).is_some_and(|word| word >> (cpu % 64) & 1 != 0);
+    if allows(here) { here } else { (0..mask.len() as u32 * 64).find(|&cpu| allows(cpu)).unwrap_or(here) }
 }
 
 fn sched_yield(_task: &CurrentTask) -> Result<()> {
@@ -290,7 +303,7 @@ fn set_scheduler(
     check_scheduler(task, &target)?;
     let realtime = matches!(new.policy, SCHED_FIFO | SCHED_RR);
     let limit = target.group.limits.current(abi::resource::RLIMIT_RTPRIO);
-    if realtime && u64::from(priority) > limit && !task.credentials().capable(CAP_SYS_NICE) {
+    if realtime && u64::from(priority) > limit && !task.capable(CAP_SYS_NICE) {
         return Err(Errno::EPERM);
     }
     new.priority = priority;
@@ -331,7 +344,7 @@ const PRIO_PGRP: u32 = 1;
 const PRIO_USER: u32 = 2;
 
 /// The threads that a pair of arguments of getpriority(2) means.
-fn targets(task: &CurrentTask, which: u32, who: i32) -> Result<Vec<Arc<Task>>> {
+pub(crate) fn targets(task: &CurrentTask, which: u32, who: i32) -> Result<Vec<Arc<Task>>> {
     let found = match which {
         PRIO_PROCESS => vec![process::thread(task, who)?],
         PRIO_PGRP => {
@@ -368,12 +381,12 @@ fn setpriority(task: &CurrentTask, which: u32, who: i32, nice: i32) -> Result<()
     let nice = nice.clamp(-20, 19);
     for target in targets(task, which, who)? {
         let (own, other) = (task.credentials(), target.credentials());
-        if own.euid != other.euid && own.euid != other.uid && !own.capable(CAP_SYS_NICE) {
+        if own.euid != other.euid && own.euid != other.uid && !own.capable_in(&other.user_ns, CAP_SYS_NICE) {
             return Err(Errno::EPERM);
         }
         let lowest = 20 - target.group.limits.current(abi::resource::RLIMIT_NICE).min(40) as i32;
         let mut scheduling = target.scheduling.lock();
-        if nice < scheduling.nice && nice < lowest && !own.capable(CAP_SYS_NICE) {
+        if nice < scheduling.nice && nice < lowest && !task.capable(CAP_SYS_NICE) {
             return Err(Errno::EACCES);
         }
         scheduling.nice = nice;

@@ -404,7 +404,7 @@ fn msgctl(task: &CurrentTask, id: u32, command: u32, buf: Address) -> Result<u32
             let new: MsqidDs = task.mm().read_object(buf.0)?;
             let queue = ns.msg.find(id)?;
             check_owner(task, &ns, &*queue)?;
-            queue.set(&new, &user_ns, task.credentials().capable(CAP_SYS_RESOURCE)).map(|()| 0)
+            queue.set(&new, &user_ns, task.capable(CAP_SYS_RESOURCE)).map(|()| 0)
         }
         i::IPC_RMID => {
             let queue = ns.msg.find(id)?;

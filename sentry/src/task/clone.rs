@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use abi::capability::CAP_SYS_ADMIN;
+use abi::capability::{CAP_SYS_ADMIN, CAP_SYS_RESOURCE};
 use abi::resource::RLIMIT_NPROC;
 use abi::sched::CloneFlags;
 use abi::signal::{Signal, StackT};
@@ -58,11 +58,7 @@ impl CurrentTask {
         let flags = request.flags;
         check_flags(self, flags)?;
         let thread = flags.contains(F::CLONE_THREAD);
-        if !thread {
-            self.check_process_limit()?;
-        } else if self.group.threads().len() >= self.kernel().threads_max {
-            return Err(Errno::EAGAIN);
-        }
+        self.check_process_limit()?;
         let creds = self.credentials();
         let user_ns = if flags.contains(F::CLONE_NEWUSER) {
             Some(creds.user_ns.child((creds.euid, creds.egid))?)
@@ -141,17 +137,17 @@ impl CurrentTask {
         Ok(number)
     }
 
+    /// RLIMIT_NPROC and the limit of the sandbox; threads count as processes do. EAGAIN.
     fn check_process_limit(&self) -> Result<()> {
-        let creds = self.credentials();
-        let limit = self.group.limits.current(RLIMIT_NPROC);
         let kernel = self.kernel();
-        let privileged = creds.uid == 0 && creds.user_ns.level == 0
-            || creds.capable(abi::capability::CAP_SYS_RESOURCE)
-            || creds.capable(CAP_SYS_ADMIN);
-        if !privileged && kernel.count_tasks_of(creds.uid) as u64 >= limit {
+        let uid = self.credentials().uid;
+        let limit = self.group.limits.current(RLIMIT_NPROC);
+        let privileged = || uid == 0 || self.capable(CAP_SYS_RESOURCE) || self.capable(CAP_SYS_ADMIN);
+        if kernel.counts.of_user(uid) as u64 >= limit && !privileged() {
             return Err(Errno::EAGAIN);
         }
-        if kernel.count_tasks() >= kernel.threads_max {
+        self.too_many.store(false, Ordering::Relaxed);
+        if kernel.counts.all() >= kernel.threads_max {
             return Err(Errno::EAGAIN);
         }
         Ok(())
@@ -193,6 +189,7 @@ impl CurrentTask {
         group.oom_score_adj.store(self.group.oom_score_adj.load(Ordering::Relaxed), Ordering::Relaxed);
         group.login_uid.store(self.group.login_uid.load(Ordering::Relaxed), Ordering::Relaxed);
         group.personality.store(self.group.personality.load(Ordering::Relaxed), Ordering::Relaxed);
+        group.timers.watch_cpu_limit(&group);
         Ok(group)
     }
 
@@ -231,6 +228,7 @@ impl CurrentTask {
         if !thread && let Some(parent) = task.group.parent() {
             parent.family.lock().children.push(task.group.clone());
         }
+        task.enter_counts();
         task.group.tasks.lock().push(task.clone());
         Ok(())
     }
@@ -357,6 +355,7 @@ pub(crate) fn start(task: &Arc<Task>, context: Context) -> Result<()> {
 fn detach(parent: &CurrentTask, task: &Arc<Task>, thread: bool) {
     let _tasklist = parent.kernel().tasklist.lock();
     task.group.tasks.lock().retain(|t| !Arc::ptr_eq(t, task));
+    drop(task.leave_counts());
     if !thread {
         if let Some(parent) = task.group.parent() {
             parent.family.lock().children.retain(|c| !Arc::ptr_eq(c, &task.group));

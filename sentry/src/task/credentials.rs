@@ -46,7 +46,8 @@ impl IdMap {
                 (o.first < first_end && e.first < o.first.saturating_add(o.count))
                     || (o.kernel < kernel_end && e.kernel < o.kernel.saturating_add(o.count))
             };
-            if e.count == 0 || extents[..i].iter().any(overlaps) {
+            let wraps = e.first == u32::MAX || e.kernel == u32::MAX;
+            if e.count == 0 || wraps || extents[..i].iter().any(overlaps) {
                 return Err(Errno::EINVAL);
             }
         }
@@ -190,6 +191,10 @@ impl UserNamespace {
         if lines.is_empty() || lines.len() > 340 {
             return Err(Errno::EINVAL);
         }
+        // What is wrong in itself comes before what is not allowed.
+        IdMap::new(
+            lines.iter().map(|&(first, outside, count)| IdExtent { first, kernel: outside, count }).collect(),
+        )?;
         let privileged = writer.capable_in(parent, if uids { CAP_SETUID } else { CAP_SETGID })
             && opener.capable_in(parent, if uids { CAP_SETUID } else { CAP_SETGID });
         let own = match lines {

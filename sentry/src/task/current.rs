@@ -112,20 +112,6 @@ impl CurrentTask {
         self.fds().install(file, flags, 0, self.group.limits.current(abi::resource::RLIMIT_NOFILE))
     }
 
-    /// The limits that changes of memory are held to.
-    pub fn memory_limits(&self) -> crate::mm::Limits {
-        use abi::resource as r;
-        let limits = &self.group.limits;
-        crate::mm::Limits {
-            address_space: limits.current(r::RLIMIT_AS),
-            data: limits.current(r::RLIMIT_DATA),
-            stack: limits.current(r::RLIMIT_STACK),
-            memlock: limits.current(r::RLIMIT_MEMLOCK),
-            can_lock: self.credentials().capable(abi::capability::CAP_IPC_LOCK),
-            memory: self.kernel().memory,
-        }
-    }
-
     /// Circumstances of an operation on a file, on behalf of this task.
     pub fn io(&self) -> Io<'_> {
         Io::of(&self.task)

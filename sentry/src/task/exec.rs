@@ -196,6 +196,13 @@ fn parse_file_caps(xattr: &[u8]) -> Result<(CapSet, CapSet, bool)> {
 impl CurrentTask {
     /// Replaces the program of the process.
     pub fn exec(&self, request: ExecRequest) -> Result<()> {
+        if self.too_many.load(Ordering::Relaxed) {
+            let limit = self.group.limits.current(abi::resource::RLIMIT_NPROC);
+            if self.kernel().counts.of_user(self.credentials().uid) as u64 > limit {
+                return Err(Errno::EAGAIN);
+            }
+            self.too_many.store(false, Ordering::Relaxed);
+        }
         let program = load(self, request)?;
         self.kill_siblings()?;
         // From here on there is no way back: a failure kills the process.
@@ -263,6 +270,7 @@ impl CurrentTask {
         waited?;
         if !Arc::ptr_eq(&self.pid(), &group.pid) {
             self.set_pid(group.pid.clone());
+            drop(group.counted.lock().take());
         }
         Ok(())
     }

@@ -42,6 +42,7 @@ pub(super) fn reap(parent: &Arc<ThreadGroup>, child: &Arc<ThreadGroup>) {
     drop(family);
     process_group.leave(child);
     child.pid.set_group(std::sync::Weak::new());
+    drop(child.counted.lock().take());
 }
 
 impl CurrentTask {
@@ -55,8 +56,10 @@ impl CurrentTask {
         task.keep_system_time();
         group.dead_usage.lock().add(&task.usage());
         self.kernel().statistics.task_ended(task.cpu_time());
+        let counted = task.leave_counts();
         if Arc::ptr_eq(&task.pid(), &group.pid) {
             *group.remains.lock() = Some(Remains::of(&task));
+            *group.counted.lock() = counted;
         }
         task.set_state(RunState::Zombie);
         let last = {
@@ -128,6 +131,7 @@ fn end_process(group: &Arc<ThreadGroup>, status: u32) {
             None => {
                 group.family.lock().reaped = true;
                 process_group.leave(group);
+                drop(group.counted.lock().take());
             }
         }
     }

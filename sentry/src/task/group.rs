@@ -6,6 +6,7 @@ use std::sync::{Arc, Weak};
 use abi::signal::{Signal, SignalSet};
 use parking_lot::{Mutex, RwLock};
 
+use super::counts::Counted;
 use super::credentials::Credentials;
 use super::limits::Limits;
 use super::pid::Pid;
@@ -175,6 +176,8 @@ pub struct ThreadGroup {
     pub io_bytes: (AtomicU64, AtomicU64),
     /// All threads are gone.
     pub dead: AtomicBool,
+    /// The first thread has ended, and counts until the process is waited for.
+    pub(super) counted: Mutex<Option<Counted>>,
     /// The real uid of the thread that ended last (a kernel id).
     pub last_uid: Mutex<u32>,
     /// What proc shows of the leader once it has ended.
@@ -316,6 +319,7 @@ impl ThreadGroup {
             membarrier: AtomicU32::new(0),
             io_bytes: Default::default(),
             dead: AtomicBool::new(false),
+            counted: Mutex::default(),
             last_uid: Mutex::new(0),
             remains: Mutex::default(),
             login_uid: AtomicU32::new(u32::MAX),

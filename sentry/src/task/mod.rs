@@ -9,6 +9,7 @@
 
 pub mod access;
 pub mod clone;
+pub mod counts;
 pub mod credentials;
 pub mod current;
 pub mod exec;

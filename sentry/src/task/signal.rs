@@ -416,7 +416,11 @@ fn is_fatal(group: &ThreadGroup, to: Option<&Arc<Task>>, threads: &[Arc<Task>], 
     if group.action(signal).handler != SIG_DFL || signal.default_action() != DefaultAction::Term {
         return false;
     }
-    let open = |task: &Arc<Task>| !task.signals.lock().blocked.contains(signal);
+    // A stopped thread takes nothing but SIGKILL (wants_signal()).
+    let open = |task: &Arc<Task>| {
+        let own = task.signals.lock();
+        !own.stopped && !own.blocked.contains(signal)
+    };
     to.map_or_else(|| threads.iter().any(open), open)
 }
 

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::{Mutex, RwLock};
 use platform::Interrupter;
 
+use super::counts::Counted;
 use super::credentials::Credentials;
 use super::group::{CpuTime, ThreadGroup, Usage};
 use super::namespaces::Namespaces;
@@ -47,6 +48,8 @@ pub struct Scheduling {
     pub nice: i32,
     /// SCHED_RESET_ON_FORK.
     pub reset_on_fork: bool,
+    /// ioprio_set(2): class and level; 0 if it was not set.
+    pub io_priority: u16,
 }
 
 impl Scheduling {
@@ -114,6 +117,10 @@ pub struct Task {
     pub syscall: AtomicI32,
     /// PR_SET_SECUREBITS' and dumpable's sister: PR_SET_IO_FLUSHER and other bits that are only remembered.
     pub prctl_bits: AtomicU32,
+    /// It is counted against RLIMIT_NPROC of its user.
+    counted: Mutex<Option<Counted>>,
+    /// It became the thread of a user who has too many: execve(2) is EAGAIN while that is so (PF_NPROC_EXCEEDED).
+    pub too_many: AtomicBool,
     /// Start in monotonic nanoseconds.
     pub start_time: u64,
 }
@@ -197,6 +204,8 @@ impl Task {
             vfork_done: OnceLock::new(),
             syscall: AtomicI32::new(-1),
             prctl_bits: AtomicU32::new(0),
+            counted: Mutex::new(None),
+            too_many: AtomicBool::new(false),
             start_time,
         });
         parts.pid.set_task(Arc::downgrade(&task));
@@ -250,7 +259,31 @@ impl Task {
 
     /// Replaces the credentials. For the task itself, and for boot.
     pub fn set_credentials(&self, new: Credentials) {
-        *self.credentials.write() = Arc::new(new);
+        let uid = new.uid;
+        let old = std::mem::replace(&mut *self.credentials.write(), Arc::new(new));
+        if old.uid != uid
+            && let Some(counted) = &mut *self.counted.lock()
+        {
+            let limit = self.group.limits.current(abi::resource::RLIMIT_NPROC);
+            let too_many = counted.change_user(uid) as u64 > limit && uid != 0;
+            self.too_many.store(too_many, Ordering::Relaxed);
+        }
+    }
+
+    /// capable(): has the task the capability in the initial user namespace?
+    pub fn capable(&self, capability: u32) -> bool {
+        self.credentials().capable_in(&self.kernel().user_ns, capability)
+    }
+
+    /// It counts from now on.
+    pub(crate) fn enter_counts(&self) {
+        let counted = self.kernel().counts.count(self.credentials().uid);
+        *self.counted.lock() = Some(counted);
+    }
+
+    /// It counts as long as the result lives.
+    pub(crate) fn leave_counts(&self) -> Option<Counted> {
+        self.counted.lock().take()
     }
 
     /// The memory; `None` once it is dead.
@@ -335,7 +368,7 @@ impl Task {
             data: limits.current(r::RLIMIT_DATA),
             stack: limits.current(r::RLIMIT_STACK),
             memlock: limits.current(r::RLIMIT_MEMLOCK),
-            can_lock: self.credentials().capable(abi::capability::CAP_IPC_LOCK),
+            can_lock: self.capable(abi::capability::CAP_IPC_LOCK),
             memory: self.kernel().memory,
         }
     }

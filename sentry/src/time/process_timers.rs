@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
+use abi::resource::{RLIM_INFINITY, RLIMIT_CPU};
 use abi::siginfo::SigInfo;
 use abi::signal::Signal;
 use abi::{Errno, Result};
@@ -17,6 +18,8 @@ use crate::task::{Task, ThreadGroup};
 
 /// How often a timer on processor time is looked at, in nanoseconds.
 const CPU_TICK: u64 = 10_000_000;
+
+const NANOS: u64 = 1_000_000_000;
 
 /// The most POSIX timers of a process; Linux counts them against RLIMIT_SIGPENDING.
 const POSIX_TIMERS_MAX: usize = 4096;
@@ -205,8 +208,49 @@ impl Expire for PosixTimer {
     }
 }
 
+/// RLIMIT_CPU of a process.
+struct CpuLimit {
+    group: Weak<ThreadGroup>,
+}
+
+impl CpuLimit {
+    /// When the limit can be reached at the earliest, if all processors work for it.
+    fn next(group: &ThreadGroup, now: u64) -> Option<u64> {
+        let limit = group.limits.get(RLIMIT_CPU);
+        let end = limit.rlim_cur.min(limit.rlim_max);
+        if end == RLIM_INFINITY {
+            return None;
+        }
+        let left = end.saturating_mul(NANOS).saturating_sub(group.cpu_time().total());
+        Some(now.saturating_add((left / u64::from(group.kernel.cpus)).max(CPU_TICK)))
+    }
+}
+
+impl Expire for CpuLimit {
+    /// SIGXCPU at the soft limit and each second from then on, SIGKILL at the hard one (check_process_timers()).
+    fn expire(&self, now: u64) -> Option<u64> {
+        let group = self.group.upgrade()?;
+        for task in group.threads() {
+            task.refresh_cpu_time();
+        }
+        let seconds = group.cpu_time().total() / NANOS;
+        let mut limit = group.limits.get(RLIMIT_CPU);
+        if seconds >= limit.rlim_max {
+            group.send_kernel_signal(Signal::SIGKILL);
+            return None;
+        }
+        if seconds >= limit.rlim_cur {
+            limit.rlim_cur = limit.rlim_cur.saturating_add(1);
+            group.limits.set(RLIMIT_CPU, limit);
+            group.send_kernel_signal(Signal::SIGXCPU);
+        }
+        CpuLimit::next(&group, now)
+    }
+}
+
 #[derive(Default)]
 struct Timers {
+    cpu_limit: Option<(Arc<CpuLimit>, TimerKey)>,
     interval: [Option<Arc<PosixTimer>>; 3],
     posix: BTreeMap<i32, Arc<PosixTimer>>,
     next_id: i32,
@@ -239,6 +283,26 @@ impl ProcessTimers {
             })
         });
         Ok(timer.clone())
+    }
+
+    /// RLIMIT_CPU was set or inherited.
+    pub fn watch_cpu_limit(&self, group: &Arc<ThreadGroup>) {
+        let kernel = &group.kernel;
+        let Some(at) = CpuLimit::next(group, kernel.clock.monotonic()) else {
+            // A limit that was taken away is noticed when its time comes.
+            return;
+        };
+        let mut timers = self.0.lock();
+        let limit = match timers.cpu_limit.take() {
+            Some((limit, key)) => {
+                kernel.timers.cancel(key);
+                limit
+            }
+            None => Arc::new(CpuLimit { group: Arc::downgrade(group) }),
+        };
+        let expires: Arc<dyn Expire> = limit.clone();
+        let key = kernel.timers.schedule(at, &expires);
+        timers.cpu_limit = Some((limit, key));
     }
 
     /// timer_create(2). EAGAIN when there are too many. `value` is what the signal carries; `None` is the number.
@@ -306,6 +370,9 @@ impl ProcessTimers {
     /// The end of the process.
     pub fn clear(&self, kernel: &Kernel) {
         let timers = std::mem::take(&mut *self.0.lock());
+        if let Some((_, key)) = timers.cpu_limit {
+            kernel.timers.cancel(key);
+        }
         for timer in timers.interval.iter().flatten().chain(timers.posix.values()) {
             timer.cancel(kernel);
         }

@@ -1,7 +1,7 @@
 //! One thread that sleeps until the next timer of the sandbox is due. It is started by the first timer, and sleeps
 //! without a timeout while there is none.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -20,14 +20,35 @@ pub trait Expire: Send + Sync {
 pub struct TimerKey {
     deadline: u64,
     id: u64,
+    /// The address of the timer.
+    timer: usize,
+}
+
+fn address(timer: &Weak<dyn Expire>) -> usize {
+    timer.as_ptr().cast::<()>() as usize
 }
 
 #[derive(Default)]
 struct State {
     timers: BTreeMap<TimerKey, Weak<dyn Expire>>,
+    /// Where in `timers` a timer is: each is there once, however often it was set. The weak reference keeps the address
+    /// from being another's.
+    places: HashMap<usize, TimerKey>,
     next_id: u64,
     running: bool,
     stopped: bool,
+}
+
+impl State {
+    fn insert(&mut self, deadline: u64, timer: Weak<dyn Expire>) -> TimerKey {
+        self.next_id += 1;
+        let key = TimerKey { deadline, id: self.next_id, timer: address(&timer) };
+        if let Some(old) = self.places.insert(key.timer, key) {
+            self.timers.remove(&old);
+        }
+        self.timers.insert(key, timer);
+        key
+    }
 }
 
 #[derive(Default)]
@@ -41,12 +62,10 @@ struct Inner {
 pub struct TimerQueue(Arc<Inner>);
 
 impl TimerQueue {
-    /// Calls `timer` at `deadline` (monotonic nanoseconds), unless it is dropped or cancelled before.
+    /// Calls `timer` at `deadline` (monotonic nanoseconds), unless it is dropped, cancelled or scheduled again before.
     pub fn schedule(&self, deadline: u64, timer: &Arc<dyn Expire>) -> TimerKey {
         let mut state = self.0.state.lock();
-        state.next_id += 1;
-        let key = TimerKey { deadline, id: state.next_id };
-        state.timers.insert(key, Arc::downgrade(timer));
+        let key = state.insert(deadline, Arc::downgrade(timer));
         let first = state.timers.keys().next() == Some(&key);
         if !state.running {
             state.running = true;
@@ -65,9 +84,12 @@ impl TimerQueue {
         key
     }
 
-    /// Takes a timer out. It may be expiring at this moment.
+    /// Takes a timer out, also if it was set again since by what its expiry returned. It may be expiring at this moment.
     pub fn cancel(&self, key: TimerKey) {
-        self.0.state.lock().timers.remove(&key);
+        let mut state = self.0.state.lock();
+        if let Some(place) = state.places.remove(&key.timer) {
+            state.timers.remove(&place);
+        }
     }
 
     /// Ends the thread, at the end of the sandbox.
@@ -91,15 +113,44 @@ fn run(queue: &Inner) {
             continue;
         }
         let Some(timer) = state.timers.remove(&first) else { continue };
+        state.places.remove(&first.timer);
         drop(state);
         let alive = timer.upgrade();
         let again = alive.as_ref().and_then(|timer| timer.expire(now));
         state = queue.state.lock();
-        if let Some(deadline) = again {
-            state.next_id += 1;
-            let id = state.next_id;
-            state.timers.insert(TimerKey { deadline, id }, timer);
+        // Whoever has set it in the meantime knows better.
+        if let Some(deadline) = again
+            && !state.places.contains_key(&first.timer)
+        {
+            state.insert(deadline, timer);
         }
     }
     state.running = false;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Never;
+
+    impl Expire for Never {
+        fn expire(&self, _now: u64) -> Option<u64> {
+            None
+        }
+    }
+
+    #[test]
+    fn a_timer_is_in_the_queue_once() {
+        let queue = TimerQueue::default();
+        let timer: Arc<dyn Expire> = Arc::new(Never);
+        let old = queue.schedule(u64::MAX - 1, &timer);
+        queue.schedule(u64::MAX, &timer);
+        assert_eq!(queue.0.state.lock().timers.len(), 1);
+        queue.cancel(old);
+        let state = queue.0.state.lock();
+        assert!(state.timers.is_empty() && state.places.is_empty());
+        drop(state);
+        queue.stop();
+    }
 }

@@ -1,7 +1,7 @@
 //! Mounts and mount namespaces (fs/namespace.c, Documentation/filesystems/sharedsubtree.rst).
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use abi::fcntl::OpenFlags;
@@ -61,6 +61,8 @@ pub struct Mount {
     state: RwLock<State>,
     /// Open files that may write: a mount that has some cannot become read-only.
     writers: AtomicI64,
+    /// MNT_EXPIRE came by, and no file was opened since.
+    expiring: AtomicBool,
     namespace: OnceLock<Weak<MountNamespace>>,
 }
 
@@ -75,6 +77,7 @@ impl Mount {
             source: source.to_vec(),
             state: RwLock::new(State { parent: None, flags, propagation: Propagation::default() }),
             writers: AtomicI64::new(0),
+            expiring: AtomicBool::new(false),
             namespace: OnceLock::new(),
         })
     }
@@ -151,6 +154,9 @@ impl Mount {
     }
 
     pub(super) fn file_opened(&self, flags: OpenFlags) {
+        if self.expiring.load(Ordering::Relaxed) {
+            self.expiring.store(false, Ordering::Relaxed);
+        }
         if flags.writable() && !flags.contains(OpenFlags::O_PATH) {
             self.writers.fetch_add(1, Ordering::AcqRel);
         }
@@ -342,8 +348,7 @@ impl MountNamespace {
         if Arc::ptr_eq(mount, &self.table.read().root) {
             return Err(if lazy { Errno::EINVAL } else { Errno::EBUSY });
         }
-        // In the tables: `all` and `attached`. One more is the caller's. Whatever else holds it uses it.
-        if !lazy && (!self.children(mount).is_empty() || Arc::strong_count(mount) > 4) {
+        if !lazy && self.is_used(mount) {
             return Err(Errno::EBUSY);
         }
         let mirrors = match mount.parent() {
@@ -363,6 +368,20 @@ impl MountNamespace {
         }
         self.remove(mount);
         Ok(())
+    }
+
+    /// True if something is mounted below, or files or directories of it are held; the caller holds it once.
+    fn is_used(&self, mount: &Arc<Mount>) -> bool {
+        // In the tables: `all` and `attached`. One more is the caller's. Whatever else holds it uses it.
+        !self.children(mount).is_empty() || Arc::strong_count(mount) > 4
+    }
+
+    /// MNT_EXPIRE: the mount may go if this is the second time, and it was not used in between. EBUSY, EAGAIN.
+    pub fn expire(&self, mount: &Arc<Mount>) -> Result<()> {
+        if self.is_used(mount) {
+            return Err(Errno::EBUSY);
+        }
+        if mount.expiring.swap(true, Ordering::Relaxed) { Ok(()) } else { Err(Errno::EAGAIN) }
     }
 
     fn remove(&self, mount: &Arc<Mount>) {

@@ -81,6 +81,12 @@ pub fn new(kernel: &Arc<Kernel>, pid_ns: Arc<PidNamespace>, options: ProcOptions
 }
 
 impl FileSystem for ProcFs {
+    fn reconfigure(&self, data: &[u8]) -> Result<()> {
+        let mut options = self.instance.options.write();
+        *options = options.change(data)?;
+        Ok(())
+    }
+
     fn name(&self) -> &'static str {
         "proc"
     }
@@ -91,11 +97,6 @@ impl FileSystem for ProcFs {
 
     fn status(&self) -> Result<FsStatus> {
         Ok(FsStatus { magic: PROC_SUPER_MAGIC, block_size: 4096, name_max: 255, ..FsStatus::default() })
-    }
-
-    fn reconfigure(&self, data: &[u8]) -> Result<()> {
-        *self.instance.options.write() = ProcOptions::parse(data)?;
-        Ok(())
     }
 
     fn options(&self) -> String {

@@ -32,8 +32,13 @@ pub struct ProcOptions {
 impl ProcOptions {
     /// The options of mount(2)'s data, separated by commas. EINVAL for what is unknown or malformed.
     pub fn parse(data: &[u8]) -> Result<ProcOptions> {
+        ProcOptions::default().change(data)
+    }
+
+    /// As [`ProcOptions::parse`]; what is not named stays as it is.
+    pub fn change(self, data: &[u8]) -> Result<ProcOptions> {
         let data = std::str::from_utf8(data).map_err(|_| Errno::EINVAL)?;
-        let mut options = ProcOptions::default();
+        let mut options = self;
         for option in data.split(',').filter(|o| !o.is_empty()) {
             let (key, value) = option.split_once('=').ok_or(Errno::EINVAL)?;
             match (key, value) {

@@ -56,7 +56,7 @@ pub(super) fn loadavg(system: &System, _io: &Io<'_>) -> Result<Vec<u8>> {
     let running = running(kernel);
     let [one, five, fifteen] = kernel.statistics.load(kernel.clock.monotonic(), running);
     let last = system.0.pid_ns.last();
-    let tasks = kernel.count_tasks();
+    let tasks = kernel.counts.all();
     Ok(format!("{one:.2} {five:.2} {fifteen:.2} {running}/{tasks} {last}\n").into_bytes())
 }
 
