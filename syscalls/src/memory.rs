@@ -1,5 +1,7 @@
 //! Memory mappings (mm/mmap.c and its neighbours).
 
+use std::sync::Arc;
+
 use abi::capability::CAP_SYS_ADMIN;
 use abi::fcntl::OpenFlags;
 use abi::mman as m;
@@ -8,7 +10,7 @@ use abi::{Errno, Result};
 use platform::Prot;
 use sentry::mm::{Fixed, MapFile, MapRequest, RemapRequest};
 use sentry::task::CurrentTask;
-use sentry::vfs::MountFlags;
+use sentry::vfs::{File, MountFlags};
 
 use crate::arguments::Address;
 use crate::rows;
@@ -53,50 +55,22 @@ fn mmap(task: &CurrentTask, addr: u64, len: u64, prot: u32, flags: u32, fd: i32,
         // No huge pages are reserved in a sandbox.
         return Err(Errno::ENOMEM);
     }
-    let shared = match kind {
-        m::MAP_PRIVATE => false,
-        m::MAP_SHARED => true,
-        m::MAP_SHARED_VALIDATE if file.is_some() => {
-            if flags.bits() & !m::LEGACY_MAP_MASK & !m::MAP_TYPE & !m::MapFlags::MAP_FIXED_NOREPLACE.bits()
-                != 0
-            {
-                return Err(Errno::EOPNOTSUPP);
-            }
-            true
+    if file.as_ref().is_some_and(|file| file.flags().contains(OpenFlags::O_PATH)) {
+        return Err(Errno::EBADF);
+    }
+    let shared = matches!(kind, m::MAP_SHARED | m::MAP_SHARED_VALIDATE);
+    // Linux looks at the address before it looks at these.
+    let file = match (kind, file) {
+        (m::MAP_PRIVATE | m::MAP_SHARED, None) => Ok(None),
+        (m::MAP_SHARED_VALIDATE, Some(_)) if has_unknown_flags(flags) => Err(Errno::EOPNOTSUPP),
+        (m::MAP_PRIVATE | m::MAP_SHARED | m::MAP_SHARED_VALIDATE, Some(file)) => {
+            mapped_file(file, shared, prot, offset).map(Some)
         }
-        _ => return Err(Errno::EINVAL),
+        _ => Err(Errno::EINVAL),
     };
-    let file = match file {
-        None => None,
-        Some(file) => {
-            if file.flags().contains(OpenFlags::O_PATH) {
-                return Err(Errno::EBADF);
-            }
-            let opened = file.flags();
-            if shared && prot.contains(Prot::WRITE) && !opened.writable() || !opened.readable() {
-                return Err(Errno::EACCES);
-            }
-            let noexec = file.path().mount().flags().contains(MountFlags::NOEXEC);
-            if noexec && prot.contains(Prot::EXEC) {
-                return Err(Errno::EPERM);
-            }
-            if file.path().inode().file_type() == FileType::Directory {
-                return Err(Errno::ENODEV);
-            }
-            let mut max_prot = Prot::READ | Prot::WRITE | Prot::EXEC;
-            let sealed = shared && sentry::fs::memfd::forbids_writable_mapping(&file);
-            if sealed && opened.writable() && prot.contains(Prot::WRITE) {
-                return Err(Errno::EPERM);
-            }
-            if shared && (sealed || !opened.writable()) {
-                max_prot -= Prot::WRITE;
-            }
-            if noexec {
-                max_prot -= Prot::EXEC;
-            }
-            let mappable = file.operations().mappable()?;
-            Some(MapFile { mappable, file: Some(file), name: None, offset, max_prot })
-        }
+    let (file, late_error) = match file {
+        Ok(file) => (file, None),
+        Err(errno) => (None, Some(errno)),
     };
     let fixed = if flags.contains(m::MapFlags::MAP_FIXED_NOREPLACE) {
         Fixed::NoReplace
@@ -118,11 +92,45 @@ fn mmap(task: &CurrentTask, addr: u64, len: u64, prot: u32, flags: u32, fd: i32,
         populate: has(m::MapFlags::MAP_POPULATE) && !has(m::MapFlags::MAP_NONBLOCK),
         locked: has(m::MapFlags::MAP_LOCKED),
         special: false,
+        late_error,
         file,
         limits: task.memory_limits(),
     };
     let mm = task.mm();
     task.with_thread(|thread| mm.map(thread, &request))
+}
+
+/// For MAP_SHARED_VALIDATE.
+fn has_unknown_flags(flags: m::MapFlags) -> bool {
+    flags.bits() & !m::LEGACY_MAP_MASK & !m::MAP_TYPE & !m::MapFlags::MAP_FIXED_NOREPLACE.bits() != 0
+}
+
+/// A file that is to be mapped, and what may ever be done with the mapping.
+fn mapped_file(file: Arc<File>, shared: bool, prot: Prot, offset: u64) -> Result<MapFile> {
+    let opened = file.flags();
+    if shared && prot.contains(Prot::WRITE) && !opened.writable() || !opened.readable() {
+        return Err(Errno::EACCES);
+    }
+    let noexec = file.path().mount().flags().contains(MountFlags::NOEXEC);
+    if noexec && prot.contains(Prot::EXEC) {
+        return Err(Errno::EPERM);
+    }
+    if file.path().inode().file_type() == FileType::Directory {
+        return Err(Errno::ENODEV);
+    }
+    let mut max_prot = Prot::READ | Prot::WRITE | Prot::EXEC;
+    let sealed = shared && sentry::fs::memfd::forbids_writable_mapping(&file);
+    if sealed && opened.writable() && prot.contains(Prot::WRITE) {
+        return Err(Errno::EPERM);
+    }
+    if shared && (sealed || !opened.writable()) {
+        max_prot -= Prot::WRITE;
+    }
+    if noexec {
+        max_prot -= Prot::EXEC;
+    }
+    let mappable = file.operations().mappable()?;
+    Ok(MapFile { mappable, file: Some(file), name: None, offset, max_prot })
 }
 
 fn munmap(task: &CurrentTask, addr: u64, len: u64) -> Result<()> {
@@ -131,13 +139,18 @@ fn munmap(task: &CurrentTask, addr: u64, len: u64) -> Result<()> {
 }
 
 fn mprotect(task: &CurrentTask, addr: u64, len: u64, prot: u32) -> Result<()> {
-    let grows = prot & (m::Prot::PROT_GROWSDOWN.bits() | m::Prot::PROT_GROWSUP.bits());
-    let known =
-        PROT_KNOWN | m::Prot::PROT_SEM.bits() | m::Prot::PROT_GROWSDOWN.bits() | m::Prot::PROT_GROWSUP.bits();
-    if grows == m::Prot::PROT_GROWSDOWN.bits() | m::Prot::PROT_GROWSUP.bits()
-        || prot & !known != 0
-        || grows == m::Prot::PROT_GROWSUP.bits()
-    {
+    let both = m::Prot::PROT_GROWSDOWN.bits() | m::Prot::PROT_GROWSUP.bits();
+    let grows = prot & both;
+    if grows == both || addr & (platform::PAGE_SIZE - 1) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    if len == 0 {
+        return Ok(());
+    }
+    let end = len.checked_next_multiple_of(platform::PAGE_SIZE).and_then(|len| addr.checked_add(len));
+    end.ok_or(Errno::ENOMEM)?;
+    // No stack grows upwards here.
+    if prot & !(PROT_KNOWN | m::Prot::PROT_SEM.bits() | both) != 0 || grows == m::Prot::PROT_GROWSUP.bits() {
         return Err(Errno::EINVAL);
     }
     let mm = task.mm();

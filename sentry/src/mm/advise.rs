@@ -65,7 +65,7 @@ fn check(advice: u32, vma: &Vma) -> Result<()> {
         MADV_KEEPONFORK | MADV_DOFORK => Ok(()),
         MADV_REMOVE if locked || vma.is_private_anonymous() => Err(Errno::EINVAL),
         MADV_REMOVE if !vma.is_shared() || !vma.max_prot.contains(Prot::WRITE) => Err(Errno::EACCES),
-        MADV_POPULATE_READ if vma.prot.is_empty() => Err(Errno::EINVAL),
+        MADV_POPULATE_READ if !vma.prot.contains(Prot::READ) => Err(Errno::EINVAL),
         MADV_POPULATE_WRITE if !vma.prot.contains(Prot::WRITE) => Err(Errno::EINVAL),
         _ => Ok(()),
     }
@@ -174,10 +174,14 @@ impl MemoryManager {
         let set = if on_fault { VmaFlags::LOCKED | VmaFlags::LOCK_ON_FAULT } else { VmaFlags::LOCKED };
         state.set_lock(start, end, set)?;
         drop(state);
-        if !on_fault {
-            self.populate_range(by, start, end);
+        if on_fault {
+            return Ok(());
         }
-        Ok(())
+        self.populate_range(by, start, end, true).map_err(|errno| match errno {
+            // As POSIX has it (__mlock_posix_error_return).
+            Errno::ENOMEM => Errno::EAGAIN,
+            _ => Errno::ENOMEM,
+        })
     }
 
     /// munlock(2). ENOMEM for holes.
@@ -214,7 +218,7 @@ impl MemoryManager {
         state.set_lock_everywhere(set);
         drop(state);
         if !on_fault {
-            self.populate_range(by, platform::USER_MIN, platform::USER_MAX);
+            let _ = self.populate_range(by, platform::USER_MIN, platform::USER_MAX, false);
         }
         Ok(())
     }
@@ -226,19 +230,19 @@ impl MemoryManager {
         state.set_lock_everywhere(VmaFlags::empty());
     }
 
-    /// Faults in whatever is mapped in a range, as far as it goes.
-    fn populate_range(&self, mut by: By<'_>, start: u64, end: u64) {
+    /// Faults in whatever is mapped in a range, up to the first error or as far as it goes.
+    fn populate_range(&self, mut by: By<'_>, start: u64, end: u64, stop: bool) -> Result<()> {
         let pieces: Vec<(u64, u64, Prot)> = {
             let state = self.state.read();
-            state
-                .vmas
-                .overlapping(start, end)
-                .map(|(s, e, vma)| (s.max(start), e.min(end), vma.prot))
-                .collect()
+            state.vmas.overlapping(start, end).map(|(s, e, vma)| (s.max(start), e.min(end), vma.prot)).collect()
         };
         for (s, e, prot) in pieces {
-            self.populate(again(&mut by), s, e - s, prot);
+            let populated = self.populate(again(&mut by), s, e - s, prot);
+            if stop {
+                populated?;
+            }
         }
+        Ok(())
     }
 
     /// msync(2). EBUSY for MS_INVALIDATE of locked memory, ENOMEM for holes, and what syncing the files gives.
@@ -247,7 +251,8 @@ impl MemoryManager {
         if !is_page_aligned(addr) || flags.contains(MsyncFlags::MS_ASYNC | MsyncFlags::MS_SYNC) {
             return Err(Errno::EINVAL);
         }
-        let end = page_up(len).and_then(|len| addr.checked_add(len)).ok_or(Errno::ENOMEM)?;
+        // A length that overflows when it is rounded up is none, in Linux.
+        let end = addr.checked_add(page_up(len).unwrap_or(0)).ok_or(Errno::ENOMEM)?;
         if end == addr {
             return Ok(());
         }
@@ -297,7 +302,8 @@ impl MemoryManager {
 /// The range of mlock(2): to page boundaries on both sides.
 fn lock_range(addr: u64, len: u64) -> Result<(u64, u64)> {
     let start = addr & !(platform::PAGE_SIZE - 1);
-    let len = len.checked_add(addr - start).and_then(page_up).ok_or(Errno::EINVAL)?;
+    // A length that overflows when it is rounded up is none, in Linux.
+    let len = page_up(len.wrapping_add(addr - start)).unwrap_or(0);
     let end = start.checked_add(len).ok_or(Errno::EINVAL)?;
     Ok((start, end))
 }

@@ -125,8 +125,10 @@ impl MemoryManager {
                 && (!locked || state.may_lock(start - to, &limits).is_ok())
         };
         let lowest = (end.saturating_sub(limits.stack) + PAGE_SIZE - 1) & !(PAGE_SIZE - 1);
-        let mut to =
-            start.saturating_sub(STACK_STEP.max(end - start)).max(lowest).max(floor).max(USER_MIN).min(page);
+        // Only the stack itself gets more than it asked for: elsewhere it would be seen.
+        let at = state.layout.start_stack;
+        let step = if (start..end).contains(&at) { STACK_STEP.max(end - start) } else { 0 };
+        let mut to = start.saturating_sub(step).max(lowest).max(floor).max(USER_MIN).min(page);
         if !may(state, to) {
             to = page;
             if !may(state, to) {

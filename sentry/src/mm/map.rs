@@ -73,6 +73,8 @@ pub struct MapRequest {
     pub locked: bool,
     /// mremap(2) cannot make it larger (the vdso).
     pub special: bool,
+    /// An error that the caller has found, and that comes after those of the address in Linux.
+    pub late_error: Option<Errno>,
     /// The file; `None` is MAP_ANONYMOUS.
     pub file: Option<MapFile>,
     /// The caller's limits.
@@ -90,9 +92,6 @@ impl MemoryManager {
             if !is_page_aligned(file.offset) {
                 return Err(Errno::EINVAL);
             }
-            if file.offset.checked_add(len).is_none_or(|end| end > i64::MAX as u64) {
-                return Err(Errno::EOVERFLOW);
-            }
         }
         if len > USER_MAX {
             return Err(Errno::ENOMEM);
@@ -100,8 +99,19 @@ impl MemoryManager {
         if req.fixed != Fixed::No {
             check_fixed(req.addr, len)?;
         }
+        if req.fixed == Fixed::NoReplace && self.state.read().is_used(req.addr, len) {
+            return Err(Errno::EEXIST);
+        }
         if req.locked && !req.limits.can_lock && req.limits.memlock == 0 {
             return Err(Errno::EPERM);
+        }
+        if let Some(file) = &req.file
+            && file.offset.checked_add(len).is_none_or(|end| end > i64::MAX as u64)
+        {
+            return Err(Errno::EOVERFLOW);
+        }
+        if let Some(errno) = req.late_error {
+            return Err(errno);
         }
         let vma = self.new_vma(req, len)?;
 
@@ -110,9 +120,7 @@ impl MemoryManager {
         let addr = match req.fixed {
             Fixed::No => state.choose(req, len)?,
             Fixed::Replace => req.addr,
-            Fixed::NoReplace if state.vmas.overlapping(req.addr, req.addr + len).next().is_some() => {
-                return Err(Errno::EEXIST);
-            }
+            Fixed::NoReplace if state.is_used(req.addr, len) => return Err(Errno::EEXIST),
             Fixed::NoReplace => req.addr,
         };
         let mut vma = vma;
@@ -132,7 +140,8 @@ impl MemoryManager {
             self.copy_in(again(&mut by), addr, len, prot, &mapping, offset)?;
         }
         if populate {
-            self.populate(by, addr, len, prot);
+            // mmap(2) does not tell of pages that could not be had.
+            let _ = self.populate(by, addr, len, prot);
         }
         Ok(addr)
     }
@@ -292,17 +301,16 @@ impl MemoryManager {
         Ok(())
     }
 
-    /// Faults pages in, as far as that goes.
-    pub(super) fn populate(&self, by: By<'_>, addr: u64, len: u64, prot: Prot) {
+    /// Faults pages in. EFAULT for memory without access, and beyond the end of a file.
+    pub(super) fn populate(&self, by: By<'_>, addr: u64, len: u64, prot: Prot) -> Result<()> {
         let advice = if prot.contains(Prot::WRITE) {
             abi::mman::MADV_POPULATE_WRITE
         } else if !prot.is_empty() {
             abi::mman::MADV_POPULATE_READ
         } else {
-            return;
+            return Err(Errno::EFAULT);
         };
-        // mmap(2) and mlock(2) do not tell of pages that could not be had.
-        let _ = self.apply(by, &[Change::Advise { addr, len, advice: advice as i32 }]);
+        self.apply(by, &[Change::Advise { addr, len, advice: advice as i32 }])
     }
 
     /// Where `len` bytes could be mapped.
@@ -395,7 +403,7 @@ impl MemoryManager {
         drop(state);
         drop(removed);
         if let Some((start, len)) = grown {
-            self.populate(by, start, len, Prot::READ | Prot::WRITE);
+            let _ = self.populate(by, start, len, Prot::READ | Prot::WRITE);
         }
         addr
     }
@@ -461,6 +469,11 @@ impl State {
         self.vmas
             .find_gap(len, PAGE_SIZE, USER_MIN, base)
             .or_else(|| self.vmas.find_gap(len, PAGE_SIZE, USER_MIN, USER_MAX))
+    }
+
+    /// Is something mapped in the range?
+    fn is_used(&self, start: u64, len: u64) -> bool {
+        self.vmas.overlapping(start, start + len).next().is_some()
     }
 
     /// Free, and no stack's guard.

@@ -83,8 +83,8 @@ impl<S: Segment> RangeMap<S> {
 
     /// The ranges that meet `start..end`, whole, in order.
     pub fn overlapping(&self, start: u64, end: u64) -> impl Iterator<Item = (u64, u64, &S)> {
-        let first = self.get(start).map_or(start, |(s, _, _)| s);
-        self.ranges.range(first..end.max(first)).map(|(&s, (e, value))| (s, *e, value))
+        let first = if start < end { self.get(start).map_or(start, |(s, _, _)| s) } else { end };
+        self.ranges.range(first..end).map(|(&s, (e, value))| (s, *e, value))
     }
 
     /// True if there is no hole in `start..end`.

@@ -1,5 +1,6 @@
 //! mremap(2).
 
+use abi::limits::TASK_SIZE_MAX;
 use platform::{Change, PAGE_SIZE, USER_MAX};
 
 use super::map::check_fixed;
@@ -37,27 +38,28 @@ struct After {
 impl MemoryManager {
     /// mremap(2); returns the new address. Errors as there.
     pub fn remap(&self, mut by: By<'_>, req: &RemapRequest, limits: &Limits) -> Result<u64> {
-        let (old_len, new_len) = match (page_up(req.old_len), page_up(req.new_len)) {
-            (Some(old), Some(new)) => (old, new),
-            _ => return Err(Errno::EINVAL),
-        };
+        // A length that overflows when it is rounded up is none, in Linux.
+        let (old_len, new_len) = (page_up(req.old_len).unwrap_or(0), page_up(req.new_len).unwrap_or(0));
         if (req.fixed.is_some() || req.dont_unmap) && !req.may_move {
             return Err(Errno::EINVAL);
         }
         if req.dont_unmap && old_len != new_len {
             return Err(Errno::EINVAL);
         }
-        if !is_page_aligned(req.old) || new_len == 0 {
+        if !is_page_aligned(req.old) || new_len == 0 || new_len > TASK_SIZE_MAX {
             return Err(Errno::EINVAL);
         }
         let old = req.old;
         if let Some(new) = req.fixed {
-            if !is_page_aligned(new) || new_len > USER_MAX || new > USER_MAX - new_len {
+            if !is_page_aligned(new) || new > USER_MAX.saturating_sub(new_len) {
                 return Err(Errno::EINVAL);
             }
             // An overlap of old and new.
             if old.saturating_add(old_len) > new && new + new_len > old {
                 return Err(Errno::EINVAL);
+            }
+            if self.state.read().vmas.len() + 5 >= MAP_COUNT_MAX {
+                return Err(Errno::ENOMEM);
             }
         }
         let mut after = After::default();
@@ -72,7 +74,7 @@ impl MemoryManager {
             self.copy_in(again(&mut by), addr, len, vma.prot, mapping, *offset)?;
         }
         if let Some((addr, len, vma)) = after.populate {
-            self.populate(by, addr, len, vma.prot);
+            let _ = self.populate(by, addr, len, vma.prot);
         }
         result
     }
@@ -98,35 +100,21 @@ impl MemoryManager {
         // Shrinking takes any range, also one with holes.
         if in_place && old_len >= new_len {
             if old_len > new_len {
-                let (from, to) = (old + new_len, old.checked_add(old_len).ok_or(Errno::EINVAL)?);
-                after.dropped = self.unmap_locked(by, state, from, to)?;
+                let to = old.checked_add(old_len).filter(|&to| to <= USER_MAX).ok_or(Errno::EINVAL)?;
+                after.dropped = self.unmap_locked(by, state, old + new_len, to)?;
             }
             return Ok(old);
         }
-        if let Some(new) = req.fixed {
-            check_fixed(new, new_len)?;
-            if state.vmas.len() + 4 > MAP_COUNT_MAX {
-                return Err(Errno::ENOMEM);
-            }
-            // The target is gone even if something fails later on; so it is in Linux.
-            after.dropped = self.unmap_locked(again(&mut by), state, new, new + new_len)?;
-            if old_len > new_len {
-                let pieces =
-                    self.unmap_locked(again(&mut by), state, old + new_len, old.saturating_add(old_len))?;
-                after.dropped.extend(pieces);
-            }
-        }
-        let old_len = if old_len > new_len { new_len } else { old_len };
-        // The two unmappings may have split it.
-        let (_, end) = state.vmas.get(old).map_or((start, end), |(s, e, _)| (s, e));
-
         if req.dont_unmap && vma.flags.contains(VmaFlags::DONT_EXPAND) {
             return Err(Errno::EINVAL);
         }
-        if old_len > end - old {
-            return Err(Errno::EFAULT);
+        if old_len.min(new_len) > end - old {
+            return match req.fixed {
+                Some(new) if old_len == new_len => self.remap_several(by, state, req, new, limits, after),
+                _ => Err(Errno::EFAULT),
+            };
         }
-        let grows_by = new_len - old_len;
+        let grows_by = new_len.saturating_sub(old_len);
         if grows_by > 0 {
             if let Some((_, offset)) = vma.object(old - start)
                 && offset.checked_add(new_len).is_none_or(|end| end > i64::MAX as u64)
@@ -136,13 +124,29 @@ impl MemoryManager {
             if vma.flags.contains(VmaFlags::DONT_EXPAND) {
                 return Err(Errno::EFAULT);
             }
+            if vma.flags.contains(VmaFlags::LOCKED) {
+                state.may_lock(grows_by, limits)?;
+            }
+            state.may_expand(&vma, grows_by, limits)?;
+            if grows_by > limits.memory && vma.is_data() && !vma.flags.contains(VmaFlags::NO_RESERVE) {
+                return Err(Errno::ENOMEM);
+            }
         }
-        if vma.flags.contains(VmaFlags::LOCKED) {
-            state.may_lock(grows_by, limits)?;
+        if let Some(new) = req.fixed {
+            check_fixed(new, new_len)?;
+            // The target is gone even if something fails later on; so it is in Linux.
+            let target = self.unmap_locked(again(&mut by), state, new, new + new_len)?;
+            after.dropped.extend(target);
+            state.vmas.get(old).ok_or(Errno::EFAULT)?;
+            if old_len > new_len {
+                let to = old.checked_add(old_len).filter(|&to| to <= USER_MAX).ok_or(Errno::EINVAL)?;
+                let pieces = self.unmap_locked(again(&mut by), state, old + new_len, to)?;
+                after.dropped.extend(pieces);
+            }
         }
-        state.may_expand(&vma, if req.dont_unmap { new_len } else { grows_by }, limits)?;
-        if grows_by > limits.memory && vma.is_data() && !vma.flags.contains(VmaFlags::NO_RESERVE) {
-            return Err(Errno::ENOMEM);
+        let old_len = old_len.min(new_len);
+        if req.dont_unmap {
+            state.may_expand(&vma, new_len, limits)?;
         }
 
         let piece = vma.advanced(old - start);
@@ -185,6 +189,33 @@ impl MemoryManager {
                 after.dropped.extend(moved);
             }
             after.dropped.extend(state.insert(new, new + old_len, piece));
+        }
+        Ok(new)
+    }
+
+    /// Moves several mappings, with the holes between them, as Linux does since 6.17.
+    fn remap_several(
+        &self,
+        mut by: By<'_>,
+        state: &mut State,
+        req: &RemapRequest,
+        new: u64,
+        limits: &Limits,
+        after: &mut After,
+    ) -> Result<u64> {
+        let old_end = req.old.checked_add(page_up(req.old_len).ok_or(Errno::EINVAL)?).ok_or(Errno::EINVAL)?;
+        let pieces: Vec<(u64, u64)> = state
+            .vmas
+            .overlapping(req.old, old_end)
+            .map(|(s, e, _)| (s.max(req.old), e.min(old_end)))
+            .collect();
+        for (start, end) in pieces {
+            let len = end - start;
+            let piece = RemapRequest { old: start, fixed: Some(new + (start - req.old)), ..*req };
+            let mut part = After::default();
+            let moved = self.remap_locked(again(&mut by), state, &piece, len, len, limits, &mut part);
+            after.dropped.append(&mut part.dropped);
+            moved?;
         }
         Ok(new)
     }

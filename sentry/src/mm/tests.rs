@@ -311,6 +311,7 @@ fn mremap_in_all_its_modes() {
         (a, 0, P, true, None, Errno::EINVAL),
         (a, P, USER_MAX, true, None, Errno::ENOMEM),
         (a, u64::MAX, P, true, None, Errno::EINVAL),
+        (a, P, u64::MAX, true, None, Errno::EINVAL),
     ] {
         assert_eq!(
             f.remap(old, old_len, new_len, may_move, fixed),
@@ -408,6 +409,7 @@ fn the_heap_grows_and_shrinks() {
 fn stacks_grow_on_faults_and_on_the_sentrys_accesses() {
     let f = fixture();
     let top = BASE + (64 << 20);
+    f.mm.set_layout(|l| l.start_stack = top - 8);
     f.map(&MapRequest { grows_down: true, ..anonymous(top - P, P, RW) }).unwrap();
     assert_eq!(f.fault(top - P - 8, 6), FaultOutcome::Resume);
     let first = f.ranges()[0].0;
@@ -429,6 +431,7 @@ fn stacks_grow_on_faults_and_on_the_sentrys_accesses() {
     f.map(&MapRequest { grows_down: true, ..anonymous(top - P, P, RW) }).unwrap();
     f.map_at(top - STACK_GUARD - 40 * P, 1);
     assert_eq!(f.fault(top - 39 * P, 6), FaultOutcome::Resume);
+    assert_eq!(f.ranges().last().unwrap().0, top - 39 * P, "not the process's stack: no more than what is needed");
     assert_eq!(f.fault(top - 39 * P - 1, 6), signal(SEGV_MAPERR, top - 39 * P - 1));
 }
 
