@@ -234,7 +234,11 @@ impl MemoryManager {
     fn populate_range(&self, mut by: By<'_>, start: u64, end: u64, stop: bool) -> Result<()> {
         let pieces: Vec<(u64, u64, Prot)> = {
             let state = self.state.read();
-            state.vmas.overlapping(start, end).map(|(s, e, vma)| (s.max(start), e.min(end), vma.prot)).collect()
+            state
+                .vmas
+                .overlapping(start, end)
+                .map(|(s, e, vma)| (s.max(start), e.min(end), vma.prot))
+                .collect()
         };
         for (s, e, prot) in pieces {
             let populated = self.populate(again(&mut by), s, e - s, prot);

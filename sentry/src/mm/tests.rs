@@ -431,7 +431,11 @@ fn stacks_grow_on_faults_and_on_the_sentrys_accesses() {
     f.map(&MapRequest { grows_down: true, ..anonymous(top - P, P, RW) }).unwrap();
     f.map_at(top - STACK_GUARD - 40 * P, 1);
     assert_eq!(f.fault(top - 39 * P, 6), FaultOutcome::Resume);
-    assert_eq!(f.ranges().last().unwrap().0, top - 39 * P, "not the process's stack: no more than what is needed");
+    assert_eq!(
+        f.ranges().last().unwrap().0,
+        top - 39 * P,
+        "not the process's stack: no more than what is needed"
+    );
     assert_eq!(f.fault(top - 39 * P - 1, 6), signal(SEGV_MAPERR, top - 39 * P - 1));
 }
 
