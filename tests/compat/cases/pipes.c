@@ -163,6 +163,27 @@ TEST(stat_of_a_pipe) {
     CHECK_STR(link, want);
 }
 
+TEST(reopening_a_nameless_pipe_never_blocks) {
+    // What a shell's <(command) does: opened by /dev/fd, perhaps after the writer has gone.
+    make(0);
+    char path[64], b[8];
+    snprintf(path, sizeof path, "/dev/fd/%d", p[0]);
+    OK(write(p[1], "left", 4));
+    OK(close(p[1]));
+    int r = OK(open(path, O_RDONLY));
+    CHECK_EQ(read(r, b, 8), 4);
+    CHECK_EQ(read(r, b, 8), 0);
+    int w = OK(open(path, O_WRONLY)); // either way, whatever the descriptor was open for
+    OK(write(w, "new", 3));
+    CHECK_EQ(read(r, b, 8), 3);
+    make(0);
+    OK(close(p[0]));
+    snprintf(path, sizeof path, "/dev/fd/%d", p[1]);
+    r = OK(open(path, O_RDONLY));
+    OK(write(p[1], "x", 1));
+    CHECK_EQ(read(r, b, 8), 1);
+}
+
 TEST(fifo_open_blocks_for_the_other_side) {
     OK(mkfifo("f", 0600));
     pid_t c;

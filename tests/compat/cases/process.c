@@ -667,6 +667,28 @@ TEST(orphaned_stopped_group_gets_hup_and_cont) {
     CHECK_EQ(WAIT(*q), SIGHUP);
 }
 
+TEST(exit_within_orphaned_group_with_stopped_member_signals_nobody) {
+    // A group that is orphaned already does not become so by an exit of a member whose parent is a member, too.
+    pid_t p;
+    CHILD(p) {
+        OK(setsid());
+        pid_t stopped, other;
+        CHILD(stopped) for (;;) pause();
+        OK(kill(stopped, SIGSTOP));
+        int s;
+        CHECK_EQ(waitpid(stopped, &s, WUNTRACED), stopped);
+        for (int i = 0; i < 3; i++) {
+            CHILD(other) {}
+            JOIN(other);
+        }
+        CHECK_EQ(state_of(stopped), 'T');
+        CHECK_EQ(waitpid(stopped, &s, WNOHANG | WCONTINUED), 0);
+        OK(kill(stopped, SIGKILL));
+        CHECK_EQ(WAIT(stopped), SIGKILL);
+    }
+    JOIN(p);
+}
+
 TEST(orphaned_group_ignores_sigtstp) {
     // Job-control stop signals do nothing to a process in an orphaned group.
     OK(prctl(PR_SET_CHILD_SUBREAPER, 1));
