@@ -24,8 +24,20 @@ pub(crate) fn is_orphaned(process_group: &Arc<ProcessGroup>, leaving: Option<&Ar
     })
 }
 
-/// A process group that became an orphan while it had stopped members: SIGHUP, then SIGCONT.
-fn kill_orphaned(process_group: &Arc<ProcessGroup>, leaving: Option<&Arc<ThreadGroup>>) {
+/// A process group that became an orphan while it had stopped members: SIGHUP, then SIGCONT. What is being cut is the tie
+/// of a member to `parent`; only one to another group of the session kept the group from being an orphan before.
+fn kill_orphaned(
+    process_group: &Arc<ProcessGroup>,
+    parent: Option<&Arc<ThreadGroup>>,
+    leaving: Option<&Arc<ThreadGroup>>,
+) {
+    let tied = parent.is_some_and(|parent| {
+        let of_parent = parent.process_group();
+        !Arc::ptr_eq(&of_parent, process_group) && Arc::ptr_eq(&of_parent.session, &process_group.session)
+    });
+    if !tied {
+        return;
+    }
     let stopped = process_group.members().iter().any(|m| m.signals.lock().stop.is_some());
     if stopped && is_orphaned(process_group, leaving) {
         process_group.send_kernel_signal(Signal::SIGHUP);
@@ -114,7 +126,7 @@ fn end_process(group: &Arc<ThreadGroup>, status: u32) {
     let tasklist = kernel.tasklist.lock();
     group.dead.store(true, Ordering::Release);
     let process_group = group.process_group();
-    kill_orphaned(&process_group, Some(group));
+    kill_orphaned(&process_group, group.parent().as_ref(), Some(group));
     let adopted = adopt_children(group);
     let parent = group.parent();
     let exit_signal = group.family.lock().exit_signal;
@@ -198,7 +210,7 @@ fn adopt_children(group: &Arc<ThreadGroup>) -> Vec<(Arc<ThreadGroup>, Arc<Thread
                 let _ = task.send_signal(abi::siginfo::SigInfo::kill(signal, 0, 0, 0));
             }
         }
-        kill_orphaned(&child.process_group(), None);
+        kill_orphaned(&child.process_group(), Some(group), None);
     }
     adopted
 }
