@@ -171,9 +171,12 @@ pub fn open_fifo(task: &CurrentTask, path: &Path, flags: OpenFlags) -> Result<Ar
     open_pipe(task, pipe, flags).map(|end| end as Arc<dyn FileOps>)
 }
 
-/// Opens a pipe anew, as a fifo or by way of `/proc/PID/fd`.
+/// Opens a pipe anew, as a fifo or by way of `/proc/PID/fd`. Only a fifo waits for the other end.
 pub(crate) fn open_pipe(task: &CurrentTask, pipe: Arc<Pipe>, flags: OpenFlags) -> Result<Arc<PipeEnd>> {
     let (reads, writes) = (flags.readable(), flags.writable());
+    if !pipe.fifo {
+        return Ok(PipeEnd::open(pipe, reads, writes));
+    }
     if writes && !reads && flags.contains(OpenFlags::O_NONBLOCK) && pipe.buffer.lock().readers == 0 {
         return Err(Errno::ENXIO);
     }
