@@ -7,6 +7,7 @@
 pub mod conformance;
 pub mod context;
 pub mod cpu;
+pub mod heap;
 mod host;
 pub mod random;
 pub mod stub;

@@ -150,7 +150,7 @@ impl Kernel {
             futexes: FutexTable::default(),
             drivers: Drivers::default(),
             anonymous: AnonymousFs::new(),
-            memfds: Memfds::default(),
+            memfds: Memfds::new(options.memory),
             nsfs: NsFs::default(),
             pid_ns: PidNamespace::new(None, user_ns.clone())?,
             user_ns,

@@ -19,15 +19,16 @@ pub struct Memfds {
     mount: Arc<Mount>,
 }
 
-impl Default for Memfds {
-    fn default() -> Memfds {
-        let fs = Tmpfs::new(&TmpfsOptions::unlimited());
+impl Memfds {
+    /// For a machine with `memory` bytes: all of them together take no more.
+    pub fn new(memory: u64) -> Memfds {
+        let mut options = TmpfsOptions::unlimited();
+        options.size = memory;
+        let fs = Tmpfs::new(&options);
         let mount = Mount::new(SuperBlock::make(fs.clone()), MountFlags::empty(), b"tmpfs");
         Memfds { fs, mount }
     }
-}
 
-impl Memfds {
     /// memfd_create(2); `raw` are the flags as given, `name` has no NUL. EINVAL for unknown flags and long names.
     ///
     /// MFD_HUGETLB is ENOSYS, as in a kernel without hugetlbfs.

@@ -234,7 +234,9 @@ impl Mounted {
     }
 
     pub fn rename(&self, from: &str, to: &str, flags: RenameFlags) -> Result<()> {
+        static RENAME: parking_lot::Mutex<()> = parking_lot::Mutex::new(());
         let ((a, old_name), (b, new_name)) = (self.parent(from)?, self.parent(to)?);
+        let _rename = RENAME.lock();
         let exchange = flags.contains(RenameFlags::RENAME_EXCHANGE);
         let (mut a_children, mut b_children) = Dentry::lock_both(&a, &b);
         let (source, _) = a.lookup_locked(&mut a_children, old_name)?;

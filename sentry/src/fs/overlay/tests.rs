@@ -116,6 +116,50 @@ proptest! {
     }
 }
 
+#[test]
+fn threads_that_get_in_each_others_way_leave_one_tree() {
+    use proptest::strategy::ValueTree;
+    use proptest::test_runner::TestRunner;
+    for round in 0..4 {
+        let (host, lower) = (HostTree::new(), tmpfs());
+        let mut runner = TestRunner::default();
+        let mut some = |count| {
+            let strategy = prop::collection::vec(operation(), count);
+            strategy.new_tree(&mut runner).unwrap().current()
+        };
+        let plain = Mounted::new(lower.clone());
+        for operation in some(20 + round) {
+            let _ = (plain.apply(&operation), host.apply(&operation));
+        }
+        let lower =
+            if round % 2 == 0 { Layer::whole(lower) } else { Layer::whole(gofer(&host, Served::READ_ONLY)) };
+        let upper = Upper::on(tmpfs(), &lower).unwrap();
+        let tree = Mounted::new(Overlay::new(Some(upper.clone()), vec![lower.clone()]).unwrap());
+        let threads: Vec<_> = (0..4).map(|_| some(200)).collect();
+        let tree = &tree;
+        std::thread::scope(|scope| {
+            for operations in &threads {
+                scope.spawn(move || {
+                    for operation in operations {
+                        let _ = tree.apply(operation);
+                        if let Ok(listing) = tree.list("d") {
+                            assert!(listing.names().len() >= 2);
+                        }
+                    }
+                });
+            }
+        });
+        let shown = Compared(tree).snapshot();
+        let again = Mounted::new(Overlay::new(Some(upper.clone()), vec![lower]).unwrap());
+        assert_eq!(Compared(&again).snapshot(), shown);
+        // Nothing is left of what was prepared.
+        let mut left = Listing::default();
+        let work = Mounted::new(upper.layer.fs.clone()).open("work", OpenFlags::O_DIRECTORY).unwrap();
+        work.operations().read_dir(&Io::default(), 0, &mut left).unwrap();
+        assert_eq!(left.names(), [".", ".."]);
+    }
+}
+
 fn lower_tree() -> (Arc<Tmpfs>, Layer) {
     let fs = tmpfs();
     let tree = Mounted::new(fs.clone());

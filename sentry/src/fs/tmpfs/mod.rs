@@ -6,6 +6,7 @@
 pub mod data;
 mod directory;
 mod file;
+mod heap;
 mod inode;
 mod options;
 pub mod pages;

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use abi::Result;
 
-use super::Limits;
+use super::{Limits, heap};
 use crate::vfs::Source;
 
 /// The unit of accounting, of holes and of allocation.
@@ -282,6 +282,7 @@ impl Pages {
         }
         self.count = self.count.saturating_sub(dropped as u64);
         limits.refund(dropped as u64);
+        heap::freed((dropped * PAGE) as u64);
     }
 
     /// The first offset from `offset` on that is in a page, or in a hole if not `data`. `None`: none before `size`.
@@ -299,5 +300,12 @@ impl Pages {
             }
         }
         (!data && offset < size).then_some(size)
+    }
+}
+
+impl Drop for Pages {
+    fn drop(&mut self) {
+        // Before the chunks are, but the host is told later anyway.
+        heap::freed(self.count * PAGE as u64);
     }
 }
