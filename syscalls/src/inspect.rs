@@ -333,5 +333,8 @@ fn vhangup(task: &CurrentTask) -> Result<()> {
     if !task.capable(abi::capability::CAP_SYS_TTY_CONFIG) {
         return Err(Errno::EPERM);
     }
+    if let Some(terminal) = task.group.terminal() {
+        terminal.hang_up();
+    }
     Ok(())
 }

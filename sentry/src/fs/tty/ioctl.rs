@@ -85,6 +85,8 @@ pub(super) fn ioctl(
                 End::Master => state.line.write_unprocessed(byte),
             });
         }
+        // It asks a master, of which there is none here.
+        t::TIOCGPTPEER => return Err(Errno::EIO),
         t::TIOCCONS => return Err(if of_terminal { Errno::EPERM } else { Errno::EINVAL }),
         t::TIOCVHANGUP => {
             if !privileged() {
