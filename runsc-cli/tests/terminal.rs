@@ -46,6 +46,13 @@ impl Person {
         }
     }
 
+    /// Waits until nobody has the other side any more.
+    fn sees_the_end(&mut self) {
+        let mut buf = [0u8; 4096];
+        // EIO, where others say end of file.
+        while self.master.read(&mut buf).is_ok_and(|n| n > 0) {}
+    }
+
     fn resizes(&self, rows: u16, columns: u16) {
         let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         // SAFETY: the structure outlives the call.
@@ -100,6 +107,44 @@ fn a_command_runs_on_the_callers_terminal() {
     assert_eq!(before.local_flags, after.local_flags, "the terminal was not put back");
 }
 
+#[test]
+fn a_command_in_a_pipeline_leaves_the_terminal_alone() {
+    need_sandbox!();
+    let runsc = Runsc::new();
+    let pty = openpty(None, None).unwrap();
+    let slave = || Stdio::from(pty.slave.try_clone().unwrap());
+    let before = nix::sys::termios::tcgetattr(&pty.slave).unwrap();
+    let script = "test -t 0; a=$?; test -t 1; echo $a$?; read line; echo \"<$line>\"";
+    let mut command = runsc.command(&["do", "sh", "-c", script]);
+    let mut child = command.stdin(slave()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut output = child.stdout.take().unwrap();
+    let mut answer = [0u8; 3];
+    output.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"01\n");
+    assert_eq!(before, nix::sys::termios::tcgetattr(&pty.slave).unwrap());
+    File::from(pty.master.try_clone().unwrap()).write_all(b"typed\n").unwrap();
+    let mut rest = String::new();
+    output.read_to_string(&mut rest).unwrap();
+    assert_eq!(rest, "<typed>\n");
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn all_output_is_on_the_terminal_when_a_command_ends() {
+    need_sandbox!();
+    let runsc = Runsc::new();
+    let pty = openpty(None, None).unwrap();
+    let slave = || Stdio::from(pty.slave.try_clone().unwrap());
+    // More than fits anywhere, to somebody who reads late.
+    let mut command = runsc.command(&["do", "seq", "1", "20000"]);
+    let mut child = command.stdin(slave()).stdout(slave()).stderr(slave()).spawn().unwrap();
+    let mut person = Person { master: pty.master.try_clone().unwrap().into(), seen: String::new() };
+    std::thread::sleep(Duration::from_secs(1));
+    let expected: String = (1..=20000).map(|n| format!("{n}\r\n")).collect();
+    person.sees(&expected);
+    assert!(child.wait().unwrap().success());
+}
+
 /// Receives what a runtime sends to a console socket.
 fn accept_terminal(listener: &std::os::unix::net::UnixListener) -> File {
     use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixAddr, recvmsg};
@@ -151,8 +196,46 @@ fn a_console_socket_takes_the_containers_terminal() {
     run(&["exec", "--detach", "--process", process, "--console-socket", socket, "c1"]);
     let mut other = Person { master: accept_terminal(&listener), seen: String::new() };
     other.meets_a_shell();
+    other.types("test /dev/console -ef /dev/pts/0 && echo one of t''hem; readlink /proc/self/fd/0\n");
+    other.sees("one of them");
+    other.sees("/dev/pts/1");
+    // What is left behind with the terminal open keeps it.
+    other.types("(trap '' HUP; sleep 1; echo late''r) & exit\n");
+    other.sees("later");
+    other.sees_the_end();
     person.types("echo still''here; exit 5\n");
     person.sees("stillhere");
     runsc.wait_for("c1", "stopped");
     assert_eq!(runsc.ok(&["wait", "c1"]), "{\"exitStatus\":5,\"id\":\"c1\"}\n");
+}
+
+#[test]
+fn a_terminal_that_goes_away_hangs_up() {
+    need_sandbox!();
+    let runsc = Runsc::new();
+    let bundle = runsc.bundle(
+        "b",
+        &["sh", "-c", "trap 'exit 9' HUP; echo rea''dy; while :; do sleep 1; done"],
+        |config| {
+            config["process"]["terminal"] = json!(true);
+        },
+    );
+    let path = runsc.dir.path().join("console");
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let bundle = bundle.to_str().unwrap();
+    let mut command = runsc.command(&[
+        "run",
+        "--detach",
+        "--bundle",
+        bundle,
+        "--console-socket",
+        path.to_str().unwrap(),
+        "c1",
+    ]);
+    assert!(command.stdout(Stdio::null()).status().unwrap().success());
+    let mut person = Person { master: accept_terminal(&listener), seen: String::new() };
+    person.sees("ready");
+    drop(person);
+    runsc.wait_for("c1", "stopped");
+    assert_eq!(runsc.ok(&["wait", "c1"]), "{\"exitStatus\":9,\"id\":\"c1\"}\n");
 }

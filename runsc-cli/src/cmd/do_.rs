@@ -48,12 +48,14 @@ pub fn run_do(mut runtime: Runtime, args: &Do) -> Result<i32> {
         .and_then(|name| name.into_string().ok())
         .unwrap_or_else(|| "runsc".into());
     let caps = capability::all();
+    // In a pipeline the terminal is also that of others, who want it as it is.
+    let on_terminal = isatty(std::io::stdin()).unwrap_or(false) && isatty(std::io::stdout()).unwrap_or(false);
     let config = json!({
         "ociVersion": state::OCI_VERSION,
         "root": {"path": root},
         "hostname": hostname,
         "process": {
-            "terminal": isatty(std::io::stdin()).unwrap_or(false),
+            "terminal": on_terminal,
             "user": {"uid": 0, "gid": 0},
             "args": args.command,
             "env": env,
