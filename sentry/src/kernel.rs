@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use platform::Platform;
 
 use crate::fs::anonymous::AnonymousFs;
+use crate::fs::cgroup::Hierarchy;
 use crate::fs::memfd::Memfds;
 use crate::fs::nsfs::NsFs;
 use crate::ipc::IpcNamespace;
@@ -76,6 +77,8 @@ pub struct Kernel {
     pub anonymous: AnonymousFs,
     /// Where files of memfd_create(2) live.
     pub memfds: Memfds,
+    /// Groups of processes.
+    pub cgroups: Hierarchy,
     /// Where namespaces live as files.
     pub nsfs: NsFs,
     /// The initial user namespace.
@@ -151,6 +154,7 @@ impl Kernel {
             drivers: Drivers::default(),
             anonymous: AnonymousFs::new(),
             memfds: Memfds::new(options.memory),
+            cgroups: Hierarchy::default(),
             nsfs: NsFs::default(),
             pid_ns: PidNamespace::new(None, user_ns.clone())?,
             user_ns,
@@ -248,6 +252,17 @@ impl Kernel {
         };
         let used = || self.processes().iter().map(resident).sum();
         self.memory.saturating_sub(self.statistics.memory_used(self.clock.monotonic(), used))
+    }
+
+    /// The load averages over 1, 5 and 15 minutes.
+    pub fn load_averages(&self) -> [f64; 3] {
+        self.statistics.load(self.clock.monotonic(), self.count_running())
+    }
+
+    /// How many threads run.
+    pub fn count_running(&self) -> usize {
+        let running = |p: &Arc<ThreadGroup>| p.tasks.lock().iter().filter(|t| t.state() == 'R').count();
+        self.processes().iter().map(running).sum()
     }
 
     /// All processes, also the dead ones that were not waited for.

@@ -64,7 +64,7 @@ fn mmap(task: &CurrentTask, addr: u64, len: u64, prot: u32, flags: u32, fd: i32,
         (m::MAP_PRIVATE | m::MAP_SHARED, None) => Ok(None),
         (m::MAP_SHARED_VALIDATE, Some(_)) if has_unknown_flags(flags) => Err(Errno::EOPNOTSUPP),
         (m::MAP_PRIVATE | m::MAP_SHARED | m::MAP_SHARED_VALIDATE, Some(file)) => {
-            mapped_file(file, shared, prot, offset).map(Some)
+            mapped_file(file, shared, prot, offset)
         }
         _ => Err(Errno::EINVAL),
     };
@@ -106,7 +106,7 @@ fn has_unknown_flags(flags: m::MapFlags) -> bool {
 }
 
 /// A file that is to be mapped, and what may ever be done with the mapping.
-fn mapped_file(file: Arc<File>, shared: bool, prot: Prot, offset: u64) -> Result<MapFile> {
+fn mapped_file(file: Arc<File>, shared: bool, prot: Prot, offset: u64) -> Result<Option<MapFile>> {
     let opened = file.flags();
     if shared && prot.contains(Prot::WRITE) && !opened.writable() || !opened.readable() {
         return Err(Errno::EACCES);
@@ -129,8 +129,11 @@ fn mapped_file(file: Arc<File>, shared: bool, prot: Prot, offset: u64) -> Result
     if noexec {
         max_prot -= Prot::EXEC;
     }
+    if file.operations().maps_anonymous() {
+        return Ok(None);
+    }
     let mappable = file.operations().mappable()?;
-    Ok(MapFile { mappable, file: Some(file), name: None, offset, max_prot })
+    Ok(Some(MapFile { mappable, file: Some(file), name: None, offset, max_prot }))
 }
 
 fn munmap(task: &CurrentTask, addr: u64, len: u64) -> Result<()> {

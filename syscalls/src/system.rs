@@ -7,7 +7,7 @@ use abi::resource::{
     RLIM_NLIMITS, RLIMIT_CPU, RLIMIT_NOFILE, RUSAGE_CHILDREN, RUSAGE_SELF, RUSAGE_THREAD, Rlimit,
 };
 use abi::sched::{SCHED_DEADLINE, SCHED_FIFO, SCHED_IDLE, SCHED_RR, SchedParam};
-use abi::sysinfo::Sysinfo;
+use abi::sysinfo::{SI_LOAD_SHIFT, Sysinfo};
 use abi::utsname::Utsname;
 use abi::wait::Rusage;
 use abi::{Errno, Result};
@@ -92,12 +92,13 @@ fn setdomainname(task: &CurrentTask, name: Address, len: i32) -> Result<()> {
 
 fn sysinfo(task: &CurrentTask, info: UserPtr<Sysinfo>) -> Result<()> {
     let kernel = task.kernel();
-    let uptime = kernel.clock.monotonic().saturating_sub(kernel.boot_time);
+    let loads = kernel.load_averages().map(|load| (load * f64::from(1 << SI_LOAD_SHIFT)) as u64);
     info.write(
         task,
         &Sysinfo {
             // Rounded up, so that it is never 0.
-            uptime: uptime.div_ceil(1_000_000_000) as i64,
+            uptime: kernel.clock.boottime().div_ceil(1_000_000_000) as i64,
+            loads,
             totalram: kernel.memory,
             freeram: kernel.memory_free(),
             procs: kernel.counts.all().min(u16::MAX as usize) as u16,

@@ -187,6 +187,7 @@ impl CurrentTask {
         });
         group.set_terminal(self.group.terminal());
         group.oom_score_adj.store(self.group.oom_score_adj.load(Ordering::Relaxed), Ordering::Relaxed);
+        group.cgroup.write().clone_from(&self.group.cgroup.read());
         group.login_uid.store(self.group.login_uid.load(Ordering::Relaxed), Ordering::Relaxed);
         group.personality.store(self.group.personality.load(Ordering::Relaxed), Ordering::Relaxed);
         group.timers.watch_cpu_limit(&group);

@@ -13,6 +13,7 @@ use super::pid::Pid;
 use super::signal::{Actions, GroupSignals};
 use super::task::{Scheduling, Task};
 use crate::Kernel;
+use crate::fs::cgroup::Cgroup;
 use crate::fs::tty::Terminal;
 use crate::wait::WaitQueue;
 
@@ -182,6 +183,8 @@ pub struct ThreadGroup {
     pub last_uid: Mutex<u32>,
     /// What proc shows of the leader once it has ended.
     pub remains: Mutex<Option<Remains>>,
+    /// The cgroup; `None` is the root.
+    pub cgroup: RwLock<Option<Arc<Cgroup>>>,
     /// `/proc/PID/loginuid` (a kernel id); `u32::MAX` as long as it was not set.
     pub login_uid: AtomicU32,
     /// The end, for those who wait outside the sandbox.
@@ -322,6 +325,7 @@ impl ThreadGroup {
             counted: Mutex::default(),
             last_uid: Mutex::new(0),
             remains: Mutex::default(),
+            cgroup: RwLock::default(),
             login_uid: AtomicU32::new(u32::MAX),
             exited: ExitStatus::default(),
         });

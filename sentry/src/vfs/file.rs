@@ -86,6 +86,11 @@ pub trait FileOps: Send + Sync + Any {
         Err(Errno::ENODEV)
     }
 
+    /// True if mappings of it are memory without a file (`/dev/zero`).
+    fn maps_anonymous(&self) -> bool {
+        false
+    }
+
     /// fsync(2), fdatasync(2).
     fn sync(&self, data_only: bool) -> Result<()> {
         Err(Errno::EINVAL)

@@ -100,6 +100,10 @@ impl FileOps for Device {
         if *self == Device::Zero { Ok(AnonymousShared::zero_device()?) } else { Err(Errno::ENODEV) }
     }
 
+    fn maps_anonymous(&self) -> bool {
+        *self == Device::Zero
+    }
+
     fn seek(&self, _whence: u32, _offset: i64) -> Result<u64> {
         // null_lseek(): the position is always 0.
         Ok(0)

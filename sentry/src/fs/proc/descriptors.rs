@@ -58,9 +58,10 @@ impl Descriptor {
 }
 
 impl Context for Descriptor {
-    fn access(&self, mode: u32) -> Result<Access> {
+    fn access(&self, entry: &Entry<Descriptor>) -> Result<Access> {
+        let mode = entry.mode;
         let (file, _) = self.entry().map_err(|_| Errno::ENOENT)?;
-        let access = self.subject.access(mode)?;
+        let access = self.subject.owner(mode)?;
         if mode & 0o777 != 0o777 {
             return Ok(access);
         }
@@ -198,10 +199,10 @@ impl Mapped {
 }
 
 impl Context for Mapped {
-    fn access(&self, _mode: u32) -> Result<Access> {
+    fn access(&self, entry: &Entry<Mapped>) -> Result<Access> {
         let flags = self.file().map_err(|_| Errno::ENOENT)?.flags();
         let mode = if flags.writable() { 0o700 } else { 0o500 };
-        Ok(Access { mode, ..self.subject.access(mode)? })
+        Ok(Access { mode, ..self.subject.owner(entry.mode)? })
     }
 
     fn lasts(&self) -> bool {

@@ -217,13 +217,13 @@ pub(super) fn cmdline(subject: &Subject, _io: &Io<'_>) -> Result<Vec<u8>> {
 }
 
 pub(super) fn environ(subject: &Subject, _io: &Io<'_>) -> Result<Vec<u8>> {
-    let Some(mm) = subject.memory()? else { return Ok(Vec::new()) };
+    let mm = subject.memory()?.ok_or(Errno::ESRCH)?;
     let layout = mm.layout();
     Ok(strings(&mm, layout.env_start, layout.env_end))
 }
 
 pub(super) fn auxv(subject: &Subject, _io: &Io<'_>) -> Result<Vec<u8>> {
-    Ok(subject.memory()?.map_or_else(Vec::new, |mm| mm.auxv()))
+    Ok(subject.memory()?.ok_or(Errno::ESRCH)?.auxv())
 }
 
 /// `clear_refs`: which pages were referenced is not shown, so forgetting it needs nothing.

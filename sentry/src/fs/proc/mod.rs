@@ -11,7 +11,7 @@
 //! | [`sysctl`] | kernel parameters |
 
 mod accounting;
-mod arch;
+pub(super) mod arch;
 mod descriptors;
 mod identity;
 mod links;
@@ -36,6 +36,7 @@ use abi::Result;
 use abi::stat::PROC_SUPER_MAGIC;
 
 pub use options::ProcOptions;
+pub(super) use status::bitmap;
 
 use super::synthetic::{Context, Node};
 use crate::Kernel;

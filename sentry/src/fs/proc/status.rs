@@ -118,7 +118,9 @@ fn stat(subject: &Subject, io: &Io<'_>) -> Result<Vec<u8>> {
         let leader = Arc::ptr_eq(&found.pid(), &group.pid);
         if leader { group.family.lock().exit_signal.map_or(0, |s| s.number() as i32) } else { -1 }
     };
-    let start = found.start_time().saturating_sub(subject.kernel().boot_time);
+    // In terms of CLOCK_BOOTTIME.
+    let clock = &subject.kernel().clock;
+    let start = found.start_time() + clock.boottime().saturating_sub(clock.monotonic());
     let scheduling = found.scheduling();
     let real_time = matches!(scheduling.policy, SCHED_FIFO | SCHED_RR);
     let signals = |set: SignalSet| set.0 & 0x7fff_ffff;
@@ -225,7 +227,7 @@ fn escaped(comm: &[u8]) -> Vec<u8> {
 }
 
 /// Bits as groups of 32, the highest first, as `%*pb` prints `count` of them.
-pub(super) fn bitmap(bits: &[u64], count: u32) -> String {
+pub(in crate::fs) fn bitmap(bits: &[u64], count: u32) -> String {
     let word = |i: u32| bits.get(i as usize / 2).map_or(0, |w| (w >> (i % 2 * 32)) as u32);
     let words = count.div_ceil(32).max(1);
     let mut text = String::new();

@@ -117,10 +117,9 @@ impl Subject {
 
     /// As [`Subject::check`], for what tells more than reading would: EPERM unless the reader could trace the thread.
     pub fn check_attach(&self, io: &Io<'_>) -> Result<()> {
-        match self.living() {
-            Ok(task) if !may(io, &task, AccessMode::Attach) => Err(Errno::EPERM),
-            Err(e) => Err(e),
-            Ok(_) => Ok(()),
+        match self.find()?.who {
+            Who::Alive(task) if !may(io, &task, AccessMode::Attach) => Err(Errno::EPERM),
+            _ => Ok(()),
         }
     }
 
@@ -130,6 +129,22 @@ impl Subject {
             Who::Alive(task) => task.memory(),
             Who::Dead(_) => None,
         })
+    }
+
+    /// The owner of a file of the process whose table says `mode`. ENOENT once it is gone.
+    pub fn owner(&self, mode: u32) -> Result<Access> {
+        let found = self.find().map_err(|_| Errno::ENOENT)?;
+        let creds = found.credentials();
+        let dumpable = match &found.who {
+            Who::Alive(task) => task.memory().is_none_or(|mm| mm.dumpable() == 1),
+            Who::Dead(_) => true,
+        };
+        // What is for all to see belongs to the user in any case (task_dump_owner()).
+        if dumpable || mode == 0o555 {
+            return Ok(Access { mode, uid: creds.euid, gid: creds.egid });
+        }
+        let ns = &creds.user_ns;
+        Ok(Access { mode, uid: ns.kernel_uid(0).unwrap_or(0), gid: ns.kernel_gid(0).unwrap_or(0) })
     }
 
     /// The number of `pid` as this proc shows it.
@@ -271,19 +286,8 @@ impl Instance {
 }
 
 impl Context for Subject {
-    fn access(&self, mode: u32) -> Result<Access> {
-        let found = self.find().map_err(|_| Errno::ENOENT)?;
-        let creds = found.credentials();
-        let dumpable = match &found.who {
-            Who::Alive(task) => task.memory().is_none_or(|mm| mm.dumpable() == 1),
-            Who::Dead(_) => true,
-        };
-        // What is for all to see belongs to the user in any case (task_dump_owner()).
-        if dumpable || mode == 0o555 {
-            return Ok(Access { mode, uid: creds.euid, gid: creds.egid });
-        }
-        let ns = &creds.user_ns;
-        Ok(Access { mode, uid: ns.kernel_uid(0).unwrap_or(0), gid: ns.kernel_gid(0).unwrap_or(0) })
+    fn access(&self, entry: &Entry<Subject>) -> Result<Access> {
+        self.owner(entry.mode)
     }
 
     fn directory_size(&self, entry: &Entry<Subject>) -> u64 {
@@ -300,6 +304,9 @@ impl Context for Subject {
 
     fn permission(&self, node: &Node<Subject>, creds: &Credentials, mask: u32) -> Result<()> {
         let is_dir = matches!(node.entry().kind, Kind::Directory(..));
+        if is_dir && self.find().is_err() {
+            return Err(Errno::ESRCH);
+        }
         if let (true, Ok(task)) = (is_dir, self.living()) {
             // Credentials are shared between a process and those forked from it, and nobody else.
             let own = std::ptr::eq(creds, Arc::as_ptr(&task.credentials()));

@@ -21,9 +21,9 @@ pub(super) fn version(_system: &System, _io: &Io<'_>) -> Result<Vec<u8>> {
     Ok(text.into_bytes())
 }
 
-/// Nanoseconds since the sandbox was started.
+/// Nanoseconds since the system was started: that is the host, whose clocks programs see too (CLOCK_BOOTTIME).
 fn uptime_nanos(kernel: &Kernel) -> u64 {
-    kernel.clock.monotonic().saturating_sub(kernel.boot_time)
+    kernel.clock.boottime()
 }
 
 fn all_tasks(kernel: &Kernel) -> Vec<Arc<Task>> {
@@ -40,10 +40,6 @@ fn idle(kernel: &Kernel, busy: CpuTime) -> u64 {
     (uptime_nanos(kernel) * u64::from(kernel.cpus)).saturating_sub(busy.total())
 }
 
-fn running(kernel: &Kernel) -> usize {
-    all_tasks(kernel).iter().filter(|task| task.state() == 'R').count()
-}
-
 pub(super) fn uptime(system: &System, _io: &Io<'_>) -> Result<Vec<u8>> {
     let kernel = system.kernel();
     let centis = |nanos: u64| (nanos / NANOS, nanos / (NANOS / 100) % 100);
@@ -53,8 +49,8 @@ pub(super) fn uptime(system: &System, _io: &Io<'_>) -> Result<Vec<u8>> {
 
 pub(super) fn loadavg(system: &System, _io: &Io<'_>) -> Result<Vec<u8>> {
     let kernel = system.kernel();
-    let running = running(kernel);
-    let [one, five, fifteen] = kernel.statistics.load(kernel.clock.monotonic(), running);
+    let running = kernel.count_running();
+    let [one, five, fifteen] = kernel.load_averages();
     let last = system.0.pid_ns.last();
     let tasks = kernel.counts.all();
     Ok(format!("{one:.2} {five:.2} {fifteen:.2} {running}/{tasks} {last}\n").into_bytes())

@@ -38,7 +38,7 @@ impl<C: Context> FileOps for Directory<C> {
     fn read_dir(&self, io: &Io<'_>, offset: u64, sink: &mut dyn DirSink) -> Result<u64> {
         let node = self.dentry.inode_as::<Node<C>>().ok_or(Errno::EIO)?;
         let Kind::Directory(entries, children) = &node.entry.kind else { return Err(Errno::ENOTDIR) };
-        node.context.access(node.entry.mode)?;
+        node.context.access(node.entry)?;
         let parent = self.dentry.parent().map_or(node.ino(), |parent| parent.inode().ino());
         let dots = [(&b"."[..], node.ino(), FileType::Directory), (b"..", parent, FileType::Directory)];
         let table = entries.iter().map(|e| {

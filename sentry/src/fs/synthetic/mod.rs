@@ -18,7 +18,7 @@ use abi::time::Timespec;
 use abi::{Errno, Result};
 
 use crate::task::Credentials;
-use crate::vfs::{Attributes, FileOps, Inode, Io, LinkTarget, Path, SetAttributes};
+use crate::vfs::{Attributes, FileOps, Inode, Io, LinkTarget, NewInode, Path, SetAttributes};
 
 pub use file::{
     Checked, Content, Fixed, Read, ReadFn, ReadWrite, Refused, Request, TextFile, WriteFn, parse_number,
@@ -43,9 +43,28 @@ pub trait Context: Clone + Send + Sync + 'static {
     /// `st_blksize`.
     const BLOCK_SIZE: u32 = 1024;
 
-    /// The owner of a node whose table says `mode`, and its actual mode. ENOENT once what the subtree is about is gone.
-    fn access(&self, mode: u32) -> Result<Access> {
-        Ok(Access { mode, uid: 0, gid: 0 })
+    /// Mode and owner of an entry's node. ENOENT once what the subtree is about is gone.
+    fn access(&self, entry: &Entry<Self>) -> Result<Access> {
+        Ok(Access { mode: entry.mode, uid: 0, gid: 0 })
+    }
+
+    /// Changes mode and owner, of which at least one is given.
+    fn set_access(&self, entry: &Entry<Self>, set: &SetAttributes) -> Result<()> {
+        let _ = (entry, set);
+        Err(Errno::EPERM)
+    }
+
+    /// Makes something in a directory, whose inode number is `parent`. A directory of proc looks the new name up, and says
+    /// what it always says of unknown names.
+    fn create(&self, parent: u64, name: &[u8], new: &NewInode) -> Result<Arc<dyn Inode>> {
+        let _ = (parent, name, new);
+        Err(Errno::ENOENT)
+    }
+
+    /// Removes a directory from a directory.
+    fn remove_directory(&self, name: &[u8]) -> Result<()> {
+        let _ = name;
+        Err(Errno::EPERM)
     }
 
     /// What stat(2) says of the size of a directory.
@@ -215,17 +234,21 @@ impl<C: Context> Inode for Node<C> {
 
     fn attributes(&self) -> Result<Attributes> {
         // Only an open file or a working directory can be of something that is gone.
-        Ok(self.stat(self.context.access(self.entry.mode).unwrap_or_default()))
+        Ok(self.stat(self.context.access(self.entry).unwrap_or_default()))
     }
 
     fn set_attributes(&self, set: &SetAttributes) -> Result<()> {
         // Times and lengths mean nothing here, but setting them is no error (O_TRUNC).
-        if set.mode.is_some() || set.uid.is_some() || set.gid.is_some() { Err(Errno::EPERM) } else { Ok(()) }
+        if set.mode.is_some() || set.uid.is_some() || set.gid.is_some() {
+            self.context.set_access(self.entry, set)
+        } else {
+            Ok(())
+        }
     }
 
     fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Inode>> {
         let Kind::Directory(entries, children) = &self.entry.kind else { return Err(Errno::ENOTDIR) };
-        self.context.access(self.entry.mode)?;
+        self.context.access(self.entry)?;
         match (entries.iter().find(|e| e.name.as_bytes() == name), children) {
             (Some(entry), _) => {
                 let ino = child_ino(self.ino, name, 0);
@@ -242,6 +265,14 @@ impl<C: Context> Inode for Node<C> {
     fn lookups_cacheable(&self) -> bool {
         let fixed = matches!(self.entry.kind, Kind::Directory(_, None));
         fixed && self.context.lasts()
+    }
+
+    fn create(&self, name: &[u8], new: &NewInode) -> Result<Arc<dyn Inode>> {
+        self.context.create(self.ino, name, new)
+    }
+
+    fn rmdir(&self, name: &[u8], _target: &Arc<dyn Inode>) -> Result<()> {
+        self.context.remove_directory(name)
     }
 
     fn readlink(&self, io: &Io<'_>) -> Result<Vec<u8>> {

@@ -2,4 +2,4 @@
 
 mod x86_64;
 
-pub(super) use x86_64::{MACHINE, cpuinfo};
+pub(in crate::fs) use x86_64::{Cache, MACHINE, caches, cpuinfo};

@@ -141,25 +141,64 @@ fn flags() -> String {
     names.join(" ")
 }
 
-/// Kilobytes of the last cache but one that a core has of its own, which is what "cache size" means on AMD; the
-/// largest on others.
-fn cache_size() -> u32 {
-    if vendor() == "AuthenticAMD" {
-        return leaf(0x8000_0006, 0, Ecx) >> 16;
+/// A cache, as `/sys/devices/system/cpu/cpuN/cache` tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cache {
+    /// 1 is nearest to the core.
+    pub level: u32,
+    /// Data, Instruction or Unified.
+    pub kind: &'static str,
+    /// Bytes of a line.
+    pub line: u32,
+    /// Lines that share a tag.
+    pub partitions: u32,
+    /// Ways of associativity.
+    pub ways: u32,
+    /// Number of sets.
+    pub sets: u32,
+}
+
+impl Cache {
+    /// Kilobytes.
+    pub fn size(&self) -> u64 {
+        u64::from(self.line) * u64::from(self.partitions) * u64::from(self.ways) * u64::from(self.sets) / 1024
     }
-    let mut largest = 0;
+}
+
+/// The caches, those of lower levels first.
+pub fn caches() -> Vec<Cache> {
+    // AMD has the same layout elsewhere.
+    let number = if vendor() == "AuthenticAMD" { 0x8000_001d } else { 4 };
+    let mut caches = Vec::new();
     for subleaf in 0..8 {
-        let found = __cpuid_count(4, subleaf);
-        if leaf(0, 0, Eax) < 4 || found.eax & 0x1f == 0 {
-            break;
-        }
-        let ways = u64::from(found.ebx >> 22) + 1;
-        let partitions = u64::from(found.ebx >> 12 & 0x3ff) + 1;
-        let line = u64::from(found.ebx & 0xfff) + 1;
-        let sets = u64::from(found.ecx) + 1;
-        largest = largest.max((ways * partitions * line * sets / 1024) as u32);
+        let eax = leaf(number, subleaf, Eax);
+        let kind = match eax & 0x1f {
+            1 => "Data",
+            2 => "Instruction",
+            3 => "Unified",
+            _ => break,
+        };
+        let (ebx, ecx) = (leaf(number, subleaf, Ebx), leaf(number, subleaf, Ecx));
+        caches.push(Cache {
+            level: eax >> 5 & 7,
+            kind,
+            line: (ebx & 0xfff) + 1,
+            partitions: (ebx >> 12 & 0x3ff) + 1,
+            ways: (ebx >> 22) + 1,
+            sets: ecx.saturating_add(1),
+        });
     }
-    largest
+    caches
+}
+
+/// Kilobytes of what /proc/cpuinfo calls the cache: the second level on AMD, the last level on others.
+fn cache_size() -> u64 {
+    let caches = caches();
+    let chosen = match vendor().as_str() {
+        "AuthenticAMD" => caches.iter().find(|c| c.level == 2),
+        _ => caches.last(),
+    };
+    chosen.map_or(0, Cache::size)
 }
 
 /// The frequency in units of 1 kHz, as far as CPUID tells it.
