@@ -8,7 +8,7 @@ use runsc_tests::guest::{self, Linkage};
 use runsc_tests::target::{Target, platforms, runsc};
 
 /// Programs, and how many histories of each are run. `$HISTORIES` is another number.
-const PROGRAMS: &[(&str, u32)] = &[("memory", 60)];
+const PROGRAMS: &[(&str, u32)] = &[("memory_calls", 60)];
 
 fn main() -> ExitCode {
     if std::env::args().any(|arg| arg == "--list") {

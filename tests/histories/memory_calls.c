@@ -1,4 +1,4 @@
-// memory FROM TO: random histories of memory calls, one for each seed, in a window of addresses that nothing else uses.
+// memory_calls FROM TO: random histories of memory calls, one for each seed, in a window of addresses that nothing else uses.
 // Prints every call with its result, and now and then what each page of the window is like: m mapped, r readable,
 // w writable, and its eighth byte. Two kernels that agree print the same.
 #define _GNU_SOURCE
