@@ -58,6 +58,8 @@ pub struct NetNamespace {
     pub(crate) tcp: inet::tcp::Table,
     /// UDP ports.
     pub(crate) udp: inet::udp::Table,
+    /// UDP-Lite ports.
+    pub(crate) udplite: inet::udp::Table,
     /// Identifiers of ICMP echo sockets.
     pub(crate) ping: inet::udp::Table,
     /// Netlink ports and groups.
@@ -83,6 +85,7 @@ impl NetNamespace {
             unix: unix::Names::default(),
             tcp: inet::tcp::Table::default(),
             udp: inet::udp::Table::default(),
+            udplite: inet::udp::Table::default(),
             ping: inet::udp::Table::default(),
             netlink: netlink::Table::default(),
             cookies: AtomicU64::new(0),

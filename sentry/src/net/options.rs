@@ -455,7 +455,7 @@ pub(super) fn set(task: &CurrentTask, socket: &dyn Socket, name: i32, value: &[u
             s::SO_DEBUG if on && !admin() => return Err(Errno::EACCES),
             s::SO_REUSEPORT if on && !is_inet(common) => return Err(Errno::EOPNOTSUPP),
             s::SO_INQ if common.domain != s::AF_UNIX || common.kind != s::SOCK_STREAM => {
-                return Err(if common.domain == s::AF_UNIX { Errno::EINVAL } else { Errno::ENOPROTOOPT });
+                return Err(Errno::ENOPROTOOPT);
             }
             _ => {}
         }
@@ -628,7 +628,8 @@ pub(super) fn get(task: &CurrentTask, socket: &dyn Socket, name: i32, room: usiz
     let common = socket.common();
     let flag = |on: bool| Ok(OptionValue::int(on.into()));
     if let Some((_, switch)) = SWITCHES.iter().find(|(n, _)| *n == name) {
-        if name == s::SO_INQ && (common.domain, common.kind) != (s::AF_UNIX, s::SOCK_STREAM) {
+        // It can be set, and not asked for.
+        if name == s::SO_INQ {
             return Err(Errno::ENOPROTOOPT);
         }
         return flag(common.has(*switch));
@@ -719,6 +720,7 @@ pub(super) fn get(task: &CurrentTask, socket: &dyn Socket, name: i32, room: usiz
             Ok(OptionValue::int(i32::from(send) | i32::from(receive) << 1))
         }
         s::SO_ATTACH_FILTER => Ok(OptionValue::bytes(&[])),
+        s::SO_BUSY_POLL_BUDGET => Err(Errno::ENOPROTOOPT),
         s::SO_TXREHASH if !is_stream(common) => Err(Errno::EOPNOTSUPP),
         _ => {
             let (_, _, default) = REMEMBERED.iter().find(|(n, ..)| *n == name).ok_or(Errno::ENOPROTOOPT)?;

@@ -108,6 +108,11 @@ pub fn udp(net: &NetNamespace, six: bool) -> String {
     datagrams(&net.udp.all(), six, if six { "  sl  " } else { "   sl  " }, 5)
 }
 
+/// `udplite` and `udplite6`.
+pub fn udplite(net: &NetNamespace, six: bool) -> String {
+    datagrams(&net.udplite.all(), six, if six { "  sl  " } else { "   sl  " }, 5)
+}
+
 /// `icmp` and `icmp6`.
 pub fn icmp(net: &NetNamespace, six: bool) -> String {
     datagrams(&net.ping.all(), six, "  sl  ", 5)

@@ -44,6 +44,8 @@ pub(super) const NET: Kind<Subject> = Kind::Directory(
         Entry::text("tcp6", &OfNet(|net| text::tcp(net, true))),
         Entry::text("udp", &OfNet(|net| text::udp(net, false))),
         Entry::text("udp6", &OfNet(|net| text::udp(net, true))),
+        Entry::text("udplite", &OfNet(|net| text::udplite(net, false))),
+        Entry::text("udplite6", &OfNet(|net| text::udplite(net, true))),
         Entry::text("unix", &OfNet(text::unix)),
     ],
     None,

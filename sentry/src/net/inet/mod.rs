@@ -12,7 +12,7 @@ pub mod udp;
 
 use std::sync::Arc;
 
-use abi::inet::{IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_MAX, IPPROTO_TCP, IPPROTO_UDP};
+use abi::inet::{IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_MAX, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_UDPLITE};
 use abi::socket::{AF_INET, SOCK_DGRAM, SOCK_RAW, SOCK_STREAM};
 use abi::{Errno, Result};
 
@@ -39,6 +39,9 @@ pub(super) fn create(
         }
         (SOCK_DGRAM, 0 | IPPROTO_UDP) => {
             Ok(udp::UdpSocket::create(Common::new(net, domain, kind, IPPROTO_UDP)))
+        }
+        (SOCK_DGRAM, IPPROTO_UDPLITE) => {
+            Ok(udp::UdpSocket::create(Common::new(net, domain, kind, IPPROTO_UDPLITE)))
         }
         (SOCK_DGRAM, p) if p == echo => {
             ping::check(task, &net)?;

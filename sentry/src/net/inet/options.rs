@@ -130,8 +130,8 @@ pub(crate) struct Ip {
 
 impl Ip {
     /// Of a new socket.
-    pub fn new(net: &NetNamespace) -> Ip {
-        let mut wants = Wants::ALL_GROUPS | Wants::ALL_GROUPS6;
+    pub fn new(net: &NetNamespace, domain: u16) -> Ip {
+        let mut wants = if domain == AF_INET6 { Wants::ALL_GROUPS6 } else { Wants::ALL_GROUPS };
         wants.set(Wants::V6_ONLY, BINDV6ONLY.get(&net.parameters) != 0);
         Ip {
             wants: AtomicU32::new(wants.bits()),
@@ -226,8 +226,8 @@ impl Ip {
     fn set_v4(&self, task: &CurrentTask, common: &Common, name: i32, value: &[u8]) -> Result<()> {
         let stream = common.kind == SOCK_STREAM;
         match name {
-            // No options of packets where there are none.
-            i::IP_OPTIONS if value.is_empty() => return Ok(()),
+            // No options but those that do nothing: there are no packets.
+            i::IP_OPTIONS if value.len() <= 40 && value.iter().all(|&option| option <= 1) => return Ok(()),
             i::IP_OPTIONS => return Err(Errno::EINVAL),
             i::IP_ADD_MEMBERSHIP | i::IP_DROP_MEMBERSHIP => {
                 if stream {
@@ -269,6 +269,7 @@ impl Ip {
                 return Err(Errno::EINVAL);
             }
             i::IP_RECVFRAGSIZE if stream => return Err(Errno::EINVAL),
+            i::IP_NODEFRAG => return Err(Errno::ENOPROTOOPT),
             i::IP_UNICAST_IF => {
                 let index = i32::from_be(int);
                 if index != 0 && common.net.device.name_of(index).is_none() {
@@ -291,10 +292,10 @@ impl Ip {
     ) -> Result<()> {
         match name {
             i::IPV6_ADD_MEMBERSHIP | i::IPV6_DROP_MEMBERSHIP => {
+                let (mreq, _) = Ipv6Mreq::read_from_prefix(value).map_err(|_| Errno::EINVAL)?;
                 if common.kind == SOCK_STREAM {
                     return Err(Errno::EPROTO);
                 }
-                let (mreq, _) = Ipv6Mreq::read_from_prefix(value).map_err(|_| Errno::EINVAL)?;
                 let group = IpAddr::from(mreq.ipv6mr_multiaddr);
                 if !group.is_multicast() {
                     return Err(Errno::EINVAL);
@@ -413,7 +414,8 @@ impl Ip {
             value => value,
         };
         let int = match (level, name) {
-            (SOL_IP, i::IP_OPTIONS | i::IP_PKTOPTIONS) => return Ok(OptionValue::bytes(&[])),
+            (SOL_IP, i::IP_OPTIONS) => return Ok(OptionValue::bytes(&[])),
+            (SOL_IP, i::IP_PKTOPTIONS) if common.kind == SOCK_STREAM => return Ok(OptionValue::bytes(&[])),
             (SOL_IP, i::IP_MTU) => return mtu(connected.filter(IpAddr::is_ipv4)),
             (SOL_IPV6, i::IPV6_MTU) => return mtu(connected),
             (SOL_IP, i::IP_TOS) => self.tos.load(Relaxed),

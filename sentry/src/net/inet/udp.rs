@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use abi::capability::CAP_NET_BIND_SERVICE;
-use abi::inet::{self as i, IPPROTO_UDP, In6Pktinfo, InPktinfo};
+use abi::inet::{self as i, IPPROTO_UDP, IPPROTO_UDPLITE, In6Pktinfo, InPktinfo};
 use abi::netdevice::{SIOCINQ, SIOCOUTQ};
 use abi::poll::PollEvents;
 use abi::socket::{self as s, AF_INET6, AF_UNSPEC, MsgFlags, SOL_IP, SOL_IPV6, SOL_SOCKET, SOL_UDP};
@@ -45,6 +45,11 @@ const RETURNED: usize = 548;
 
 /// Options that are remembered.
 const REMEMBERED: [i32; 3] = [i::UDP_CORK, i::UDP_NO_CHECK6_TX, i::UDP_NO_CHECK6_RX];
+
+/// UDPLITE_SEND_CSCOV and UDPLITE_RECV_CSCOV.
+const COVERAGES: [i32; 2] = [10, 11];
+
+const SOL_UDPLITE: i32 = IPPROTO_UDPLITE as i32;
 
 /// The ports of a protocol.
 #[derive(Default)]
@@ -121,7 +126,7 @@ impl UdpSocket {
     /// A new socket of the protocol in `common`.
     pub fn create(common: Common) -> Arc<UdpSocket> {
         Arc::new_cyclic(|me| UdpSocket {
-            ip: Ip::new(&common.net),
+            ip: Ip::new(&common.net, common.domain),
             common,
             me: me.clone(),
             state: Mutex::default(),
@@ -131,11 +136,20 @@ impl UdpSocket {
     }
 
     fn is_echo(&self) -> bool {
-        self.common.protocol != IPPROTO_UDP
+        !self.is_lite() && self.common.protocol != IPPROTO_UDP
+    }
+
+    fn is_lite(&self) -> bool {
+        self.common.protocol == IPPROTO_UDPLITE
     }
 
     fn table(&self) -> &RwLock<Ports<UdpSocket>> {
-        if self.is_echo() { &self.common.net.ping.0 } else { &self.common.net.udp.0 }
+        let net = &self.common.net;
+        match self.common.protocol {
+            IPPROTO_UDP => &net.udp.0,
+            IPPROTO_UDPLITE => &net.udplite.0,
+            _ => &net.ping.0,
+        }
     }
 
     fn binding(&self, ip: IpAddr, chosen: bool) -> Binding {
@@ -342,7 +356,7 @@ impl UdpSocket {
     fn receivers(&self, from: Endpoint, to: Endpoint) -> SmallVec<[Arc<UdpSocket>; 4]> {
         // Their states are looked at without the table's lock, which comes after them.
         let bound: SmallVec<[(Binding, Arc<UdpSocket>); 4]> = {
-            let ports = self.common.net.udp.0.read();
+            let ports = self.table().read();
             let entries = ports.at(to.port).iter().filter(|entry| entry.binding.matches(to.ip).is_some());
             entries.filter_map(|entry| Some((entry.binding, entry.socket.upgrade()?))).collect()
         };
@@ -700,8 +714,15 @@ impl Socket for UdpSocket {
 
     fn set_option(&self, task: &CurrentTask, level: i32, name: i32, value: &[u8]) -> Result<()> {
         match level {
-            SOL_UDP if !self.is_echo() => {
-                let on = int_value(value)? != 0;
+            SOL_UDP | SOL_UDPLITE if !self.is_echo() => {
+                let int = int_value(value)?;
+                if self.is_lite() && COVERAGES.contains(&name) {
+                    // Nothing gets lost on the way, so that no checksum has to cover anything.
+                    let coverage = if int == 0 { 0 } else { int.clamp(8, 0xffff) };
+                    self.common.remember(SOL_UDP, name, coverage);
+                    return Ok(());
+                }
+                let on = int != 0;
                 if !REMEMBERED.contains(&name) {
                     return Err(Errno::ENOPROTOOPT);
                 }
@@ -721,8 +742,8 @@ impl Socket for UdpSocket {
 
     fn option(&self, _task: &CurrentTask, level: i32, name: i32, room: usize) -> Result<OptionValue> {
         match level {
-            SOL_UDP if !self.is_echo() => {
-                if !REMEMBERED.contains(&name) {
+            SOL_UDP | SOL_UDPLITE if !self.is_echo() => {
+                if !REMEMBERED.contains(&name) && !COVERAGES.contains(&name) {
                     return Err(Errno::ENOPROTOOPT);
                 }
                 Ok(OptionValue::int(self.common.remembered(SOL_UDP, name).unwrap_or(0)))
@@ -731,6 +752,7 @@ impl Socket for UdpSocket {
                 let peer = self.state.lock().peer.map(|peer| peer.ip);
                 self.ip.get(&self.common, peer, level, name, room)
             }
+            _ if self.common.domain == AF_INET6 => Err(Errno::ENOPROTOOPT),
             _ => Err(Errno::EOPNOTSUPP),
         }
     }

@@ -428,7 +428,10 @@ impl Socket for NetlinkSocket {
             return Err(Errno::ENOPROTOOPT);
         }
         match name {
-            n::NETLINK_LIST_MEMBERSHIPS => Ok(OptionValue::object(&self.state.lock().groups)),
+            n::NETLINK_LIST_MEMBERSHIPS => match self.state.lock().groups {
+                0 => Ok(OptionValue::bytes(&[])),
+                groups => Ok(OptionValue::object(&groups)),
+            },
             n::NETLINK_PKTINFO
             | n::NETLINK_BROADCAST_ERROR
             | n::NETLINK_NO_ENOBUFS

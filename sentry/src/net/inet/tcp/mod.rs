@@ -13,7 +13,7 @@ use std::sync::{Arc, Weak};
 use abi::inet::{TCP_CLOSE, TCP_CLOSE_WAIT, TCP_ESTABLISHED, TCP_FIN_WAIT2, TCP_LISTEN, TCP_SYN_SENT};
 use abi::netdevice::{SIOCATMARK, SIOCINQ, SIOCOUTQ, SIOCOUTQNSD};
 use abi::poll::PollEvents;
-use abi::socket::{MsgFlags, SOL_IP, SOL_IPV6, SOL_TCP};
+use abi::socket::{AF_INET6, MsgFlags, SOL_IP, SOL_IPV6, SOL_TCP};
 use abi::{Errno, Result};
 use parking_lot::{Mutex, RwLock};
 
@@ -96,7 +96,7 @@ impl TcpSocket {
         let parameters = &common.net.parameters;
         common.set_send_buffer(first(TCP_WMEM.values(parameters)));
         common.receive_buffer.store(first(TCP_RMEM.values(parameters)), Ordering::Relaxed);
-        let ip = Ip::new(&common.net);
+        let ip = Ip::new(&common.net, common.domain);
         TcpSocket::build(common, ip, TcpOptions::default())
     }
 
@@ -445,6 +445,7 @@ impl Socket for TcpSocket {
         match level {
             SOL_TCP => self.tcp_option(name, room),
             SOL_IP | SOL_IPV6 => self.ip.get(&self.common, self.peer_ip(), level, name, room),
+            _ if self.common.domain == AF_INET6 => Err(Errno::ENOPROTOOPT),
             _ => Err(Errno::EOPNOTSUPP),
         }
     }
