@@ -743,6 +743,10 @@ fn sendfile(
     let out_file = task.file(out_fd)?;
     in_file.check_readable()?;
     out_file.check_writable()?;
+    // Only what has pages can be sent (do_splice_direct()).
+    if in_file.path().inode().file_type() == FileType::Socket {
+        return Err(Errno::EINVAL);
+    }
     if out_file.flags().contains(OpenFlags::O_APPEND) && out_file.operations().seekable() {
         return Err(Errno::EINVAL);
     }
