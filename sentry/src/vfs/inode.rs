@@ -309,6 +309,10 @@ pub trait FileSystem: Send + Sync + Any {
         Ok(())
     }
 
+    /// From now on, directories change behind the VFS's back too: the filesystem becomes a layer of an overlay. Its
+    /// inodes must no longer say that lookups can be remembered.
+    fn become_layer(&self) {}
+
     /// mount(2) with MS_REMOUNT: takes new options. EINVAL. The default has none.
     fn reconfigure(&self, _data: &[u8]) -> Result<()> {
         Ok(())

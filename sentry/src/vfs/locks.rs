@@ -142,13 +142,9 @@ impl InodeLocks {
         if self.records.len() + 2 > LOCKS_MAX && kind.is_some() {
             return Err(Errno::ENOLCK);
         }
-        let mut own = Vec::new();
-        self.records.retain(|held| {
-            if held.owner == owner {
-                own.push(held.clone());
-            }
-            held.owner != owner
-        });
+        let all = std::mem::take(&mut self.records);
+        let (own, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|held| held.owner == owner);
+        self.records = others;
         let mut pieces: Vec<RecordLock> = Vec::with_capacity(own.len() + 2);
         for held in own {
             if !held.range.meets(&range) {

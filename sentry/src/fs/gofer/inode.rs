@@ -348,7 +348,7 @@ impl Inode for GoferInode {
     }
 
     fn lookups_cacheable(&self) -> bool {
-        self.is_exclusive()
+        self.is_exclusive() && !self.shared.layer.load(Ordering::Relaxed)
     }
 
     fn create(&self, name: &[u8], new: &NewInode) -> Result<Arc<dyn Inode>> {

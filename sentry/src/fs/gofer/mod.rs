@@ -21,6 +21,7 @@ mod inode;
 
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 use abi::Result;
@@ -53,6 +54,8 @@ pub enum Access {
 struct Shared {
     client: Arc<Client>,
     access: Access,
+    /// See [`FileSystem::become_layer`].
+    layer: AtomicBool,
     /// The device that the root is on. Numbers of inodes on others are made up.
     dev: u64,
     inodes: Mutex<HashMap<Key, Weak<GoferInode>>>,
@@ -159,8 +162,14 @@ impl GoferFs {
     pub fn new(client: Arc<Client>, mount: u32, access: Access) -> Result<Arc<GoferFs>> {
         let Root { node, attributes, .. } = client.attach(mount)?;
         let dev = key(&attributes).0;
-        let shared =
-            Arc::new(Shared { client, access, dev, inodes: Mutex::default(), kept: Mutex::default() });
+        let shared = Arc::new(Shared {
+            client,
+            access,
+            layer: false.into(),
+            dev,
+            inodes: Mutex::default(),
+            kept: Mutex::default(),
+        });
         let root = GoferInode::root(&shared, node, &attributes);
         shared.inodes.lock().insert(key(&attributes), Arc::downgrade(&root));
         Ok(Arc::new(GoferFs { shared, root }))
@@ -192,6 +201,10 @@ impl FileSystem for GoferFs {
 
     fn sync(&self) -> Result<()> {
         self.shared.client.sync(self.root.node(), SyncScope::Filesystem)
+    }
+
+    fn become_layer(&self) {
+        self.shared.layer.store(true, Ordering::Relaxed);
     }
 
     fn options(&self) -> String {

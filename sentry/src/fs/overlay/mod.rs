@@ -130,7 +130,8 @@ impl Overlay {
         let first = lowers.first().filter(|_| lowers.len() <= LOWERS_MAX).ok_or(Errno::EINVAL)?;
         let own = Mount::new(SuperBlock::make(first.fs.clone()), MountFlags::NOATIME, b"overlay");
         let roots = lowers.iter().chain(upper.as_ref().map(|u| &u.layer));
-        let cacheable = roots.clone().all(|layer| layer.root.lookups_cacheable());
+        // What is only changed by the overlay itself may be remembered.
+        let cacheable = lowers.iter().all(|layer| layer.root.lookups_cacheable());
         let file = lowers.len() == 1 && first.root.file_type() == FileType::Regular;
         if !file && roots.clone().any(|layer| layer.root.file_type() != FileType::Directory) {
             return Err(Errno::ENOTDIR);

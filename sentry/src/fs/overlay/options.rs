@@ -85,6 +85,8 @@ impl Overlay {
                 if !same || a.is_below(b) || b.is_below(a) || upper.fs.name() == "overlay" {
                     return Err(Errno::EINVAL);
                 }
+                // It can still be seen by itself, and must look like what it is.
+                upper.fs.become_layer();
                 Some(Upper { layer: upper, work: work_dir(&work.root)? })
             }
         };

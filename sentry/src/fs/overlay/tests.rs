@@ -353,6 +353,23 @@ fn an_overlay_can_be_the_layer_of_another() {
 }
 
 #[test]
+fn an_upper_layer_that_is_mounted_shows_what_it_has() {
+    let (_, lower) = lower_tree();
+    let fs = tmpfs();
+    let seen = Mounted::new(fs.clone());
+    let upper = Upper::on(fs, &lower).unwrap();
+    upper.layer.fs.become_layer();
+    let tree = Mounted::new(Overlay::new(Some(upper), vec![lower]).unwrap());
+    assert_eq!(seen.find("upper/b").map(drop), Err(Errno::ENOENT));
+    write(&tree.open("b", OpenFlags::O_RDWR).unwrap(), 0, b"new", false).unwrap();
+    assert_eq!(seen.read("upper/b").unwrap(), b"new");
+    let dentry = seen.find("upper/b").unwrap();
+    tree.remove("b", false).unwrap();
+    assert_eq!(seen.stat("upper/b").unwrap().file_type(), FileType::CharDevice);
+    drop(dentry);
+}
+
+#[test]
 fn a_file_can_be_mounted_by_itself() {
     let (fs, _) = lower_tree();
     let file = fs.root().lookup(b"d").unwrap().lookup(b"a").unwrap();

@@ -312,6 +312,10 @@ impl Inode for TmpInode {
         }
     }
 
+    fn lookups_cacheable(&self) -> bool {
+        !self.shared.layer.load(Ordering::Relaxed)
+    }
+
     fn create(&self, name: &[u8], new: &NewInode) -> Result<Arc<dyn Inode>> {
         let mut entries = self.live_entries()?;
         if entries.get(name).is_some() {

@@ -12,7 +12,7 @@ mod options;
 pub mod pages;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use abi::fcntl::Seals;
 use abi::stat::TMPFS_MAGIC;
@@ -113,6 +113,8 @@ impl Limits {
 struct Shared {
     limits: Arc<Limits>,
     last_ino: AtomicU64,
+    /// See [`FileSystem::become_layer`].
+    layer: AtomicBool,
 }
 
 /// A tmpfs.
@@ -128,7 +130,7 @@ impl Tmpfs {
         let limits = Limits::default();
         limits.pages_max.store(options.pages(), Ordering::Relaxed);
         limits.inodes_max.store(options.inodes, Ordering::Relaxed);
-        let shared = Arc::new(Shared { limits: Arc::new(limits), last_ino: 0.into() });
+        let shared = Arc::new(Shared { limits: Arc::new(limits), last_ino: 0.into(), layer: false.into() });
         // The root is there however few inodes are allowed.
         let _ = shared.limits.add_inode();
         let (mode, uid, gid) = (options.mode, options.uid, options.gid);
@@ -172,6 +174,10 @@ impl FileSystem for Tmpfs {
             files_free: limits.inodes_free(),
             name_max: crate::vfs::walk::NAME_MAX as u64,
         })
+    }
+
+    fn become_layer(&self) {
+        self.shared.layer.store(true, Ordering::Relaxed);
     }
 
     /// New limits; mode and owner of the root stay. EINVAL if more than that is used, or if a limit is to be set where

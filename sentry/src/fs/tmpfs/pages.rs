@@ -287,17 +287,23 @@ impl Pages {
 
     /// The first offset from `offset` on that is in a page, or in a hole if not `data`. `None`: none before `size`.
     pub fn seek(&self, offset: u64, size: u64, data: bool) -> Option<u64> {
-        let page = PAGE as u64;
         let mut at = offset;
         while at < size {
             let (index, inside) = split(at);
-            match self.chunks.get(&index) {
-                Some(chunk) if chunk.has(inside / PAGE) == data => return Some(at),
-                Some(_) => at = (at / page + 1) * page,
-                None if !data => return Some(at),
+            let Some(chunk) = self.chunks.get(&index) else {
+                if !data {
+                    return Some(at);
+                }
                 // The next chunk that is there.
-                None => at = self.chunks.range(index..).next()?.0 * CHUNK as u64,
+                at = self.chunks.range(index..).next()?.0 * CHUNK as u64;
+                continue;
+            };
+            let start = index * CHUNK as u64;
+            if let Some(page) = (inside / PAGE..PAGES).find(|&page| chunk.has(page) == data) {
+                let found = at.max(start + (page * PAGE) as u64);
+                return if found < size { Some(found) } else { (!data).then_some(size) };
             }
+            at = start + CHUNK as u64;
         }
         (!data && offset < size).then_some(size)
     }
