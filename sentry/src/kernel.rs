@@ -13,6 +13,7 @@ use crate::fs::cgroup::Hierarchy;
 use crate::fs::memfd::Memfds;
 use crate::fs::nsfs::NsFs;
 use crate::ipc::IpcNamespace;
+use crate::ipc::mqueue::QueueBytes;
 use crate::net::NetNamespace;
 use crate::parameters::Parameters;
 use crate::statistics::Statistics;
@@ -85,6 +86,8 @@ pub struct Kernel {
     pub user_ns: Arc<UserNamespace>,
     /// The initial pid namespace.
     pub pid_ns: Arc<PidNamespace>,
+    /// What the message queues of each user may come to hold.
+    pub queue_bytes: Arc<QueueBytes>,
     /// How many threads there are.
     pub counts: Arc<TaskCounts>,
     /// The most threads there may be.
@@ -158,6 +161,7 @@ impl Kernel {
             nsfs: NsFs::default(),
             pid_ns: PidNamespace::new(None, user_ns.clone())?,
             user_ns,
+            queue_bytes: Arc::default(),
             counts: Arc::default(),
             threads_max: 30_000,
             boot_time,
@@ -172,12 +176,17 @@ impl Kernel {
         Ok(kernel)
     }
 
-    /// Namespaces for a container: all its own, with `mounts`.
-    pub fn container_namespaces(&self, mounts: Arc<MountNamespace>, hostname: &[u8]) -> Result<Namespaces> {
+    /// Namespaces for a container: all its own, with `mounts` and `ipc`.
+    pub fn container_namespaces(
+        &self,
+        mounts: Arc<MountNamespace>,
+        ipc: Arc<IpcNamespace>,
+        hostname: &[u8],
+    ) -> Result<Namespaces> {
         let user_ns = &self.user_ns;
         Ok(Namespaces {
             uts: UtsNamespace::new(hostname, b"(none)", user_ns.clone()),
-            ipc: IpcNamespace::new(user_ns.clone()),
+            ipc,
             mount: mounts,
             net: NetNamespace::new(user_ns.clone()),
             pid_for_children: self.pid_ns.clone(),

@@ -17,6 +17,7 @@ pub mod io_control;
 pub mod memory;
 pub mod messages;
 pub mod mounts;
+pub mod mqueue;
 pub mod poll;
 pub mod prctl;
 pub mod process;

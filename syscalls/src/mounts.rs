@@ -105,13 +105,14 @@ fn mount(
     if kind.is_empty() {
         return Err(Errno::EINVAL);
     }
-    let fs = if kind == "overlay" {
-        Overlay::mount(&data, |path| resolve(task, None, path, WalkFlags::FOLLOW))?
+    let root = if kind == "overlay" {
+        SuperBlock::make(Overlay::mount(&data, |path| resolve(task, None, path, WalkFlags::FOLLOW))?)
     } else {
-        sentry::fs::make(task.kernel(), &task.pid_ns(), kind, &source_name, &data)?
+        sentry::fs::make(task.kernel(), &task.pid_ns(), &task.namespaces().ipc, kind, &data)?
     };
-    let shown = if source_name.is_empty() { fs.source().into_bytes() } else { source_name };
-    let mount = Mount::new(SuperBlock::make(fs), mount_flags(flags), &shown);
+    let shown =
+        if source_name.is_empty() { root.superblock().fs().source().into_bytes() } else { source_name };
+    let mount = Mount::new(root, mount_flags(flags), &shown);
     ns.attach(MountTree::single(mount), &target)
 }
 

@@ -114,6 +114,7 @@ const FAMILIES: &[&[Row]] = &[
     crate::memory::ROWS,
     crate::messages::ROWS,
     crate::mounts::ROWS,
+    crate::mqueue::ROWS,
     crate::poll::ROWS,
     crate::prctl::ROWS,
     crate::process::ROWS,

@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use platform::Platform;
 use sentry::Kernel;
 use sentry::fs::tty::HostConsole;
+use sentry::ipc::IpcNamespace;
 use sentry::kernel::{KernelOptions, ProcessRequest};
 use sentry::loader::Vdso;
 use sentry::task::limits::Limits;
@@ -99,9 +100,11 @@ pub fn start(
         strace_only: config.strace_calls,
     })
     .context("making the kernel")?;
-    let mounts = mounts::build(&kernel, &guest, gofer, (config.shared_root, config.shared_mounts))?;
-    let namespaces =
-        kernel.container_namespaces(mounts, guest.hostname.as_bytes()).context("making the namespaces")?;
+    let ipc = IpcNamespace::new(&kernel, kernel.user_ns.clone());
+    let mounts = mounts::build(&kernel, &ipc, &guest, gofer, (config.shared_root, config.shared_mounts))?;
+    let namespaces = kernel
+        .container_namespaces(mounts, ipc, guest.hostname.as_bytes())
+        .context("making the namespaces")?;
     if !guest.domainname.is_empty() {
         namespaces.uts.set_domainname(guest.domainname.as_bytes());
     }

@@ -10,6 +10,7 @@ use sentry::Kernel;
 use sentry::fs::gofer::{Access, GoferFs};
 use sentry::fs::overlay::{self, Layer, Upper};
 use sentry::fs::tmpfs::{Tmpfs, TmpfsOptions};
+use sentry::ipc::IpcNamespace;
 use sentry::task::Credentials;
 use sentry::vfs::io::SliceSource;
 use sentry::vfs::mount::{MountTree, Propagation};
@@ -23,13 +24,14 @@ use super::guest::{Device, Guest, MountKind, Overlay};
 /// Mounts everything that the guest is to see.
 pub fn build(
     kernel: &Arc<Kernel>,
+    ipc: &IpcNamespace,
     guest: &Guest,
     gofer: OwnedFd,
     (shared_root, shared_mounts): (bool, bool),
 ) -> Result<Arc<MountNamespace>> {
     let client = Arc::new(gofer::Client::new(gofer));
     let access = |shared| if shared { Access::Shared } else { Access::Exclusive };
-    let files = Files { kernel, client };
+    let files = Files { kernel, ipc, client };
     let root = files
         .served(guest.root.gofer, guest.root.overlay, access(shared_root))
         .context("mounting the root filesystem")?;
@@ -83,6 +85,7 @@ pub fn build(
 /// Where filesystems come from.
 struct Files<'a> {
     kernel: &'a Arc<Kernel>,
+    ipc: &'a IpcNamespace,
     client: Arc<gofer::Client>,
 }
 
@@ -107,14 +110,14 @@ impl Files<'_> {
         let options = options.iter().filter(|option| *option != "tmpcopyup").cloned();
         let options = options.collect::<Vec<_>>().join(",");
         let kind = if kind == "cgroup" { "cgroup2" } else { kind };
-        let fs = match sentry::fs::make(self.kernel, &self.kernel.pid_ns, kind, b"", options.as_bytes()) {
+        let pid_ns = &self.kernel.pid_ns;
+        let root = match sentry::fs::make(self.kernel, pid_ns, self.ipc, kind, options.as_bytes()) {
             Err(Errno::ENODEV) => {
                 tracing::warn!("no {kind} in this build");
                 return Ok(None);
             }
             result => result.with_context(|| format!("options {options:?}"))?,
         };
-        let root = SuperBlock::make(fs);
         if destination == "/dev" {
             sentry::fs::dev::populate(&root).context("making devices")?;
         }

@@ -9,6 +9,7 @@ pub mod eventfd;
 pub mod gofer;
 pub mod inotify;
 pub mod memfd;
+pub mod mqueue;
 pub mod nsfs;
 pub mod overlay;
 pub mod pidfd;
@@ -26,6 +27,8 @@ pub mod tty;
 use std::sync::Arc;
 
 use crate::Kernel;
+use crate::ipc::IpcNamespace;
+use crate::vfs::{Dentry, FileSystem, SuperBlock};
 
 /// Registers the character device drivers.
 pub(crate) fn register_drivers(kernel: &Arc<Kernel>) {
@@ -33,24 +36,29 @@ pub(crate) fn register_drivers(kernel: &Arc<Kernel>) {
     tty::register_drivers(kernel);
 }
 
-/// Makes a filesystem for mount(2), by a process of `pid_ns`. ENODEV for a type that is not there.
+/// The root of a filesystem for mount(2), by a process of `pid_ns` and `ipc`. ENODEV for a type that is not there.
 pub fn make(
     kernel: &Arc<Kernel>,
     pid_ns: &Arc<crate::task::PidNamespace>,
+    ipc: &IpcNamespace,
     kind: &str,
-    _source: &[u8],
     data: &[u8],
-) -> crate::Result<Arc<dyn crate::vfs::FileSystem>> {
-    match kind {
+) -> crate::Result<Arc<Dentry>> {
+    if kind == "mqueue" {
+        // All mounts of a namespace's queues are of one filesystem.
+        return Ok(ipc.queues.root().clone());
+    }
+    let fs: Arc<dyn FileSystem> = match kind {
         "tmpfs" | "ramfs" => {
             let memory = kernel.memory;
-            Ok(tmpfs::Tmpfs::new(&tmpfs::TmpfsOptions::new(memory).parse(data, memory)?))
+            tmpfs::Tmpfs::new(&tmpfs::TmpfsOptions::new(memory).parse(data, memory)?)
         }
-        "devpts" => Ok(tty::Devpts::new(kernel, tty::DevptsOptions::parse(data)?)),
-        "proc" => Ok(proc::new(kernel, pid_ns.clone(), proc::ProcOptions::parse(data)?)),
-        "sysfs" => Ok(sys::new(kernel)),
-        "cgroup2" => Ok(cgroup::new(kernel)),
-        "devtmpfs" => dev::new(kernel),
-        _ => Err(crate::Errno::ENODEV),
-    }
+        "devpts" => tty::Devpts::new(kernel, tty::DevptsOptions::parse(data)?),
+        "proc" => proc::new(kernel, pid_ns.clone(), proc::ProcOptions::parse(data)?),
+        "sysfs" => sys::new(kernel),
+        "cgroup2" => cgroup::new(kernel),
+        "devtmpfs" => dev::new(kernel)?,
+        _ => return Err(crate::Errno::ENODEV),
+    };
+    Ok(SuperBlock::make(fs))
 }

@@ -257,7 +257,7 @@ impl CurrentTask {
             new.uts = UtsNamespace::new(&old.uts.hostname(), &old.uts.domainname(), user_ns.clone());
         }
         if flags.contains(F::CLONE_NEWIPC) {
-            new.ipc = IpcNamespace::new(user_ns.clone());
+            new.ipc = IpcNamespace::new(self.kernel(), user_ns.clone());
         }
         if flags.contains(F::CLONE_NEWPID) {
             new.pid_for_children = PidNamespace::new(Some(old.pid_for_children.clone()), user_ns.clone())?;

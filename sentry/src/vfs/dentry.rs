@@ -5,7 +5,7 @@
 //! recently used refers to itself, until the superblock's budget runs out or its name is removed.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use abi::{Errno, Result};
@@ -29,6 +29,8 @@ pub struct SuperBlock {
     recent: Mutex<VecDeque<Weak<Dentry>>>,
     /// Inodes open for writing (positive) or being executed (negative), by number (i_writecount).
     busy: Mutex<HashMap<u64, i64>>,
+    /// How many mounts there are of it.
+    mounts: AtomicUsize,
     /// File locks, by inode number.
     pub locks: LockTable,
     /// Inotify watches, by inode number.
@@ -49,6 +51,7 @@ impl SuperBlock {
             fs,
             recent: Mutex::default(),
             busy: Mutex::default(),
+            mounts: AtomicUsize::new(0),
             locks: LockTable::default(),
             watches: WatchTable::default(),
             special: SpecialTable::default(),
@@ -101,6 +104,17 @@ impl SuperBlock {
             if *count == 0 {
                 busy.remove(&ino);
             }
+        }
+    }
+
+    pub(super) fn mounted(&self) {
+        self.mounts.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A mount is gone. With the last one the cached dentries go, which keep themselves and the filesystem.
+    pub(super) fn unmounted(&self) {
+        if self.mounts.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.shrink();
         }
     }
 

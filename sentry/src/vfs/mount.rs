@@ -70,6 +70,7 @@ impl Mount {
     /// A mount of `root` that is not attached anywhere yet.
     pub fn new(root: Arc<Dentry>, flags: MountFlags, source: &[u8]) -> Arc<Mount> {
         static NEXT: AtomicU32 = AtomicU32::new(20);
+        root.superblock().mounted();
         Arc::new(Mount {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             superblock: root.superblock().clone(),
@@ -172,6 +173,12 @@ impl Mount {
         let new = Mount::new(root.clone(), self.flags(), &self.source);
         new.set_propagation(self.propagation());
         new
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        self.superblock.unmounted();
     }
 }
 
@@ -403,11 +410,7 @@ impl MountNamespace {
             dentry.add_mounts(-1);
         }
         table.all.remove(&mount.id);
-        let last = !table.all.values().any(|m| Arc::ptr_eq(&m.superblock, &mount.superblock));
         drop(table);
-        if last {
-            mount.superblock.shrink();
-        }
         self.count_change();
     }
 
@@ -604,5 +607,28 @@ impl MountTree {
             }
         }
         MountTree { root: map[&self.root.id].clone(), children }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::tmpfs::{Tmpfs, TmpfsOptions};
+    use crate::vfs::{NewInode, NewKind};
+
+    #[test]
+    fn a_filesystem_goes_with_its_last_mount() {
+        let fs = Tmpfs::new(&TmpfsOptions::unlimited());
+        let alive = Arc::downgrade(&fs);
+        let mount = Mount::new(SuperBlock::make(fs), MountFlags::empty(), b"t");
+        let again = Mount::new(mount.root().clone(), MountFlags::empty(), b"t");
+        let new = NewInode { kind: NewKind::Regular, mode: 0o600, uid: 0, gid: 0 };
+        mount.root().inode().create(b"f", &new).unwrap();
+        // The cache keeps it for some time.
+        drop(mount.root().lookup(b"f").unwrap());
+        drop(mount);
+        assert!(alive.upgrade().is_some());
+        drop(again);
+        assert!(alive.upgrade().is_none());
     }
 }

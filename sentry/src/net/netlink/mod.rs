@@ -184,7 +184,11 @@ impl NetlinkSocket {
         self.common.queue.notify(PollEvents::READABLE);
     }
 
-    /// Puts messages of the kernel's into the queue.
+    /// Puts a message of the kernel's into the queue.
+    pub fn deliver(&self, data: Vec<u8>) {
+        self.reply(data);
+    }
+
     fn reply(&self, data: Vec<u8>) {
         if !data.is_empty() {
             self.put(Message { data, from: 0, group: 0 });
