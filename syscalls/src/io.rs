@@ -155,7 +155,7 @@ fn write_at(
                 task.group.send_kernel_signal_to_task(task, Signal::SIGXFSZ);
                 return Err(Errno::EFBIG);
             }
-            let room = usize::try_from(limit - at).unwrap_or(usize::MAX);
+            let room = usize::try_from(limit.saturating_sub(at)).unwrap_or(usize::MAX);
             limited = Limited { inner: src, left: room };
             &mut limited
         } else {

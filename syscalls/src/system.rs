@@ -226,7 +226,7 @@ fn sched_yield(_task: &CurrentTask) -> Result<()> {
 fn sched_getaffinity(task: &CurrentTask, pid: i32, size: usize, mask: Address) -> Result<usize> {
     let target = process::thread(task, pid)?;
     let words = target.affinity.lock().clone();
-    if size * 8 < task.kernel().cpus as usize || !size.is_multiple_of(8) {
+    if size < task.kernel().cpus.div_ceil(8) as usize || !size.is_multiple_of(8) {
         return Err(Errno::EINVAL);
     }
     let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();

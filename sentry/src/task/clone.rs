@@ -231,6 +231,10 @@ impl CurrentTask {
         }
         task.enter_counts();
         task.group.tasks.lock().push(task.clone());
+        if thread && self.is_killed() {
+            // Whoever ends the process may have looked at its threads before this one was there.
+            task.work.store(true, Ordering::SeqCst);
+        }
         Ok(())
     }
 

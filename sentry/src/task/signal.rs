@@ -401,8 +401,10 @@ fn is_ignored(
         return false;
     }
     let action = group.action(signal);
-    // The init of a namespace is safe from what its own children send, unless it has a handler.
-    if group.is_init && action.handler == SIG_DFL && info.is_from_user() && signal != Signal::SIGCONT {
+    // The init of a namespace only gets what it has a handler for, also from the kernel (sig_task_ignored()), but for
+    // SIGSTOP from outside.
+    let forced = signal == Signal::SIGSTOP && !info.is_from_user();
+    if group.is_init && action.handler == SIG_DFL && !forced && signal != Signal::SIGCONT {
         return true;
     }
     group.actions.read().lock().ignores(signal) && signal != Signal::SIGCONT
@@ -413,7 +415,8 @@ fn is_fatal(group: &ThreadGroup, to: Option<&Arc<Task>>, threads: &[Arc<Task>], 
     if signal == Signal::SIGKILL {
         return true;
     }
-    if group.action(signal).handler != SIG_DFL || signal.default_action() != DefaultAction::Term {
+    let term = group.action(signal).handler == SIG_DFL && signal.default_action() == DefaultAction::Term;
+    if !term || group.is_init {
         return false;
     }
     // A stopped thread takes nothing but SIGKILL (wants_signal()).
@@ -468,7 +471,8 @@ impl CurrentTask {
                 SIG_IGN => {}
                 SIG_DFL => match signal.default_action() {
                     DefaultAction::Ignore | DefaultAction::Continue => {}
-                    _ if self.group.is_init && info.is_from_user() && signal != Signal::SIGKILL => {}
+                    // What was blocked when it was sent.
+                    _ if self.group.is_init && !SignalSet::UNBLOCKABLE.contains(signal) => {}
                     DefaultAction::Stop => {
                         drop(group);
                         if signal != Signal::SIGSTOP
