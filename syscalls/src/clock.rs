@@ -254,7 +254,7 @@ fn alarm(task: &CurrentTask, seconds: u32) -> Result<u64> {
     // Rounded to the nearest second, but what is armed never reads 0.
     Ok(match old.value {
         0 => 0,
-        value => ((value + 500_000_000) / 1_000_000_000).max(1),
+        value => (value.saturating_add(500_000_000) / 1_000_000_000).max(1),
     })
 }
 

@@ -270,7 +270,7 @@ fn sched_rr_get_interval(task: &CurrentTask, pid: i32, interval: UserPtr<abi::ti
 
 /// The threads that `IOPRIO_WHO_*` means: with priorities of I/O as with those of the processor.
 fn io_targets(task: &CurrentTask, which: i32, who: i32) -> Result<Vec<Arc<Task>>> {
-    let which = u32::try_from(which - 1).map_err(|_| Errno::EINVAL)?;
+    let which = which.checked_sub(1).and_then(|w| u32::try_from(w).ok()).ok_or(Errno::EINVAL)?;
     crate::system::targets(task, which, who)
 }
 
