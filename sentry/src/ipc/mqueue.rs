@@ -97,8 +97,8 @@ impl Size {
 
     /// What it counts for against RLIMIT_MSGQUEUE.
     fn charged(self) -> u64 {
-        let overhead = self.messages * MESSAGE_OVERHEAD
-            + self.messages.min(u64::from(MQ_PRIO_MAX)) * PRIORITY_OVERHEAD;
+        let overhead =
+            self.messages * MESSAGE_OVERHEAD + self.messages.min(u64::from(MQ_PRIO_MAX)) * PRIORITY_OVERHEAD;
         overhead.saturating_add(self.messages.saturating_mul(self.bytes))
     }
 }
