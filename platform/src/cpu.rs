@@ -21,5 +21,23 @@ pub fn auxiliary() -> Auxiliary {
         0 => libc::MINSIGSTKSZ as u64,
         size => size,
     };
-    Auxiliary { hwcap: get(libc::AT_HWCAP), hwcap2: get(libc::AT_HWCAP2), min_signal_stack }
+    // Not by getauxval: the C library overwrites its copy of this one.
+    let hwcap = u64::from(std::arch::x86_64::__cpuid(1).edx);
+    Auxiliary { hwcap, hwcap2: get(libc::AT_HWCAP2), min_signal_stack }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_says_the_same() {
+        let auxv = std::fs::read("/proc/self/auxv").unwrap();
+        let words: Vec<u64> = auxv.chunks_exact(8).map(|b| u64::from_le_bytes(b.try_into().unwrap())).collect();
+        let entry = |kind| words.chunks_exact(2).find(|pair| pair[0] == kind).map(|pair| pair[1]);
+        let cpu = auxiliary();
+        assert_eq!(entry(libc::AT_HWCAP), Some(cpu.hwcap));
+        assert_eq!(entry(libc::AT_HWCAP2).unwrap_or(0), cpu.hwcap2);
+        assert_eq!(entry(libc::AT_MINSIGSTKSZ).unwrap_or(libc::MINSIGSTKSZ as u64), cpu.min_signal_stack);
+    }
 }

@@ -172,7 +172,12 @@ impl MemoryManager {
                             (None, Some(name)) => MapName::Text(name.clone()),
                             (None, None) => MapName::None,
                         };
-                        (*offset, mapping.mappable.object(), name)
+                        let mut object = mapping.mappable.object();
+                        // As Linux shows the internal mount that such memory is on.
+                        if matches!(&name, MapName::Text(text) if text.starts_with('/')) && object.dev == 0 {
+                            object.dev = 1;
+                        }
+                        (*offset, object, name)
                     }
                     Backing::Anonymous => {
                         (0, ObjectId { dev: 0, ino: 0 }, anonymous_name(layout, start, end))
