@@ -88,10 +88,8 @@ impl MemoryManager {
             return Err(Errno::EINVAL);
         }
         let len = page_up(req.len).ok_or(Errno::ENOMEM)?;
-        if let Some(file) = &req.file {
-            if !is_page_aligned(file.offset) {
-                return Err(Errno::EINVAL);
-            }
+        if req.file.as_ref().is_some_and(|file| !is_page_aligned(file.offset)) {
+            return Err(Errno::EINVAL);
         }
         if len > USER_MAX {
             return Err(Errno::ENOMEM);
