@@ -41,7 +41,7 @@ pub(super) fn ioctl(
     let of_terminal = end == End::Terminal;
     let mm = task.mm();
     let write = |value: i32| mm.write_object(arg, &value).map(|()| 0);
-    let privileged = || task.credentials().capable_in(&task.kernel().user_ns, CAP_SYS_ADMIN);
+    let privileged = || task.capable(CAP_SYS_ADMIN);
     let check_change = || match end {
         End::Terminal => terminal.check_change(task, Signal::SIGTTOU),
         // Nobody's controlling terminal.
@@ -182,7 +182,7 @@ fn modes(terminal: &Arc<Terminal>, task: &CurrentTask, request: u32, arg: u64) -
             mm.write_object(arg, &Termios::from(fixed)).map(|()| 0)
         }
         t::TIOCSLCKTRMIOS => {
-            if !task.credentials().capable_in(&task.kernel().user_ns, CAP_SYS_ADMIN) {
+            if !task.capable(CAP_SYS_ADMIN) {
                 return Err(Errno::EPERM);
             }
             let fixed = settings::changed(&Termios2::default(), &mm.read_object(arg)?);

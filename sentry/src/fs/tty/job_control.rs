@@ -24,10 +24,6 @@ pub(super) fn signal(group: &Pid, signal: Signal) {
     }
 }
 
-fn privileged(task: &Task) -> bool {
-    task.credentials().capable_in(&task.kernel().user_ns, CAP_SYS_ADMIN)
-}
-
 /// The processes of a session.
 fn members(kernel: &Kernel, session: &Arc<Pid>) -> Vec<Arc<ThreadGroup>> {
     let mut all = kernel.processes();
@@ -137,14 +133,14 @@ impl Terminal {
             return Err(Errno::EPERM);
         }
         if let Some(owner) = owner {
-            if steal != 1 || !privileged(task) {
+            if steal != 1 || !task.capable(CAP_SYS_ADMIN) {
                 return Err(Errno::EPERM);
             }
             for process in members(task.kernel(), &owner) {
                 process.set_terminal(None);
             }
         }
-        if !readable && !privileged(task) {
+        if !readable && !task.capable(CAP_SYS_ADMIN) {
             return Err(Errno::EPERM);
         }
         self.take_control(group);
