@@ -33,7 +33,8 @@ mod tests {
     #[test]
     fn the_kernel_says_the_same() {
         let auxv = std::fs::read("/proc/self/auxv").unwrap();
-        let words: Vec<u64> = auxv.chunks_exact(8).map(|b| u64::from_le_bytes(b.try_into().unwrap())).collect();
+        let words: Vec<u64> =
+            auxv.chunks_exact(8).map(|b| u64::from_le_bytes(b.try_into().unwrap())).collect();
         let entry = |kind| words.chunks_exact(2).find(|pair| pair[0] == kind).map(|pair| pair[1]);
         let cpu = auxiliary();
         assert_eq!(entry(libc::AT_HWCAP), Some(cpu.hwcap));

@@ -284,7 +284,7 @@ fn effective_io_priority(task: &Task) -> u32 {
                 p if p == abi::sched::SCHED_FIFO || p == abi::sched::SCHED_RR => s::IOPRIO_CLASS_RT,
                 _ => s::IOPRIO_CLASS_BE,
             };
-            class << s::IOPRIO_CLASS_SHIFT | (scheduling.nice + 20) as u32 / 5
+            (class << s::IOPRIO_CLASS_SHIFT) | ((scheduling.nice + 20) as u32 / 5)
         }
         set => set.into(),
     }

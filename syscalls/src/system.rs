@@ -150,7 +150,7 @@ fn set_limit(task: &CurrentTask, target: &Arc<Task>, which: u32, new: Rlimit) ->
     if which >= RLIM_NLIMITS || new.rlim_cur > new.rlim_max {
         return Err(Errno::EINVAL);
     }
-    if which == RLIMIT_NOFILE as u32 && new.rlim_max > sentry::vfs::fd_table::NR_OPEN {
+    if which == RLIMIT_NOFILE && new.rlim_max > sentry::vfs::fd_table::NR_OPEN {
         return Err(Errno::EPERM);
     }
     let limits = &target.group.limits;
@@ -158,7 +158,7 @@ fn set_limit(task: &CurrentTask, target: &Arc<Task>, which: u32, new: Rlimit) ->
         return Err(Errno::EPERM);
     }
     limits.set(which, new);
-    if which == RLIMIT_CPU as u32 {
+    if which == RLIMIT_CPU {
         target.group.timers.watch_cpu_limit(&target.group);
     }
     Ok(())

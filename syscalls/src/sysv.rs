@@ -69,7 +69,7 @@ fn shmat(task: &CurrentTask, id: u32, addr: u64, flags: u32) -> Result<u64> {
     let ns = ipc(task);
     let segment = ns.shm.find(id)?;
     let mut at = addr;
-    if addr % i::SHMLBA != 0 {
+    if !addr.is_multiple_of(i::SHMLBA) {
         if flags & i::SHM_RND == 0 {
             return Err(Errno::EINVAL);
         }
@@ -110,7 +110,7 @@ fn shmat(task: &CurrentTask, id: u32, addr: u64, flags: u32) -> Result<u64> {
 }
 
 fn shmdt(task: &CurrentTask, addr: u64) -> Result<()> {
-    if addr % PAGE_SIZE != 0 {
+    if !addr.is_multiple_of(PAGE_SIZE) {
         return Err(Errno::EINVAL);
     }
     let mm = task.mm();

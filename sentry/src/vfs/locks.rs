@@ -217,6 +217,9 @@ fn begin_wait(ticket: u64, waiter: Owner, holder: Owner, place: (usize, u64)) ->
     Ok(())
 }
 
+/// The locks on an inode: its number, record locks, and flocks with the open file description that has each.
+pub type InodeLockList = (u64, Vec<RecordLock>, Vec<(u64, Kind)>);
+
 /// The locks on the inodes of a superblock, by inode number.
 #[derive(Default)]
 pub struct LockTable {
@@ -386,7 +389,7 @@ impl LockTable {
     }
 
     /// All record locks, and all flock locks with the numbers of their open files, by inode number, for `/proc/locks`.
-    pub fn list(&self) -> Vec<(u64, Vec<RecordLock>, Vec<(u64, Kind)>)> {
+    pub fn list(&self) -> Vec<InodeLockList> {
         let inodes = self.inodes.lock();
         inodes.iter().map(|(&ino, l)| (ino, l.records.clone(), l.flocks.clone())).collect()
     }

@@ -232,7 +232,8 @@ pub(in crate::fs) fn bitmap(bits: &[u64], count: u32) -> String {
     let words = count.div_ceil(32).max(1);
     let mut text = String::new();
     for i in (0..words).rev() {
-        let width = if i == words - 1 && count % 32 != 0 { (count % 32).div_ceil(4) as usize } else { 8 };
+        let width =
+            if i == words - 1 && !count.is_multiple_of(32) { (count % 32).div_ceil(4) as usize } else { 8 };
         let _ = write!(text, "{:0width$x}", word(i));
         if i > 0 {
             text.push(',');

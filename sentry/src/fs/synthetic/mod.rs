@@ -113,10 +113,13 @@ pub enum Kind<C: Context> {
 /// Receives a name: its position (which grows), the name, inode number and type. Answers whether more are wanted.
 pub type Receive<'a> = dyn FnMut(u64, &[u8], u64, FileType) -> bool + 'a;
 
+/// Finds a name in a directory with this inode number.
+pub type Find<C> = fn(&C, u64, &[u8]) -> Result<Arc<dyn Inode>>;
+
 /// The names of a directory that are not in its table.
 pub struct Children<C: Context> {
     /// Finds a name. The directory's inode number is given, for [`child_ino`]. ENOENT.
-    pub find: fn(&C, u64, &[u8]) -> Result<Arc<dyn Inode>>,
+    pub find: Find<C>,
     /// Lists the names from a position on.
     pub list: fn(&C, u64, &Io<'_>, u64, &mut Receive<'_>) -> Result<()>,
 }
