@@ -114,9 +114,9 @@ parameters! {
     /// 2 and more: io_uring_setup(2) is EPERM.
     IO_URING_DISABLED = "kernel.io_uring_disabled", System, [0], 0, 2;
     /// Bytes of a System V message.
-    MSGMAX = "kernel.msgmax", Ipc, [abi::ipc::MSGMAX as i64], 0, INT;
+    MSGMAX = "kernel.msgmax", Ipc, [abi::ipc::MSGMAX as i64], 0, 1 << 24;
     /// Bytes of a new System V message queue.
-    MSGMNB = "kernel.msgmnb", Ipc, [abi::ipc::MSGMNB as i64], 0, INT;
+    MSGMNB = "kernel.msgmnb", Ipc, [abi::ipc::MSGMNB as i64], 0, 1 << 24;
     /// System V message queues.
     MSGMNI = "kernel.msgmni", Ipc, [abi::ipc::MSGMNI as i64], 0, 32768;
     /// Whether addresses are randomized.

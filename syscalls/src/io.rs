@@ -508,7 +508,8 @@ fn fcntl(task: &CurrentTask, fd: i32, command: u32, arg: u64) -> Result<u64> {
                 return Err(Errno::EINVAL);
             }
             let privileged = task.capable(abi::capability::CAP_SYS_RESOURCE);
-            if wanted > sentry::fs::pipe::CAPACITY_MAX && !(privileged && wanted <= 1 << 31) {
+            let most = sentry::parameters::PIPE_MAX_SIZE.get(&task.kernel().parameters) as usize;
+            if wanted > most && !(privileged && wanted <= 1 << 31) {
                 return Err(Errno::EPERM);
             }
             Ok(end.pipe().set_capacity(wanted)? as u64)

@@ -14,6 +14,7 @@ use sentry::ipc::msg::{Queue, Select};
 use sentry::ipc::sem::Set;
 use sentry::ipc::shm::{self, Segment};
 use sentry::mm::{Fixed, MapFile, MapRequest};
+use sentry::parameters::{MSGMAX, MSGMNB, SEM, SHMMAX};
 use sentry::task::CurrentTask;
 
 use crate::arguments::{Address, UserPtr};
@@ -55,8 +56,11 @@ fn shmget(task: &CurrentTask, key: i32, size: u64, flags: u32) -> Result<u32> {
     let creds = task.credentials();
     let check = |segment: &Segment| if size > segment.size() { Err(Errno::EINVAL) } else { Ok(()) };
     ns.shm.get(key, flags, &creds, &ns.user_ns, check, |permission| {
-        if size < i::SHMMIN || size > task.kernel().memory {
-            return Err(if size == 0 { Errno::EINVAL } else { Errno::ENOMEM });
+        if size < i::SHMMIN || size > SHMMAX.get(&ns.parameters) as u64 {
+            return Err(Errno::EINVAL);
+        }
+        if size > task.kernel().memory {
+            return Err(Errno::ENOMEM);
         }
         if flags & i::SHM_HUGETLB != 0 {
             return Err(Errno::ENOMEM);
@@ -134,7 +138,7 @@ fn shmctl(task: &CurrentTask, id: u32, command: u32, buf: Address) -> Result<u32
     match command & !i::IPC_64 {
         i::IPC_INFO => {
             let info = Shminfo {
-                shmmax: i::SHMMAX,
+                shmmax: SHMMAX.get(&ns.parameters) as u64,
                 shmmin: i::SHMMIN,
                 shmmni: i::SHMMNI,
                 shmseg: i::SHMMNI,
@@ -182,9 +186,16 @@ fn shmctl(task: &CurrentTask, id: u32, command: u32, buf: Address) -> Result<u32
     }
 }
 
+/// The most semaphores of a set, and operations of a call.
+fn semaphore_limits(ns: &IpcNamespace) -> [usize; 2] {
+    let values = SEM.values(&ns.parameters);
+    [0, 2].map(|at| values.get(at).map_or(0, |&v| v.clamp(0, i::SEMMSL.into()) as usize))
+}
+
 fn semget(task: &CurrentTask, key: i32, count: i32, flags: u32) -> Result<u32> {
-    let count = u32::try_from(count).ok().filter(|&c| c <= i::SEMMSL).ok_or(Errno::EINVAL)? as usize;
     let ns = ipc(task);
+    let most = semaphore_limits(&ns)[0];
+    let count = usize::try_from(count).ok().filter(|&c| c <= most).ok_or(Errno::EINVAL)?;
     let creds = task.credentials();
     let check = |set: &Set| if count > set.len() { Err(Errno::EINVAL) } else { Ok(()) };
     ns.sem.get(key, flags, &creds, &ns.user_ns, check, |permission| {
@@ -213,11 +224,11 @@ fn semtimedop(
     if count == 0 {
         return Err(Errno::EINVAL);
     }
-    if count > i::SEMOPM as usize {
+    let ns = ipc(task);
+    if count > semaphore_limits(&ns)[1] {
         return Err(Errno::E2BIG);
     }
     let operations = operations.read_slice(task, count)?;
-    let ns = ipc(task);
     let set = ns.sem.find(id)?;
     if operations.iter().any(|op| usize::from(op.sem_num) >= set.len()) {
         return Err(Errno::EFBIG);
@@ -233,14 +244,15 @@ fn semctl(task: &CurrentTask, id: u32, index: i32, command: u32, arg: u64) -> Re
     match command & !i::IPC_64 {
         command @ (i::IPC_INFO | i::SEM_INFO) => {
             let all = ns.sem.list();
+            let [semmsl, semopm] = semaphore_limits(&ns).map(|limit| limit as i32);
             let mut info = Seminfo {
                 semmap: i::SEMMNS as i32,
                 semmni: i::SEMMNI as i32,
                 semmns: i::SEMMNS as i32,
                 semmnu: i::SEMMNS as i32,
-                semmsl: i::SEMMSL as i32,
-                semopm: i::SEMOPM as i32,
-                semume: i::SEMOPM as i32,
+                semmsl,
+                semopm,
+                semume: semopm,
                 semusz: 20,
                 semvmx: i::SEMVMX as i32,
                 semaem: i::SEMAEM as i32,
@@ -312,11 +324,20 @@ fn semctl(task: &CurrentTask, id: u32, index: i32, command: u32, arg: u64) -> Re
 fn msgget(task: &CurrentTask, key: i32, flags: u32) -> Result<u32> {
     let ns = ipc(task);
     let creds = task.credentials();
-    ns.msg.get(key, flags, &creds, &ns.user_ns, |_| Ok(()), |permission| Ok(Queue::new(permission)))
+    let bytes_max = MSGMNB.get(&ns.parameters) as u64;
+    ns.msg.get(
+        key,
+        flags,
+        &creds,
+        &ns.user_ns,
+        |_| Ok(()),
+        |permission| Ok(Queue::new(permission, bytes_max)),
+    )
 }
 
 fn msgsnd(task: &CurrentTask, id: u32, message: Address, size: usize, flags: u32) -> Result<()> {
-    if size > i::MSGMAX as usize {
+    let ns = ipc(task);
+    if size > MSGMAX.get(&ns.parameters) as usize {
         return Err(Errno::EINVAL);
     }
     let kind: i64 = task.mm().read_object(message.0)?;
@@ -325,7 +346,6 @@ fn msgsnd(task: &CurrentTask, id: u32, message: Address, size: usize, flags: u32
     }
     let mut text = vec![0; size];
     task.mm().read_bytes(message.0.checked_add(8).ok_or(Errno::EFAULT)?, &mut text)?;
-    let ns = ipc(task);
     let queue = ns.msg.find(id)?;
     check(task, &ns, &*queue, 2)?;
     queue.send(task, kind, &text, flags & i::IPC_NOWAIT != 0)
@@ -372,14 +392,15 @@ fn msgctl(task: &CurrentTask, id: u32, command: u32, buf: Address) -> Result<u32
         command @ (i::IPC_INFO | i::MSG_INFO) => {
             let all: Vec<MsqidDs> =
                 ns.msg.list().iter().map(|(_, q)| q.status(&user_ns, &task.pid_ns())).collect();
+            let msgmnb = MSGMNB.get(&ns.parameters) as i32;
             let mut info = Msginfo {
-                msgpool: (i::MSGMNI * i::MSGMNB / 1024) as i32,
-                msgmap: i::MSGMNB as i32,
-                msgmax: i::MSGMAX as i32,
-                msgmnb: i::MSGMNB as i32,
+                msgpool: (i64::from(i::MSGMNI) * i64::from(msgmnb) / 1024) as i32,
+                msgmap: msgmnb,
+                msgmax: MSGMAX.get(&ns.parameters) as i32,
+                msgmnb,
                 msgmni: i::MSGMNI as i32,
                 msgssz: 16,
-                msgtql: i::MSGMNB as i32,
+                msgtql: msgmnb,
                 msgseg: 0xffff,
                 ..Msginfo::default()
             };
@@ -404,7 +425,8 @@ fn msgctl(task: &CurrentTask, id: u32, command: u32, buf: Address) -> Result<u32
             let new: MsqidDs = task.mm().read_object(buf.0)?;
             let queue = ns.msg.find(id)?;
             check_owner(task, &ns, &*queue)?;
-            queue.set(&new, &user_ns, task.capable(CAP_SYS_RESOURCE)).map(|()| 0)
+            let may_raise = task.capable(CAP_SYS_RESOURCE);
+            queue.set(&new, &user_ns, MSGMNB.get(&ns.parameters) as u64, may_raise).map(|()| 0)
         }
         i::IPC_RMID => {
             let queue = ns.msg.find(id)?;

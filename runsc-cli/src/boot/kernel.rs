@@ -108,6 +108,12 @@ pub fn start(
     if !guest.domainname.is_empty() {
         namespaces.uts.set_domainname(guest.domainname.as_bytes());
     }
+    for (name, value) in &guest.sysctl {
+        // What is not there cannot be tuned, and containers are better off running.
+        if let Err(error) = sentry::fs::proc::sysctl::set(&kernel, &namespaces, name, value) {
+            tracing::warn!("sysctl {name}={value}: {error}");
+        }
+    }
     let host_files = HostFiles::new()?;
     let stdio = stdio::open(&kernel, &namespaces.mount, &host_files, &guest.process, stdio)?;
     if let Some(console) = &stdio.console {

@@ -4,7 +4,6 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use abi::Errno;
-use abi::fcntl::OpenFlags;
 use anyhow::{Context, Result};
 use sentry::Kernel;
 use sentry::fs::gofer::{Access, GoferFs};
@@ -12,7 +11,6 @@ use sentry::fs::overlay::{self, Layer, Upper};
 use sentry::fs::tmpfs::{Tmpfs, TmpfsOptions};
 use sentry::ipc::IpcNamespace;
 use sentry::task::Credentials;
-use sentry::vfs::io::SliceSource;
 use sentry::vfs::mount::{MountTree, Propagation};
 use sentry::vfs::walk::Walker;
 use sentry::vfs::{
@@ -62,12 +60,6 @@ pub fn build(
     }
     for device in &guest.devices {
         make_device(&walker, device).with_context(|| format!("making device {:?}", device.path))?;
-    }
-    for (name, value) in &guest.sysctl {
-        // What is not there cannot be tuned, and containers are better off running.
-        if let Err(error) = set_sysctl(&walker, name, value) {
-            tracing::warn!("sysctl {name}={value}: {error}");
-        }
     }
     for path in &guest.readonly_paths {
         make_read_only(&walker, &namespace, path).with_context(|| format!("readonlyPaths: {path:?}"))?;
@@ -171,15 +163,6 @@ fn make_device(walker: &Walker<'_>, device: &Device) -> std::result::Result<(), 
     let dentry = dir.dentry().insert(&mut children, name.as_bytes(), inode);
     drop(children);
     dentry.keep();
-    Ok(())
-}
-
-/// Writes a file of `/proc/sys`.
-fn set_sysctl(walker: &Walker<'_>, name: &str, value: &str) -> std::result::Result<(), Errno> {
-    let path = format!("/proc/sys/{}", name.replace('.', "/"));
-    let place = walker.walk(&walker.root, path.as_bytes(), WalkFlags::FOLLOW)?;
-    let file = place.inode().open(&Io::default(), &place, OpenFlags::O_WRONLY)?;
-    file.write(&Io::default(), &mut SliceSource::new(value.as_bytes()), &mut 0)?;
     Ok(())
 }
 

@@ -17,9 +17,6 @@ use crate::wait::WaitQueue;
 /// The capacity of a new pipe in bytes.
 const DEFAULT_CAPACITY: usize = 64 * 1024;
 
-/// `fs.pipe-max-size`.
-pub const CAPACITY_MAX: usize = 1024 * 1024;
-
 /// Writes of up to this many bytes are atomic.
 const PIPE_BUF: usize = 4096;
 

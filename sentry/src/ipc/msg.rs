@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use abi::ipc::{MSGMNB, MsqidDs};
+use abi::ipc::MsqidDs;
 use abi::poll::PollEvents;
 use abi::{Errno, Result};
 use parking_lot::Mutex;
@@ -58,13 +58,13 @@ pub enum Select {
 }
 
 impl Queue {
-    /// An empty queue.
-    pub fn new(permission: Permission) -> Arc<Queue> {
+    /// An empty queue for at most `bytes_max` bytes.
+    pub fn new(permission: Permission, bytes_max: u64) -> Arc<Queue> {
         let state = State {
             permission,
             messages: VecDeque::new(),
             bytes: 0,
-            bytes_max: MSGMNB.into(),
+            bytes_max,
             sent_at: 0,
             received_at: 0,
             changed_at: crate::time::now().tv_sec,
@@ -169,9 +169,9 @@ impl Queue {
         }
     }
 
-    /// IPC_SET; `may_raise` is CAP_SYS_RESOURCE. EPERM for a larger queue without it.
-    pub fn set(&self, new: &MsqidDs, user_ns: &UserNamespace, may_raise: bool) -> Result<()> {
-        if new.msg_qbytes > MSGMNB.into() && !may_raise {
+    /// IPC_SET; `may_raise` is CAP_SYS_RESOURCE. EPERM for a queue larger than `limit` without it.
+    pub fn set(&self, new: &MsqidDs, user_ns: &UserNamespace, limit: u64, may_raise: bool) -> Result<()> {
+        if new.msg_qbytes > limit && !may_raise {
             return Err(Errno::EPERM);
         }
         let mut state = self.state.lock();

@@ -369,7 +369,10 @@ impl Task {
             stack: limits.current(r::RLIMIT_STACK),
             memlock: limits.current(r::RLIMIT_MEMLOCK),
             can_lock: self.capable(abi::capability::CAP_IPC_LOCK),
-            memory: self.kernel().memory,
+            memory: match crate::parameters::OVERCOMMIT_MEMORY.get(&self.kernel().parameters) {
+                1 => u64::MAX,
+                _ => self.kernel().memory,
+            },
         }
     }
 

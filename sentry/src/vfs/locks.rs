@@ -98,6 +98,9 @@ impl Range {
     }
 }
 
+/// The locks of an inode: its number, record locks, and flock locks with the numbers of their open files.
+pub type Listed = (u64, Vec<RecordLock>, Vec<(u64, Kind)>);
+
 /// A record lock.
 #[derive(Clone)]
 pub struct RecordLock {
@@ -142,9 +145,13 @@ impl InodeLocks {
         if self.records.len() + 2 > LOCKS_MAX && kind.is_some() {
             return Err(Errno::ENOLCK);
         }
-        let all = std::mem::take(&mut self.records);
-        let (own, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|held| held.owner == owner);
-        self.records = others;
+        let mut own = Vec::new();
+        self.records.retain(|held| {
+            if held.owner == owner {
+                own.push(held.clone());
+            }
+            held.owner != owner
+        });
         let mut pieces: Vec<RecordLock> = Vec::with_capacity(own.len() + 2);
         for held in own {
             if !held.range.meets(&range) {
@@ -216,9 +223,6 @@ fn begin_wait(ticket: u64, waiter: Owner, holder: Owner, place: (usize, u64)) ->
     waiting.push(Edge { ticket, waiter, holder, place });
     Ok(())
 }
-
-/// The locks on an inode: its number, record locks, and flocks with the open file description that has each.
-pub type InodeLockList = (u64, Vec<RecordLock>, Vec<(u64, Kind)>);
 
 /// The locks on the inodes of a superblock, by inode number.
 #[derive(Default)]
@@ -389,7 +393,7 @@ impl LockTable {
     }
 
     /// All record locks, and all flock locks with the numbers of their open files, by inode number, for `/proc/locks`.
-    pub fn list(&self) -> Vec<InodeLockList> {
+    pub fn list(&self) -> Vec<Listed> {
         let inodes = self.inodes.lock();
         inodes.iter().map(|(&ino, l)| (ino, l.records.clone(), l.flocks.clone())).collect()
     }

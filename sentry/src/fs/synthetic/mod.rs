@@ -113,15 +113,18 @@ pub enum Kind<C: Context> {
 /// Receives a name: its position (which grows), the name, inode number and type. Answers whether more are wanted.
 pub type Receive<'a> = dyn FnMut(u64, &[u8], u64, FileType) -> bool + 'a;
 
-/// Finds a name in a directory with this inode number.
-pub type Find<C> = fn(&C, u64, &[u8]) -> Result<Arc<dyn Inode>>;
+/// Finds a name in the directory with this inode number.
+pub type FindFn<C> = fn(&C, u64, &[u8]) -> Result<Arc<dyn Inode>>;
+
+/// Lists the names of the directory with this inode number from a position on.
+pub type ListFn<C> = fn(&C, u64, &Io<'_>, u64, &mut Receive<'_>) -> Result<()>;
 
 /// The names of a directory that are not in its table.
 pub struct Children<C: Context> {
     /// Finds a name. The directory's inode number is given, for [`child_ino`]. ENOENT.
-    pub find: Find<C>,
+    pub find: FindFn<C>,
     /// Lists the names from a position on.
-    pub list: fn(&C, u64, &Io<'_>, u64, &mut Receive<'_>) -> Result<()>,
+    pub list: ListFn<C>,
 }
 
 impl<C: Context> Entry<C> {
