@@ -27,8 +27,6 @@ mod subject;
 pub mod sysctl;
 mod system;
 mod sysvipc;
-#[cfg(test)]
-mod tests;
 
 use std::sync::Arc;
 
