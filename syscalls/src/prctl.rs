@@ -15,7 +15,7 @@ use crate::table::Row;
 
 /// The rows of this family.
 pub const ROWS: &[Row] = rows! {
-    PRCTL => prctl, Partial, "no PR_SET_MM, no speculation or core scheduling control";
+    PRCTL => prctl, Partial, "no PR_SET_SECCOMP, PR_SET_MM or PR_SET_VMA; no speculation or core scheduling control";
 };
 
 fn prctl(task: &CurrentTask, option: u32, arg2: u64, arg3: u64, arg4: u64, arg5: u64) -> Result<u64> {
