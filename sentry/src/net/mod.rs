@@ -29,6 +29,9 @@ pub mod rights;
 pub mod socket;
 pub mod unix;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 

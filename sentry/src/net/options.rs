@@ -17,7 +17,7 @@ use zerocopy::{FromBytes, IntoBytes};
 use super::NetNamespace;
 use super::socket::{ControlMessage, OptionValue, PeerIdentity, Received, Socket, int_value};
 use crate::parameters::{RMEM_DEFAULT, RMEM_MAX, WMEM_DEFAULT, WMEM_MAX};
-use crate::task::CurrentTask;
+use crate::task::Task;
 use crate::task::credentials::OVERFLOW_ID;
 use crate::vfs::Path;
 use crate::wait::WaitQueue;
@@ -441,7 +441,7 @@ fn is_inet(common: &Common) -> bool {
 }
 
 /// setsockopt(2) at SOL_SOCKET.
-pub(super) fn set(task: &CurrentTask, socket: &dyn Socket, name: i32, value: &[u8]) -> Result<()> {
+pub(super) fn set(task: &Task, socket: &dyn Socket, name: i32, value: &[u8]) -> Result<()> {
     let common = socket.common();
     if name == s::SO_BINDTODEVICE {
         return bind_to_device(task, common, value);
@@ -602,7 +602,7 @@ fn set_timeout(timeout: &AtomicU64, value: &[u8]) -> Result<()> {
     Ok(())
 }
 
-fn bind_to_device(task: &CurrentTask, common: &Common, value: &[u8]) -> Result<()> {
+fn bind_to_device(task: &Task, common: &Common, value: &[u8]) -> Result<()> {
     if common.bound_device() != 0 && !common.net.capable(task, CAP_NET_RAW) {
         return Err(Errno::EPERM);
     }
@@ -624,7 +624,7 @@ fn timeout_value(timeout: &AtomicU64) -> OptionValue {
 }
 
 /// getsockopt(2) at SOL_SOCKET.
-pub(super) fn get(task: &CurrentTask, socket: &dyn Socket, name: i32, room: usize) -> Result<OptionValue> {
+pub(super) fn get(task: &Task, socket: &dyn Socket, name: i32, room: usize) -> Result<OptionValue> {
     let common = socket.common();
     let flag = |on: bool| Ok(OptionValue::int(on.into()));
     if let Some((_, switch)) = SWITCHES.iter().find(|(n, _)| *n == name) {
@@ -729,7 +729,7 @@ pub(super) fn get(task: &CurrentTask, socket: &dyn Socket, name: i32, room: usiz
     }
 }
 
-fn peer_credentials(task: &CurrentTask, peer: Option<&PeerIdentity>) -> OptionValue {
+fn peer_credentials(task: &Task, peer: Option<&PeerIdentity>) -> OptionValue {
     let Some(peer) = peer else {
         return OptionValue::object(&s::Ucred { pid: 0, uid: u32::MAX, gid: u32::MAX });
     };
@@ -738,7 +738,7 @@ fn peer_credentials(task: &CurrentTask, peer: Option<&PeerIdentity>) -> OptionVa
     OptionValue::object(&s::Ucred { pid, uid: ns.uid(peer.uid), gid: ns.gid(peer.gid) })
 }
 
-fn peer_groups(task: &CurrentTask, peer: Option<&PeerIdentity>, room: usize) -> Result<OptionValue> {
+fn peer_groups(task: &Task, peer: Option<&PeerIdentity>, room: usize) -> Result<OptionValue> {
     let peer = peer.ok_or(Errno::ENODATA)?;
     let needs = peer.groups.len() * size_of::<u32>();
     if room < needs {
@@ -750,7 +750,7 @@ fn peer_groups(task: &CurrentTask, peer: Option<&PeerIdentity>, room: usize) -> 
 }
 
 /// `struct ucred` of a message as `task` sees it.
-pub fn visible_credentials(task: &CurrentTask, creds: &super::socket::MessageCredentials) -> s::Ucred {
+pub fn visible_credentials(task: &Task, creds: &super::socket::MessageCredentials) -> s::Ucred {
     let ns = &task.credentials().user_ns;
     let pid = creds.pid.as_ref().map_or(0, |pid| pid.number_in(&task.pid_ns()) as i32);
     let id = |kernel: u32, shown: u32| if kernel == u32::MAX { OVERFLOW_ID } else { shown };

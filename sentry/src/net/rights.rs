@@ -153,11 +153,15 @@ fn discard(files: Vec<Arc<File>>) {
     DEFERRED.with(|deferred| *deferred.borrow_mut() = None);
 }
 
-/// Empties the queues of sockets that nothing but such queues refers to. Called when a Unix socket is closed.
+/// Empties the queues of sockets that nothing but such queues refers to. Called when a Unix socket is closed; looks
+/// only after so many calls that its work is in proportion to theirs.
 pub(super) fn collect() {
-    if SOCKETS.load(Ordering::Relaxed) == 0 {
+    static CLOSED: AtomicUsize = AtomicUsize::new(0);
+    let in_flight = SOCKETS.load(Ordering::Relaxed);
+    if in_flight == 0 || CLOSED.fetch_add(1, Ordering::Relaxed) < in_flight / 2 {
         return;
     }
+    CLOSED.store(0, Ordering::Relaxed);
     // Another thread's collection, or one further up this stack, is as good.
     let Some(_collecting) = COLLECTING.try_lock() else { return };
     let registry = REGISTRY.lock();

@@ -272,7 +272,7 @@ pub trait Socket: Send + Sync + Any {
     fn common(&self) -> &Common;
 
     /// bind(2).
-    fn bind(&self, task: &CurrentTask, addr: &[u8]) -> Result<()> {
+    fn bind(&self, task: &Task, addr: &[u8]) -> Result<()> {
         Err(Errno::EOPNOTSUPP)
     }
 
@@ -288,7 +288,7 @@ pub trait Socket: Send + Sync + Any {
 
     /// connect(2). EAGAIN when the call is to be repeated after an event, if it may block; EINPROGRESS when
     /// [`Socket::connected`] tells how it ends.
-    fn connect(&self, task: &CurrentTask, addr: &[u8]) -> Result<()> {
+    fn connect(&self, task: &Task, addr: &[u8]) -> Result<()> {
         Err(Errno::EOPNOTSUPP)
     }
 
@@ -315,12 +315,12 @@ pub trait Socket: Send + Sync + Any {
     fn peer_address(&self) -> Result<RawAddress>;
 
     /// setsockopt(2) of levels other than SOL_SOCKET.
-    fn set_option(&self, task: &CurrentTask, level: i32, name: i32, value: &[u8]) -> Result<()> {
+    fn set_option(&self, task: &Task, level: i32, name: i32, value: &[u8]) -> Result<()> {
         Err(Errno::EOPNOTSUPP)
     }
 
     /// getsockopt(2) of levels other than SOL_SOCKET. `room` is what the caller has room for.
-    fn option(&self, task: &CurrentTask, level: i32, name: i32, room: usize) -> Result<OptionValue> {
+    fn option(&self, task: &Task, level: i32, name: i32, room: usize) -> Result<OptionValue> {
         Err(Errno::EOPNOTSUPP)
     }
 
@@ -452,7 +452,7 @@ impl FileOps for SocketFile {
 }
 
 /// FIOSETOWN: a process, or a process group as a negative number.
-fn set_owner(task: &CurrentTask, file: &Arc<File>, who: i32) -> Result<u64> {
+fn set_owner(task: &Task, file: &Arc<File>, who: i32) -> Result<u64> {
     let pid = match who {
         0 => None,
         i32::MIN => return Err(Errno::EINVAL),
@@ -465,13 +465,7 @@ fn set_owner(task: &CurrentTask, file: &Arc<File>, who: i32) -> Result<u64> {
 }
 
 /// setsockopt(2). `value` is what the guest passed, at most [`options::VALUE_MAX`] bytes of it.
-pub fn set_option(
-    task: &CurrentTask,
-    socket: &Arc<dyn Socket>,
-    level: i32,
-    name: i32,
-    value: &[u8],
-) -> Result<()> {
+pub fn set_option(task: &Task, socket: &Arc<dyn Socket>, level: i32, name: i32, value: &[u8]) -> Result<()> {
     if level == abi::socket::SOL_SOCKET {
         options::set(task, &**socket, name, value)
     } else {
@@ -481,7 +475,7 @@ pub fn set_option(
 
 /// getsockopt(2).
 pub fn option(
-    task: &CurrentTask,
+    task: &Task,
     socket: &Arc<dyn Socket>,
     level: i32,
     name: i32,
@@ -495,18 +489,18 @@ pub fn option(
 }
 
 /// The monotonic deadline of SO_RCVTIMEO, if the file is a socket that has one; for read(2) and its like.
-pub fn receive_deadline(task: &CurrentTask, file: &File) -> Option<u64> {
+pub fn receive_deadline(task: &Task, file: &File) -> Option<u64> {
     let common = file.ops::<SocketFile>()?.socket.common();
     deadline(task, common.receive_timeout.load(Ordering::Relaxed))
 }
 
 /// The same of SO_SNDTIMEO.
-pub fn send_deadline(task: &CurrentTask, file: &File) -> Option<u64> {
+pub fn send_deadline(task: &Task, file: &File) -> Option<u64> {
     let common = file.ops::<SocketFile>()?.socket.common();
     deadline(task, common.send_timeout.load(Ordering::Relaxed))
 }
 
-fn deadline(task: &CurrentTask, timeout: u64) -> Option<u64> {
+fn deadline(task: &Task, timeout: u64) -> Option<u64> {
     (timeout != options::FOREVER).then(|| task.kernel().clock.monotonic().saturating_add(timeout))
 }
 

@@ -17,7 +17,7 @@ use crate::net::options::Common;
 use crate::net::socket::{OptionValue, int_value};
 use crate::net::{NetNamespace, device};
 use crate::parameters::{BINDV6ONLY, IP_DEFAULT_TTL};
-use crate::task::CurrentTask;
+use crate::task::Task;
 
 /// The MTU that sockets see on the loopback device: IPv4 has only 16 bits for the length.
 const PATH_MTU: [i32; 2] = [65535, 65536];
@@ -209,7 +209,7 @@ impl Ip {
     /// setsockopt(2). `bound`: the socket has a port. `peer_v4`: it is connected by IPv4.
     pub fn set(
         &self,
-        task: &CurrentTask,
+        task: &Task,
         common: &Common,
         bound: bool,
         level: i32,
@@ -223,7 +223,7 @@ impl Ip {
         }
     }
 
-    fn set_v4(&self, task: &CurrentTask, common: &Common, name: i32, value: &[u8]) -> Result<()> {
+    fn set_v4(&self, task: &Task, common: &Common, name: i32, value: &[u8]) -> Result<()> {
         let stream = common.kind == SOCK_STREAM;
         match name {
             // No options but those that do nothing: there are no packets.
@@ -282,14 +282,7 @@ impl Ip {
         self.set_plain(common, SOL_IP, name, int)
     }
 
-    fn set_v6(
-        &self,
-        task: &CurrentTask,
-        common: &Common,
-        bound: bool,
-        name: i32,
-        value: &[u8],
-    ) -> Result<()> {
+    fn set_v6(&self, task: &Task, common: &Common, bound: bool, name: i32, value: &[u8]) -> Result<()> {
         match name {
             i::IPV6_ADD_MEMBERSHIP | i::IPV6_DROP_MEMBERSHIP => {
                 let (mreq, _) = Ipv6Mreq::read_from_prefix(value).map_err(|_| Errno::EINVAL)?;
@@ -446,7 +439,7 @@ impl Ip {
     }
 }
 
-fn check_transparent(task: &CurrentTask, common: &Common) -> Result<()> {
+fn check_transparent(task: &Task, common: &Common) -> Result<()> {
     let net = &common.net;
     if net.capable(task, CAP_NET_RAW) || net.capable(task, CAP_NET_ADMIN) {
         Ok(())

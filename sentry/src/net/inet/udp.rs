@@ -32,7 +32,7 @@ use crate::net::socket::{
     ControlMessage, Incoming, OptionValue, Outgoing, RawAddress, Received, Socket, address_family, int_value,
     take, true_size,
 };
-use crate::task::CurrentTask;
+use crate::task::{CurrentTask, Task};
 
 /// The most data in a datagram of IPv4 and of IPv6.
 const DATA_MAX: [usize; 2] = [65_507, 65_527];
@@ -569,7 +569,7 @@ impl Socket for UdpSocket {
         &self.common
     }
 
-    fn bind(&self, task: &CurrentTask, addr: &[u8]) -> Result<()> {
+    fn bind(&self, task: &Task, addr: &[u8]) -> Result<()> {
         let (endpoint, mapped) = Endpoint::parse_bind(self.common.domain, addr)?;
         let net = &self.common.net;
         let free = self.ip.wants(Wants::FREEBIND);
@@ -591,7 +591,7 @@ impl Socket for UdpSocket {
         Ok(())
     }
 
-    fn connect(&self, _task: &CurrentTask, addr: &[u8]) -> Result<()> {
+    fn connect(&self, _task: &Task, addr: &[u8]) -> Result<()> {
         if address_family(addr)? == AF_UNSPEC {
             self.disconnect();
             return Ok(());
@@ -712,7 +712,7 @@ impl Socket for UdpSocket {
         Ok(peer.ok_or(Errno::ENOTCONN)?.raw(self.common.domain))
     }
 
-    fn set_option(&self, task: &CurrentTask, level: i32, name: i32, value: &[u8]) -> Result<()> {
+    fn set_option(&self, task: &Task, level: i32, name: i32, value: &[u8]) -> Result<()> {
         match level {
             SOL_UDP | SOL_UDPLITE if !self.is_echo() => {
                 let int = int_value(value)?;
@@ -740,7 +740,7 @@ impl Socket for UdpSocket {
         }
     }
 
-    fn option(&self, _task: &CurrentTask, level: i32, name: i32, room: usize) -> Result<OptionValue> {
+    fn option(&self, _task: &Task, level: i32, name: i32, room: usize) -> Result<OptionValue> {
         match level {
             SOL_UDP | SOL_UDPLITE if !self.is_echo() => {
                 if !REMEMBERED.contains(&name) && !COVERAGES.contains(&name) {

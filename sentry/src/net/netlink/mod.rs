@@ -268,7 +268,7 @@ impl Socket for NetlinkSocket {
         &self.common
     }
 
-    fn bind(&self, task: &CurrentTask, addr: &[u8]) -> Result<()> {
+    fn bind(&self, task: &Task, addr: &[u8]) -> Result<()> {
         let addr = parse(addr)?;
         {
             let mut state = self.state.lock();
@@ -287,7 +287,7 @@ impl Socket for NetlinkSocket {
         Ok(())
     }
 
-    fn connect(&self, task: &CurrentTask, addr: &[u8]) -> Result<()> {
+    fn connect(&self, task: &Task, addr: &[u8]) -> Result<()> {
         if address_family(addr)? == AF_UNSPEC {
             self.state.lock().to = (0, 0);
             return Ok(());
@@ -388,7 +388,7 @@ impl Socket for NetlinkSocket {
         Ok(raw(port, groups))
     }
 
-    fn set_option(&self, task: &CurrentTask, level: i32, name: i32, value: &[u8]) -> Result<()> {
+    fn set_option(&self, task: &Task, level: i32, name: i32, value: &[u8]) -> Result<()> {
         if level != SOL_NETLINK {
             return Err(Errno::ENOPROTOOPT);
         }
@@ -427,7 +427,7 @@ impl Socket for NetlinkSocket {
         Ok(())
     }
 
-    fn option(&self, _task: &CurrentTask, level: i32, name: i32, _room: usize) -> Result<OptionValue> {
+    fn option(&self, _task: &Task, level: i32, name: i32, _room: usize) -> Result<OptionValue> {
         if level != SOL_NETLINK {
             return Err(Errno::ENOPROTOOPT);
         }

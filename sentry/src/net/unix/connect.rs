@@ -11,12 +11,12 @@ use super::message::wake;
 use super::{Phase, UnixAddress, UnixSocket};
 use crate::net::options::RECEIVE;
 use crate::net::socket::{PeerIdentity, address_family};
-use crate::task::{CurrentTask, Task};
+use crate::task::Task;
 use crate::vfs::permission::WRITE;
 use crate::vfs::{NewKind, WalkFlags, operations, permission};
 
 impl UnixSocket {
-    pub(super) fn bind_name(&self, task: &CurrentTask, addr: &[u8]) -> Result<()> {
+    pub(super) fn bind_name(&self, task: &Task, addr: &[u8]) -> Result<()> {
         if addr.len() == 2 && address_family(addr)? == AF_UNIX {
             return self.autobind();
         }
@@ -51,7 +51,7 @@ impl UnixSocket {
         if self.wants_credentials() && self.address().is_none() { self.autobind() } else { Ok(()) }
     }
 
-    fn bind_path(&self, task: &CurrentTask, address: UnixAddress) -> Result<()> {
+    fn bind_path(&self, task: &Task, address: UnixAddress) -> Result<()> {
         // The permissions of the socket's own inode, which fchmod(2) may have changed.
         let own = self.common.place().and_then(|place| place.inode().attributes().ok());
         let mode = own.map_or(0o777, |a| a.mode & !S_IFMT);
@@ -128,7 +128,7 @@ impl UnixSocket {
         Ok(child)
     }
 
-    pub(super) fn connect_stream(&self, task: &CurrentTask, addr: &[u8]) -> Result<()> {
+    pub(super) fn connect_stream(&self, task: &Task, addr: &[u8]) -> Result<()> {
         let address = UnixAddress::parse(addr)?;
         self.autobind_if_passing()?;
         let listener = self.find(task, &address)?;

@@ -10,7 +10,7 @@ use super::message::{Message, wake};
 use super::{Phase, UnixAddress, UnixSocket};
 use crate::net::options::RECEIVE;
 use crate::net::socket::{Incoming, Outgoing, Received, address_family, take, true_size};
-use crate::task::CurrentTask;
+use crate::task::Task;
 
 impl UnixSocket {
     fn is_sequenced(&self) -> bool {
@@ -47,7 +47,7 @@ impl UnixSocket {
         full
     }
 
-    pub(super) fn connect_datagram(&self, task: &CurrentTask, addr: &[u8]) -> Result<()> {
+    pub(super) fn connect_datagram(&self, task: &Task, addr: &[u8]) -> Result<()> {
         let new = if address_family(addr)? == AF_UNSPEC {
             None
         } else {

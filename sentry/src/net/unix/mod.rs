@@ -247,7 +247,7 @@ impl Socket for UnixSocket {
         &self.common
     }
 
-    fn bind(&self, task: &CurrentTask, addr: &[u8]) -> Result<()> {
+    fn bind(&self, task: &Task, addr: &[u8]) -> Result<()> {
         self.bind_name(task, addr)
     }
 
@@ -259,7 +259,7 @@ impl Socket for UnixSocket {
         Ok(self.accept_connection()?)
     }
 
-    fn connect(&self, task: &CurrentTask, addr: &[u8]) -> Result<()> {
+    fn connect(&self, task: &Task, addr: &[u8]) -> Result<()> {
         if self.is_connection_based() {
             self.connect_stream(task, addr)
         } else {

@@ -19,7 +19,7 @@ use crate::net::inet::address::{self, Endpoint};
 use crate::net::inet::options::Wants;
 use crate::net::inet::ports::{Binding, Sharing, ephemeral};
 use crate::net::options::{RECEIVE, SEND, Switches};
-use crate::task::CurrentTask;
+use crate::task::Task;
 
 #[derive(Default)]
 struct Backlog {
@@ -60,7 +60,7 @@ impl TcpSocket {
         Binding { ip, dual: dual && ip.is_ipv6(), uid: self.common.identity().1, chosen: false }
     }
 
-    pub(super) fn bind_address(&self, task: &CurrentTask, addr: &[u8]) -> Result<()> {
+    pub(super) fn bind_address(&self, task: &Task, addr: &[u8]) -> Result<()> {
         let (endpoint, mapped) = Endpoint::parse_bind(self.common.domain, addr)?;
         let net = &self.common.net;
         if endpoint.ip.is_multicast() && endpoint.ip.is_ipv6() {

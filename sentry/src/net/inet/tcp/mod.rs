@@ -370,7 +370,7 @@ impl Socket for TcpSocket {
         &self.common
     }
 
-    fn bind(&self, task: &CurrentTask, addr: &[u8]) -> Result<()> {
+    fn bind(&self, task: &Task, addr: &[u8]) -> Result<()> {
         self.bind_address(task, addr)
     }
 
@@ -382,7 +382,7 @@ impl Socket for TcpSocket {
         Ok(self.accept_connection()?)
     }
 
-    fn connect(&self, _task: &CurrentTask, addr: &[u8]) -> Result<()> {
+    fn connect(&self, _task: &Task, addr: &[u8]) -> Result<()> {
         if address_family(addr)? == abi::socket::AF_UNSPEC {
             self.disconnect();
             return Ok(());
@@ -430,7 +430,7 @@ impl Socket for TcpSocket {
         }
     }
 
-    fn set_option(&self, task: &CurrentTask, level: i32, name: i32, value: &[u8]) -> Result<()> {
+    fn set_option(&self, task: &Task, level: i32, name: i32, value: &[u8]) -> Result<()> {
         match level {
             SOL_TCP => self.set_tcp_option(task, name, value),
             SOL_IP | SOL_IPV6 => {
@@ -441,7 +441,7 @@ impl Socket for TcpSocket {
         }
     }
 
-    fn option(&self, _task: &CurrentTask, level: i32, name: i32, room: usize) -> Result<OptionValue> {
+    fn option(&self, _task: &Task, level: i32, name: i32, room: usize) -> Result<OptionValue> {
         match level {
             SOL_TCP => self.tcp_option(name, room),
             SOL_IP | SOL_IPV6 => self.ip.get(&self.common, self.peer_ip(), level, name, room),

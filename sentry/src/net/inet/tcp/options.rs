@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use super::TcpSocket;
 use crate::net::socket::{OptionValue, int_value};
 use crate::parameters::{self, Parameter};
-use crate::task::CurrentTask;
+use crate::task::Task;
 
 /// The congestion control algorithms on offer: names without a difference where nothing is ever lost.
 const CONGESTION: [&[u8]; 2] = [b"cubic", b"reno"];
@@ -94,7 +94,7 @@ fn defer_accept(seconds: i32) -> i32 {
 }
 
 impl TcpSocket {
-    pub(super) fn set_tcp_option(&self, task: &CurrentTask, name: i32, value: &[u8]) -> Result<()> {
+    pub(super) fn set_tcp_option(&self, task: &Task, name: i32, value: &[u8]) -> Result<()> {
         let common = &self.common;
         let admin = || common.net.capable(task, CAP_NET_ADMIN);
         match name {
