@@ -164,6 +164,31 @@ TEST(f_setsig_gives_details) {
     CHECK_ERRNO(fcntl(s[0], F_SETOWN, 999999), ESRCH);
 }
 
+TEST(directory_notification) {
+    int d = OK(open(".", O_RDONLY));
+    handle(SIGRTMIN, on_io, SA_SIGINFO);
+    OK(fcntl(d, F_SETSIG, SIGRTMIN));
+    if (fcntl(d, F_NOTIFY, DN_CREATE | DN_DELETE)) {
+        CHECK_EQ(errno, EINVAL);
+        SKIP("no dnotify in this kernel");
+    }
+    OK(close(OK(open("f", O_CREAT | O_WRONLY, 0600))));
+    CHECK_EQ(got, SIGRTMIN);
+    CHECK_EQ(got_fd, d);
+    got = 0;
+    OK(unlink("f")); // once, without DN_MULTISHOT
+    CHECK_EQ(got, 0);
+    OK(fcntl(d, F_NOTIFY, DN_CREATE | DN_MULTISHOT));
+    for (int i = 0; i < 3; i++) {
+        got = 0;
+        OK(mkdir("d", 0700));
+        CHECK_EQ(got, SIGRTMIN);
+        OK(rmdir("d"));
+    }
+    int f = OK(open("/dev/null", O_RDONLY));
+    CHECK_ERRNO(fcntl(f, F_NOTIFY, DN_CREATE), ENOTDIR);
+}
+
 TEST(setown_of_a_group) {
     int s[2];
     OK(socketpair(AF_UNIX, SOCK_STREAM, 0, s));

