@@ -55,7 +55,8 @@ fn task() -> Arc<Task> {
     let root = SuperBlock::make(Tmpfs::new(&TmpfsOptions::new(1 << 20)));
     let root = Mount::new(root, MountFlags::empty(), b"tmpfs");
     let mounts = MountNamespace::new(root, kernel.user_ns.clone());
-    let namespaces = kernel.container_namespaces(mounts.clone(), b"test").unwrap();
+    let ipc = crate::ipc::IpcNamespace::new(&kernel, kernel.user_ns.clone());
+    let namespaces = kernel.container_namespaces(mounts.clone(), ipc, b"test").unwrap();
     let pid = Pid::allocate(&kernel.pid_ns, &[]).unwrap();
     let group = ThreadGroup::new(GroupParts {
         kernel: kernel.clone(),
