@@ -22,6 +22,7 @@ mod process;
 mod record;
 mod report;
 mod sandbox;
+mod seccomp;
 mod spec;
 mod state;
 mod users;

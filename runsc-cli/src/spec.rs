@@ -11,6 +11,7 @@ use oci_spec::runtime::Spec;
 
 use crate::boot::guest::{Capabilities, Device, Guest, Mount, MountKind, Overlay, Process, Rlimit, Root};
 use crate::capability;
+use crate::seccomp;
 use crate::users;
 
 /// What `--overlay2` says.
@@ -95,7 +96,8 @@ pub fn plan(id: &str, bundle: &Path, spec: &Spec, overlay: OverlayPolicy) -> Res
     }
     let readonly = root.readonly().unwrap_or(false);
     let process = spec.process().as_ref().ok_or_else(|| anyhow!("config.json has no process"))?;
-    let process = convert_process(process, &root_fd).context("config.json: process")?;
+    let mut process = convert_process(process, &root_fd).context("config.json: process")?;
+    process.seccomp = convert_seccomp(spec)?;
     let mut served = vec![Served { fd: root_fd, readonly: readonly || overlay.root == Overlay::Memory }];
     let mounts = convert_mounts(spec, bundle, overlay, &mut served)?;
     let hostname = spec.hostname().clone().unwrap_or_default();
@@ -196,7 +198,14 @@ pub fn convert_process(process: &oci::Process, root: &OwnedFd) -> Result<Process
             .filter(|size| *size != (0, 0)),
         no_new_privileges: process.no_new_privileges().unwrap_or(false),
         oom_score_adj: process.oom_score_adj().unwrap_or(0),
+        seccomp: None,
     })
+}
+
+/// The filter of `linux.seccomp`, which holds for each process of the container.
+pub fn convert_seccomp(spec: &Spec) -> Result<Option<seccomp::Filter>> {
+    let config = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
+    config.map(seccomp::compile).transpose().context("config.json: linux.seccomp")
 }
 
 /// `RLIMIT_*` of asm-generic/resource.h.

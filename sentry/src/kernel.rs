@@ -14,8 +14,10 @@ use crate::fs::memfd::Memfds;
 use crate::fs::nsfs::NsFs;
 use crate::ipc::IpcNamespace;
 use crate::ipc::mqueue::QueueBytes;
+use crate::log::KernelLog;
 use crate::net::NetNamespace;
 use crate::parameters::Parameters;
+use crate::seccomp::{Filters, Mode};
 use crate::statistics::Statistics;
 use crate::task::counts::TaskCounts;
 use crate::task::exec::{self, ExecRequest};
@@ -100,6 +102,8 @@ pub struct Kernel {
     pub ptys: AtomicU32,
     /// Sums over all that has happened.
     pub statistics: Statistics,
+    /// What syslog(2) reads.
+    pub log: KernelLog,
     /// Kernel parameters that were set.
     pub parameters: Parameters,
     /// `kernel.random.boot_id`.
@@ -132,6 +136,8 @@ pub struct ProcessRequest {
     pub namespaces: Namespaces,
     /// `/proc/PID/oom_score_adj`.
     pub oom_score_adj: i32,
+    /// Seccomp filters.
+    pub seccomp: Option<Arc<Filters>>,
     /// The terminal that becomes the controlling one of the new session.
     pub terminal: Option<Arc<crate::fs::tty::Terminal>>,
 }
@@ -168,10 +174,14 @@ impl Kernel {
             unimplemented: Mutex::default(),
             ptys: AtomicU32::new(0),
             statistics: Statistics::default(),
+            log: KernelLog::default(),
             parameters: Parameters::default(),
             boot_id: random_uuid(),
             ended: crate::wait::WaitQueue::new(),
         });
+        let (cpus, memory) = (kernel.cpus, kernel.memory / 1024);
+        kernel.log.add(5, 0, &format!("Linux version {RELEASE} (runsc) {VERSION}"));
+        kernel.log.add(6, 0, &format!("Memory: {memory}K available, {cpus} processors"));
         crate::fs::register_drivers(&kernel);
         Ok(kernel)
     }
@@ -230,6 +240,9 @@ impl Kernel {
             namespaces: Arc::new(request.namespaces),
         });
         task.no_new_privs.store(request.no_new_privs, Ordering::Relaxed);
+        if let Some(filters) = request.seccomp {
+            task.seccomp.set(Mode::Filter(filters));
+        }
         let cwd = operations::resolve(&task, None, &request.cwd, WalkFlags::FOLLOW | WalkFlags::DIRECTORY)?;
         task.fs().set_cwd(cwd);
         let (path, name) = find_program(&task, &request.argv, &request.envp)?;

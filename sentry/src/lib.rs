@@ -12,6 +12,7 @@
 //! | [`ipc`] | System V IPC and POSIX message queues |
 //! | [`time`] | clocks and timers |
 //! | [`seccomp`] | filters that guests install |
+//! | [`log`] | what syslog(2) reads |
 //! | [`parameters`] | kernel parameters (sysctl) |
 //! | [`statistics`] | sums over all that has happened |
 //! | [`wait`] | wait queues, how a thread sleeps |
@@ -23,6 +24,7 @@ pub mod fs;
 pub mod ipc;
 pub mod kernel;
 pub mod loader;
+pub mod log;
 pub mod mm;
 pub mod net;
 pub mod parameters;

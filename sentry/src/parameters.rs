@@ -111,6 +111,8 @@ parameters! {
     MQUEUE_QUEUES_MAX = "fs.mqueue.queues_max", Ipc, [256], 0, INT;
     /// Bytes that F_SETPIPE_SZ may ask for without CAP_SYS_RESOURCE.
     PIPE_MAX_SIZE = "fs.pipe-max-size", System, [1_048_576], 4096, INT;
+    /// Only CAP_SYSLOG lets read the kernel's log.
+    DMESG_RESTRICT = "kernel.dmesg_restrict", System, [1], 0, 1;
     /// 2 and more: io_uring_setup(2) is EPERM.
     IO_URING_DISABLED = "kernel.io_uring_disabled", System, [0], 0, 2;
     /// Bytes of a System V message.

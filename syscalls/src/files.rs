@@ -1,4 +1,4 @@
-//! Calls on paths (fs/open.c, fs/namei.c, fs/stat.c, fs/attr.c, fs/xattr.c, fs/readdir.c).
+//! Calls on paths (fs/open.c, fs/namei.c, fs/stat.c, fs/attr.c, fs/readdir.c).
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use abi::time::{Timespec, Timeval};
 use abi::{Errno, Result};
 use sentry::task::CurrentTask;
 use sentry::vfs::operations::{self, OpenRequest};
-use sentry::vfs::{DirSink, File, NewKind, Path, TimeUpdate, WalkFlags, permission};
+use sentry::vfs::{DirSink, File, NewKind, Path, TimeUpdate, WalkFlags};
 
 use crate::arguments::{Address, UserCStr, UserPtr};
 use crate::rows;
@@ -68,18 +68,6 @@ pub const ROWS: &[Row] = rows! {
     UMASK => umask;
     STATFS => statfs;
     FSTATFS => fstatfs;
-    SETXATTR => setxattr;
-    LSETXATTR => lsetxattr;
-    FSETXATTR => fsetxattr;
-    GETXATTR => getxattr;
-    LGETXATTR => lgetxattr;
-    FGETXATTR => fgetxattr;
-    LISTXATTR => listxattr;
-    LLISTXATTR => llistxattr;
-    FLISTXATTR => flistxattr;
-    REMOVEXATTR => removexattr;
-    LREMOVEXATTR => lremovexattr;
-    FREMOVEXATTR => fremovexattr;
 };
 
 /// AT_FDCWD.
@@ -121,7 +109,7 @@ pub fn resolve_flags(task: &CurrentTask, dirfd: i32, path: UserCStr, flags: AtFl
 }
 
 /// The bits of a flags argument that a call knows; EINVAL for others.
-fn at_flags(flags: u32, known: AtFlags) -> Result<AtFlags> {
+pub(crate) fn at_flags(flags: u32, known: AtFlags) -> Result<AtFlags> {
     let flags = AtFlags::from_bits(flags).ok_or(Errno::EINVAL)?;
     if (flags - known).is_empty() { Ok(flags) } else { Err(Errno::EINVAL) }
 }
@@ -129,7 +117,7 @@ fn at_flags(flags: u32, known: AtFlags) -> Result<AtFlags> {
 /// Has the number of AT_REMOVEDIR, with another meaning for faccessat2(2).
 const AT_EACCESS: AtFlags = AtFlags::AT_REMOVEDIR;
 
-const EMPTY_OR_NOFOLLOW: AtFlags = AtFlags::AT_EMPTY_PATH.union(AtFlags::AT_SYMLINK_NOFOLLOW);
+pub(crate) const EMPTY_OR_NOFOLLOW: AtFlags = AtFlags::AT_EMPTY_PATH.union(AtFlags::AT_SYMLINK_NOFOLLOW);
 
 fn open_at(task: &CurrentTask, dirfd: i32, path: &[u8], request: &OpenRequest) -> Result<i32> {
     let start = start_of(task, dirfd, path)?;
@@ -733,195 +721,4 @@ fn statfs(task: &CurrentTask, path: UserCStr, buf: UserPtr<Statfs>) -> Result<()
 
 fn fstatfs(task: &CurrentTask, fd: i32, buf: UserPtr<Statfs>) -> Result<()> {
     buf.write(task, &statfs_of(task.file(fd)?.path())?)
-}
-
-const XATTR_NAME_MAX: usize = 255;
-const XATTR_SIZE_MAX: usize = 65536;
-
-fn xattr_name(task: &CurrentTask, name: UserCStr) -> Result<Vec<u8>> {
-    let name = name.read(task, XATTR_NAME_MAX + 1, Errno::ERANGE)?;
-    if name.is_empty() { Err(Errno::ERANGE) } else { Ok(name) }
-}
-
-/// xattr_permission(): who may touch which namespace.
-fn check_xattr(task: &CurrentTask, place: &Path, name: &[u8], write: bool) -> Result<()> {
-    let inode = place.inode();
-    let creds = task.credentials();
-    if write && place.mount().is_read_only() {
-        return Err(Errno::EROFS);
-    }
-    if name.starts_with(b"trusted.") {
-        let capable = creds.capable_in(&task.kernel().user_ns, abi::capability::CAP_SYS_ADMIN);
-        return if capable { Ok(()) } else { Err(if write { Errno::EPERM } else { Errno::ENODATA }) };
-    }
-    if name.starts_with(b"security.") {
-        let allowed = !write || creds.capable(abi::capability::CAP_SETFCAP);
-        return if allowed { Ok(()) } else { Err(Errno::EPERM) };
-    }
-    if name.starts_with(b"user.") {
-        if !matches!(inode.file_type(), FileType::Regular | FileType::Directory) {
-            return Err(if write { Errno::EPERM } else { Errno::ENODATA });
-        }
-        return inode.permission(&creds, if write { permission::WRITE } else { permission::READ });
-    }
-    Err(Errno::EOPNOTSUPP)
-}
-
-fn do_setxattr(
-    task: &CurrentTask,
-    place: &Path,
-    name: UserCStr,
-    value: Address,
-    size: usize,
-    flags: u32,
-) -> Result<()> {
-    if flags & !3 != 0 {
-        return Err(Errno::EINVAL);
-    }
-    let name = xattr_name(task, name)?;
-    if size > XATTR_SIZE_MAX {
-        return Err(Errno::E2BIG);
-    }
-    let mut data = vec![0; size];
-    task.mm().read_bytes(value.0, &mut data)?;
-    check_xattr(task, place, &name, true)?;
-    place.inode().set_xattr(&name, &data, flags & 1 != 0, flags & 2 != 0)?;
-    sentry::vfs::notify::attrib(place);
-    Ok(())
-}
-
-fn do_getxattr(
-    task: &CurrentTask,
-    place: &Path,
-    name: UserCStr,
-    value: Address,
-    size: usize,
-) -> Result<usize> {
-    let name = xattr_name(task, name)?;
-    check_xattr(task, place, &name, false)?;
-    let data = place.inode().xattr(&name)?;
-    if size == 0 {
-        return Ok(data.len());
-    }
-    if data.len() > size {
-        return Err(Errno::ERANGE);
-    }
-    task.mm().write_bytes(value.0, &data)?;
-    Ok(data.len())
-}
-
-fn do_listxattr(task: &CurrentTask, place: &Path, list: Address, size: usize) -> Result<usize> {
-    let trusted = task.credentials().capable_in(&task.kernel().user_ns, abi::capability::CAP_SYS_ADMIN);
-    let mut names = Vec::new();
-    for name in place.inode().xattr_names()? {
-        if trusted || !name.starts_with(b"trusted.") {
-            names.extend_from_slice(&name);
-            names.push(0);
-        }
-    }
-    if size == 0 {
-        return Ok(names.len());
-    }
-    if names.len() > size {
-        return Err(Errno::ERANGE);
-    }
-    task.mm().write_bytes(list.0, &names)?;
-    Ok(names.len())
-}
-
-fn do_removexattr(task: &CurrentTask, place: &Path, name: UserCStr) -> Result<()> {
-    let name = xattr_name(task, name)?;
-    check_xattr(task, place, &name, true)?;
-    place.inode().remove_xattr(&name)?;
-    sentry::vfs::notify::attrib(place);
-    Ok(())
-}
-
-fn followed(task: &CurrentTask, path: UserCStr) -> Result<Path> {
-    resolve_at(task, AT_FDCWD, path, WalkFlags::FOLLOW)
-}
-
-fn unfollowed(task: &CurrentTask, path: UserCStr) -> Result<Path> {
-    resolve_at(task, AT_FDCWD, path, WalkFlags::empty())
-}
-
-fn setxattr(
-    task: &CurrentTask,
-    path: UserCStr,
-    name: UserCStr,
-    value: Address,
-    size: usize,
-    flags: u32,
-) -> Result<()> {
-    do_setxattr(task, &followed(task, path)?, name, value, size, flags)
-}
-
-fn lsetxattr(
-    task: &CurrentTask,
-    path: UserCStr,
-    name: UserCStr,
-    value: Address,
-    size: usize,
-    flags: u32,
-) -> Result<()> {
-    do_setxattr(task, &unfollowed(task, path)?, name, value, size, flags)
-}
-
-fn fsetxattr(
-    task: &CurrentTask,
-    fd: i32,
-    name: UserCStr,
-    value: Address,
-    size: usize,
-    flags: u32,
-) -> Result<()> {
-    do_setxattr(task, task.real_file(fd)?.path(), name, value, size, flags)
-}
-
-fn getxattr(
-    task: &CurrentTask,
-    path: UserCStr,
-    name: UserCStr,
-    value: Address,
-    size: usize,
-) -> Result<usize> {
-    do_getxattr(task, &followed(task, path)?, name, value, size)
-}
-
-fn lgetxattr(
-    task: &CurrentTask,
-    path: UserCStr,
-    name: UserCStr,
-    value: Address,
-    size: usize,
-) -> Result<usize> {
-    do_getxattr(task, &unfollowed(task, path)?, name, value, size)
-}
-
-fn fgetxattr(task: &CurrentTask, fd: i32, name: UserCStr, value: Address, size: usize) -> Result<usize> {
-    do_getxattr(task, task.real_file(fd)?.path(), name, value, size)
-}
-
-fn listxattr(task: &CurrentTask, path: UserCStr, list: Address, size: usize) -> Result<usize> {
-    do_listxattr(task, &followed(task, path)?, list, size)
-}
-
-fn llistxattr(task: &CurrentTask, path: UserCStr, list: Address, size: usize) -> Result<usize> {
-    do_listxattr(task, &unfollowed(task, path)?, list, size)
-}
-
-fn flistxattr(task: &CurrentTask, fd: i32, list: Address, size: usize) -> Result<usize> {
-    do_listxattr(task, task.real_file(fd)?.path(), list, size)
-}
-
-fn removexattr(task: &CurrentTask, path: UserCStr, name: UserCStr) -> Result<()> {
-    do_removexattr(task, &followed(task, path)?, name)
-}
-
-fn lremovexattr(task: &CurrentTask, path: UserCStr, name: UserCStr) -> Result<()> {
-    do_removexattr(task, &unfollowed(task, path)?, name)
-}
-
-fn fremovexattr(task: &CurrentTask, fd: i32, name: UserCStr) -> Result<()> {
-    do_removexattr(task, task.real_file(fd)?.path(), name)
 }

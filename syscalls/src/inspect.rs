@@ -24,6 +24,7 @@ pub const ROWS: &[Row] = rows! {
     PIDFD_GETFD => pidfd_getfd;
     PROCESS_VM_READV => process_vm_readv;
     PROCESS_VM_WRITEV => process_vm_writev;
+    PROCESS_MRELEASE => process_mrelease;
     KCMP => kcmp;
     MEMBARRIER => membarrier, Partial, "no restartable sequences to wait for";
     SCHED_GETATTR => sched_getattr;
@@ -62,6 +63,17 @@ fn pidfd_getfd(task: &CurrentTask, pidfd: i32, fd: i32, flags: u32) -> Result<i3
     may_inspect(task, &target)?;
     let theirs = target.files().ok_or(Errno::ESRCH)?.get(fd)?;
     task.install(theirs, true)
+}
+
+/// A process that is being killed gives up its memory by itself, and at once.
+fn process_mrelease(task: &CurrentTask, pidfd: i32, flags: u32) -> Result<()> {
+    if flags != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let file = task.file(pidfd)?;
+    let pidfd = file.ops::<sentry::fs::pidfd::PidFd>().ok_or(Errno::EBADF)?;
+    let target = pidfd.pid.group().and_then(|g| g.any_task()).ok_or(Errno::ESRCH)?;
+    if target.is_killed() { Ok(()) } else { Err(Errno::EINVAL) }
 }
 
 /// The memory of another process. ESRCH, EPERM.

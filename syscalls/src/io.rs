@@ -494,7 +494,7 @@ fn fcntl(task: &CurrentTask, fd: i32, command: u32, arg: u64) -> Result<u64> {
                     return Err(Errno::EPERM);
                 }
             }
-            file.set_flags(flags);
+            file.set_flags_by(fd, flags);
             Ok(0)
         }
         f::F_GETPIPE_SZ => match file.ops::<sentry::fs::pipe::PipeEnd>() {
@@ -514,7 +514,7 @@ fn fcntl(task: &CurrentTask, fd: i32, command: u32, arg: u64) -> Result<u64> {
             }
             Ok(end.pipe().set_capacity(wanted)? as u64)
         }
-        _ => crate::io_control::fcntl(task, &file, command, arg),
+        _ => crate::io_control::fcntl(task, fd, &file, command, arg),
     }
 }
 
@@ -536,7 +536,7 @@ fn ioctl(task: &CurrentTask, fd: i32, request: u32, arg: u64) -> Result<u64> {
         i::FIOASYNC => {
             let on = task.mm().read_object::<i32>(arg)? != 0;
             let flags = file.flags();
-            file.set_flags(if on { flags | OpenFlags::FASYNC } else { flags - OpenFlags::FASYNC });
+            file.set_flags_by(fd, if on { flags | OpenFlags::FASYNC } else { flags - OpenFlags::FASYNC });
             Ok(0)
         }
         i::FIONREAD

@@ -20,7 +20,7 @@ pub const ROWS: &[Row] = rows! {
 };
 
 /// The commands of fcntl(2) that are not about descriptors or pipes.
-pub(crate) fn fcntl(task: &CurrentTask, file: &Arc<File>, command: u32, arg: u64) -> Result<u64> {
+pub(crate) fn fcntl(task: &CurrentTask, fd: i32, file: &Arc<File>, command: u32, arg: u64) -> Result<u64> {
     match command {
         f::F_GETLK | f::F_OFD_GETLK => {
             get_lock(task, file, UserPtr::new(arg), command == f::F_OFD_GETLK).map(|()| 0)
@@ -87,8 +87,17 @@ pub(crate) fn fcntl(task: &CurrentTask, file: &Arc<File>, command: u32, arg: u64
             if task.mm().read_object::<u64>(arg)? > 5 { Err(Errno::EINVAL) } else { Ok(0) }
         }
         f::F_NOTIFY => {
-            task.kernel().count_unimplemented("fcntl F_NOTIFY");
-            Err(Errno::EINVAL)
+            if !file.path().dentry().is_dir() {
+                return Err(Errno::ENOTDIR);
+            }
+            {
+                let mut owner = file.owner();
+                if owner.pid.is_none() {
+                    owner.set(task, Some(task.group.pid.clone()), f::F_OWNER_PID as i32);
+                }
+            }
+            file.set_directory_notification(fd, arg as u32);
+            Ok(0)
         }
         _ => Err(Errno::EINVAL),
     }
@@ -99,9 +108,7 @@ fn set_owner(task: &CurrentTask, file: &File, kind: i32, number: i32) -> Result<
         0 => None,
         n => Some(task.pid_ns().find(n).ok_or(Errno::ESRCH)?),
     };
-    let mut owner = file.owner();
-    owner.pid = pid;
-    owner.kind = kind;
+    file.owner().set(task, pid, kind);
     Ok(())
 }
 

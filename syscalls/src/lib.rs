@@ -5,11 +5,14 @@
 //! for; errors are Linux's, checked in Linux's order.
 #![forbid(unsafe_code)]
 
+pub mod absent;
+pub mod administration;
 pub mod arguments;
 pub mod clock;
 pub mod credentials;
 pub mod files;
 pub mod futex;
+pub mod handles;
 pub mod inotify;
 pub mod inspect;
 pub mod io;
@@ -21,11 +24,13 @@ pub mod mqueue;
 pub mod poll;
 pub mod prctl;
 pub mod process;
+pub mod seccomp;
 pub mod signals;
 pub mod sockets;
 mod strace;
 pub mod system;
 pub mod sysv;
 pub mod table;
+pub mod xattr;
 
 pub use table::{Row, Support, TABLE, Table};

@@ -10,12 +10,13 @@ use abi::prctl as p;
 use abi::{Errno, Result};
 use sentry::task::{Credentials, CurrentTask};
 
+use crate::arguments::Address;
 use crate::rows;
 use crate::table::Row;
 
 /// The rows of this family.
 pub const ROWS: &[Row] = rows! {
-    PRCTL => prctl, Partial, "no PR_SET_SECCOMP, PR_SET_MM or PR_SET_VMA; no speculation or core scheduling control";
+    PRCTL => prctl, Partial, "no PR_SET_MM or PR_SET_VMA; no speculation or core scheduling control";
 };
 
 fn prctl(task: &CurrentTask, option: u32, arg2: u64, arg3: u64, arg4: u64, arg5: u64) -> Result<u64> {
@@ -158,9 +159,10 @@ fn prctl(task: &CurrentTask, option: u32, arg2: u64, arg3: u64, arg4: u64, arg5:
         }
         // Names of mappings are a debugging aid that depends on the kernel's configuration.
         p::PR_SET_VMA => Err(Errno::EINVAL),
-        p::PR_GET_SECCOMP => Ok(if task.seccomp.read().is_some() { 2 } else { 0 }),
+        p::PR_GET_SECCOMP => Ok(task.seccomp.mode().number().into()),
+        p::PR_SET_SECCOMP => crate::seccomp::set_mode(task, arg2 as u32, Address(arg3)).map(u64::from),
         _ => {
-            let known = [p::PR_SET_MM, p::PR_SET_SECCOMP, p::PR_SET_PTRACER, p::PR_SCHED_CORE];
+            let known = [p::PR_SET_MM, p::PR_SET_PTRACER, p::PR_SCHED_CORE];
             if known.contains(&option) {
                 task.kernel().count_unimplemented(&format!("prctl option {option}"));
             }

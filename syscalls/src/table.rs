@@ -103,10 +103,13 @@ macro_rules! rows {
 
 /// Every family's rows.
 const FAMILIES: &[&[Row]] = &[
+    crate::absent::ROWS,
+    crate::administration::ROWS,
     crate::clock::ROWS,
     crate::credentials::ROWS,
     crate::files::ROWS,
     crate::futex::ROWS,
+    crate::handles::ROWS,
     crate::inotify::ROWS,
     crate::inspect::ROWS,
     crate::io::ROWS,
@@ -118,10 +121,12 @@ const FAMILIES: &[&[Row]] = &[
     crate::poll::ROWS,
     crate::prctl::ROWS,
     crate::process::ROWS,
+    crate::seccomp::ROWS,
     crate::signals::ROWS,
     crate::sockets::ROWS,
     crate::system::ROWS,
     crate::sysv::ROWS,
+    crate::xattr::ROWS,
 ];
 
 /// Rows by number.
@@ -189,6 +194,16 @@ mod tests {
         for row in FAMILIES.iter().flat_map(|f| f.iter()) {
             assert!(seen.insert(row.number), "{} has two rows", row.name());
             assert_ne!(row.name(), "?");
+        }
+    }
+
+    #[test]
+    fn every_call_of_linux_has_a_row_and_what_is_missing_a_reason() {
+        for number in 0..=sysno::MAX {
+            let Some(name) = sysno::name(number) else { continue };
+            let row = TABLE.row(number).unwrap_or_else(|| panic!("{name} has no row"));
+            assert_eq!(row.number, number);
+            assert_eq!(row.support == Support::Full, row.note.is_empty(), "{name}: {}", row.note);
         }
     }
 }

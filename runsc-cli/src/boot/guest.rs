@@ -139,6 +139,8 @@ pub struct Process {
     pub no_new_privileges: bool,
     /// `/proc/self/oom_score_adj`.
     pub oom_score_adj: i32,
+    /// The filter that its system calls go through.
+    pub seccomp: Option<crate::seccomp::Filter>,
 }
 
 /// Capability sets: bit N is capability N.

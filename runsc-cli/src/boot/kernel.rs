@@ -9,6 +9,7 @@ use abi::Errno;
 use abi::capability::CapSet;
 use abi::poll::PollEvents;
 use abi::resource::Rlimit;
+use abi::seccomp::SockFilter;
 use abi::siginfo::SigInfo;
 use abi::signal::{SI_USER, Signal};
 use anyhow::{Context, Result, anyhow, bail};
@@ -19,6 +20,7 @@ use sentry::fs::tty::HostConsole;
 use sentry::ipc::IpcNamespace;
 use sentry::kernel::{KernelOptions, ProcessRequest};
 use sentry::loader::Vdso;
+use sentry::seccomp::{Filters, Program};
 use sentry::task::limits::Limits;
 use sentry::task::{Credentials, Namespaces, ThreadGroup};
 use sentry::vfs::{FdFlags, FdTable};
@@ -184,6 +186,7 @@ impl Sandbox {
             files,
             namespaces: self.namespaces.clone(),
             oom_score_adj: process.oom_score_adj,
+            seccomp: process.seccomp.as_ref().map(filters).transpose()?,
             terminal,
         };
         let group = self.kernel.start_process(request).map_err(|errno| why_not_started(process, errno))?;
@@ -245,6 +248,14 @@ impl Sandbox {
         };
         group.send_signal(info).context("sending the signal")
     }
+}
+
+/// A process's seccomp filter, checked as one that a guest installs.
+fn filters(filter: &crate::seccomp::Filter) -> Result<Arc<Filters>> {
+    let code: Vec<SockFilter> =
+        filter.instructions.iter().map(|&(code, jt, jf, k)| SockFilter { code, jt, jf, k }).collect();
+    let program = Program::check(&code).context("linux.seccomp")?;
+    Filters::new(None, program, filter.log).context("linux.seccomp")
 }
 
 /// execvp's error as callers of runtimes know it.

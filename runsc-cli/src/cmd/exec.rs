@@ -182,5 +182,6 @@ fn describe(directory: &Path, bundle: &Path, args: &Exec) -> Result<Process> {
         process.terminal = terminal;
     }
     process.no_new_privileges |= args.no_new_privs;
+    process.seccomp = spec::convert_seccomp(&spec)?;
     Ok(process)
 }

@@ -183,6 +183,10 @@ impl FileOps for InotifyFile {
         self
     }
 
+    fn signals(&self) -> bool {
+        true
+    }
+
     fn read(&self, _io: &Io<'_>, dst: &mut dyn Sink, _offset: u64) -> Result<usize> {
         let mut total = 0;
         loop {

@@ -202,6 +202,10 @@ impl FileOps for PipeEnd {
         self
     }
 
+    fn signals(&self) -> bool {
+        true
+    }
+
     fn read(&self, io: &Io<'_>, dst: &mut dyn Sink, _offset: u64) -> Result<usize> {
         let mut buffer = self.pipe.buffer.lock();
         if dst.remaining() == 0 {

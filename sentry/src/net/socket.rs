@@ -412,6 +412,10 @@ impl FileOps for SocketFile {
         }
     }
 
+    fn signals(&self) -> bool {
+        true
+    }
+
     fn writes_all(&self) -> bool {
         self.socket.common().kind == abi::socket::SOCK_STREAM
     }
@@ -458,9 +462,8 @@ fn set_owner(task: &Task, file: &Arc<File>, who: i32) -> Result<u64> {
         i32::MIN => return Err(Errno::EINVAL),
         _ => Some(task.pid_ns().find(who.unsigned_abs()).ok_or(Errno::ESRCH)?),
     };
-    let mut owner = file.owner();
-    owner.pid = pid;
-    owner.kind = if who < 0 { abi::fcntl::F_OWNER_PGRP } else { abi::fcntl::F_OWNER_PID } as i32;
+    let kind = if who < 0 { abi::fcntl::F_OWNER_PGRP } else { abi::fcntl::F_OWNER_PID };
+    file.owner().set(task, pid, kind as i32);
     Ok(0)
 }
 

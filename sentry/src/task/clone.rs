@@ -215,8 +215,6 @@ impl CurrentTask {
             scheduling
         };
         *task.affinity.lock() = self.affinity.lock().clone();
-        *task.seccomp.write() = self.seccomp.read().clone();
-        task.no_new_privs.store(self.no_new_privs.load(Ordering::Relaxed), Ordering::Relaxed);
         task.timer_slack.store(self.timer_slack.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 
@@ -226,6 +224,9 @@ impl CurrentTask {
         if self.is_killed() {
             return Err(Errno::ERESTARTNOINTR);
         }
+        // Now, and not before: another thread may have changed it for all (copy_seccomp()).
+        task.seccomp.set(self.seccomp.mode());
+        task.no_new_privs.store(self.no_new_privs.load(Ordering::Relaxed), Ordering::Relaxed);
         if !thread && let Some(parent) = task.group.parent() {
             parent.family.lock().children.push(task.group.clone());
         }

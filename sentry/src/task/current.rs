@@ -319,11 +319,15 @@ impl CurrentTask {
             };
             let mut restartable = None;
             match exit {
-                Exit::Syscall { number, args, .. } => {
+                Exit::Syscall { number, args, ip } => {
                     self.arguments.set((number, args));
                     self.task.syscall.store(number as i32, Ordering::Relaxed);
                     self.restart.set(None);
-                    match table.call(self, number, args) {
+                    let result = match self.screen(number, args, ip) {
+                        None => table.call(self, number, args),
+                        Some(result) => result,
+                    };
+                    match result {
                         Ok(Outcome::Value(value)) => resume = Resume::Result(value),
                         Ok(Outcome::Context) => resume = Resume::Context,
                         Ok(Outcome::Exit(status)) => return status,

@@ -512,7 +512,7 @@ impl CurrentTask {
 
     /// Whether the wait status says "core dumped". Cores are not written here: the status tells what Linux with a
     /// core_pattern that takes it would.
-    fn dumps_core(&self) -> bool {
+    pub(crate) fn dumps_core(&self) -> bool {
         self.group.limits.current(abi::resource::RLIMIT_CORE) > 0
     }
 

@@ -109,8 +109,8 @@ pub struct Task {
     pub(super) host_thread: AtomicI32,
     /// Voluntary waits.
     pub waits: AtomicU64,
-    /// Seccomp filters and mode.
-    pub seccomp: RwLock<Option<Arc<crate::seccomp::Filters>>>,
+    /// What its calls go through.
+    pub seccomp: crate::seccomp::Seccomp,
     /// A vfork parent waits for this: set when memory was given up.
     pub vfork_done: OnceLock<Arc<VforkDone>>,
     /// The number of the system call being carried out, or -1, for `/proc/PID/syscall`.
@@ -200,7 +200,7 @@ impl Task {
             system_time: AtomicU64::new(0),
             host_thread: AtomicI32::new(0),
             waits: AtomicU64::new(0),
-            seccomp: RwLock::new(None),
+            seccomp: Default::default(),
             vfork_done: OnceLock::new(),
             syscall: AtomicI32::new(-1),
             prctl_bits: AtomicU32::new(0),

@@ -263,6 +263,11 @@ impl Dentry {
         self.unlinked.load(Ordering::Acquire)
     }
 
+    /// Marks a dentry that never had a name as one that will not get one (O_TMPFILE with O_EXCL).
+    pub(super) fn refuse_name(&self) {
+        self.unlinked.store(true, Ordering::Release);
+    }
+
     /// True if `self` is `other` or lies below it in the same superblock.
     pub fn is_below(self: &Arc<Dentry>, other: &Arc<Dentry>) -> bool {
         let mut at = Some(self.clone());

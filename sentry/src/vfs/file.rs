@@ -9,10 +9,12 @@ use abi::poll::PollEvents;
 use abi::{Errno, Result};
 use parking_lot::{Mutex, MutexGuard};
 
+use super::fasync::{DirectoryNotification, Fasync, Owner};
+use super::fd_table::Fd;
 use super::walk::Path;
 use super::{DirSink, Io, Mappable, Sink, Source};
-use crate::task::{CurrentTask, Pid};
-use crate::wait::WaitQueue;
+use crate::task::CurrentTask;
+use crate::wait::{Registration, WaitQueue};
 
 /// What a file type implements for each open. No method blocks for other guests: what would block is EAGAIN, and the
 /// caller waits on [`FileOps::wait_queue`] for POLLIN or POLLOUT and tries again (unless the file is non-blocking).
@@ -111,6 +113,11 @@ pub trait FileOps: Send + Sync + Any {
         Ok(())
     }
 
+    /// True for files that signal what happens to those who ask for it by O_ASYNC.
+    fn signals(&self) -> bool {
+        false
+    }
+
     /// The flags of F_SETFL changed.
     fn flags_changed(&self, flags: OpenFlags) {}
 
@@ -128,24 +135,17 @@ pub trait FileOps: Send + Sync + Any {
     }
 }
 
-/// Who is told of input on a file with O_ASYNC (F_SETOWN).
-#[derive(Clone, Default)]
-pub struct Owner {
-    /// The thread, process or process group, if any.
-    pub pid: Option<Arc<Pid>>,
-    /// `F_OWNER_TID`, `F_OWNER_PID` or `F_OWNER_PGRP`.
-    pub kind: i32,
-    /// F_SETSIG; 0 is SIGIO.
-    pub signal: i32,
-}
-
 /// An open file description: what descriptors of one or several processes share.
 pub struct File {
     ops: Arc<dyn FileOps>,
     path: Path,
     flags: AtomicU32,
     position: Mutex<u64>,
-    owner: Mutex<Owner>,
+    owner: Arc<Mutex<Owner>>,
+    /// O_ASYNC: a place in the wait queue.
+    asynchronous: Mutex<Option<Registration>>,
+    /// F_NOTIFY.
+    directory_notification: Mutex<Option<DirectoryNotification>>,
     /// What the file is counted for in its superblock: 1 for writing, -1 for execution.
     counted: i64,
     /// A number unique among the open file descriptions of the sandbox, for OFD locks and epoll.
@@ -183,7 +183,9 @@ impl File {
             counted,
             flags: AtomicU32::new((flags - OpenFlags::OPENING).bits()),
             position: Mutex::new(0),
-            owner: Mutex::default(),
+            owner: Arc::default(),
+            asynchronous: Mutex::default(),
+            directory_notification: Mutex::default(),
             id: NEXT.fetch_add(1, Ordering::Relaxed),
         })
     }
@@ -223,6 +225,36 @@ impl File {
         let new = (self.flags() - settable) | (flags & settable);
         self.flags.store(new.bits(), Ordering::Relaxed);
         self.ops.flags_changed(new);
+    }
+
+    /// F_SETFL by way of descriptor `fd`: as [`File::set_flags`]; O_ASYNC takes effect where the file knows it.
+    pub fn set_flags_by(&self, fd: Fd, flags: OpenFlags) {
+        let (old, new) = (self.flags().contains(OpenFlags::FASYNC), flags.contains(OpenFlags::FASYNC));
+        if old != new && self.ops.signals() {
+            let mut mask = PollEvents::empty();
+            if self.flags().readable() {
+                mask |= PollEvents::POLLIN | PollEvents::POLLPRI;
+            }
+            if self.flags().writable() {
+                mask |= PollEvents::POLLOUT;
+            }
+            let register = |queue: &WaitQueue| {
+                queue.register(mask, Arc::new(Fasync { owner: self.owner.clone(), fd }))
+            };
+            let place = if new { self.ops.wait_queue().map(register) } else { None };
+            *self.asynchronous.lock() = place;
+        }
+        self.set_flags(flags);
+    }
+
+    /// F_NOTIFY by way of descriptor `fd` of a directory: `DN_*`, 0 for no more.
+    pub fn set_directory_notification(&self, fd: Fd, events: u32) {
+        let mut notification = self.directory_notification.lock();
+        let old = notification.take();
+        if events & !abi::fcntl::DN_MULTISHOT != 0 {
+            let dentry = self.path.dentry();
+            *notification = Some(DirectoryNotification::new(dentry, self.owner.clone(), fd, events, old));
+        }
     }
 
     /// True if O_NONBLOCK is set.

@@ -8,6 +8,7 @@
 //! a filesystem's own locks → [`crate::wait::WaitQueue`]. The mount table's lock is taken alone.
 
 pub mod dentry;
+pub mod fasync;
 pub mod fd_table;
 pub mod file;
 pub mod inode;

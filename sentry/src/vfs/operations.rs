@@ -113,6 +113,9 @@ fn open_unnamed(task: &CurrentTask, dir: &Path, request: &OpenRequest) -> Result
     let inode = dir.inode().create_unnamed(&new)?;
     let name = format!("#{}", inode.ino());
     let dentry = Dentry::anonymous(dir.dentry().superblock(), inode, name.as_bytes());
+    if request.flags.contains(OpenFlags::O_EXCL) {
+        dentry.refuse_name();
+    }
     open_found(task, Path::new(dir.mount().clone(), dentry), request.flags, true)
 }
 
@@ -329,6 +332,9 @@ pub fn link(task: &Task, target: &Path, start: Option<&Path>, path: &[u8]) -> Re
     let attributes = target.inode().attributes()?;
     if target.dentry().is_dir() {
         return Err(Errno::EPERM);
+    }
+    if attributes.nlink == 0 && target.dentry().is_unlinked() {
+        return Err(Errno::ENOENT);
     }
     check_protected_link(&creds, target, &attributes)?;
     dir.inode().link(name, target.inode())?;

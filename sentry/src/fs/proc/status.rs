@@ -13,7 +13,7 @@ use platform::PAGE_SIZE;
 use super::subject::{Found, Subject, Who, may, user_ns_of};
 use crate::fs::synthetic::Content;
 use crate::task::wait::NANOS_PER_TICK;
-use crate::task::{AccessMode, CurrentTask, Task, ThreadGroup};
+use crate::task::{AccessMode, CurrentTask, ThreadGroup};
 use crate::vfs::Io;
 
 // Flags of a task (PF_*), as far as they show.
@@ -194,13 +194,6 @@ pub(super) fn statm(subject: &Subject, _io: &Io<'_>) -> Result<Vec<u8>> {
     Ok(text.into_bytes())
 }
 
-/// Mode and number of seccomp filters.
-fn seccomp(task: &Task) -> (u32, usize) {
-    let newest = task.seccomp.read().clone();
-    let count = std::iter::successors(newest.as_ref(), |filters| filters.previous.as_ref()).count();
-    (if count > 0 { 2 } else { 0 }, count)
-}
-
 fn state_name(state: char) -> &'static str {
     match state {
         'R' => "R (running)",
@@ -372,7 +365,8 @@ pub(super) fn status(subject: &Subject, io: &Io<'_>) -> Result<Vec<u8>> {
         Who::Alive(task) => task.no_new_privs.load(Ordering::Relaxed),
         Who::Dead(remains) => remains.no_new_privs,
     };
-    let (mode, filters) = task.as_deref().map_or((0, 0), seccomp);
+    let seccomp = task.as_deref().map(|task| task.seccomp.mode()).unwrap_or_default();
+    let (mode, filters) = (seccomp.number(), seccomp.filters());
     let _ = writeln!(
         out,
         "NoNewPrivs:\t{}\nSeccomp:\t{mode}\nSeccomp_filters:\t{filters}",

@@ -123,6 +123,10 @@ impl FileOps for TerminalFile {
         self
     }
 
+    fn signals(&self) -> bool {
+        true
+    }
+
     fn opened(&self, task: &CurrentTask) {
         if self.offered {
             self.terminal.offer(task);

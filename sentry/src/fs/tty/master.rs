@@ -64,6 +64,10 @@ impl FileOps for MasterFile {
         self
     }
 
+    fn signals(&self) -> bool {
+        true
+    }
+
     fn read(&self, _io: &Io<'_>, dst: &mut dyn Sink, _offset: u64) -> Result<usize> {
         let room = dst.remaining();
         if room == 0 {

@@ -7,8 +7,8 @@ use crate::kernel::{RELEASE, VERSION};
 use crate::parameters::{self, Parameter, Scope};
 use crate::vfs::Io;
 
-const SECCOMP_ACTIONS: &str = "kill_process kill_thread trap errno user_notif trace log allow";
-const SECCOMP_LOGGED: &str = "kill_process kill_thread trap errno user_notif trace log";
+const SECCOMP_ACTIONS: &str = "kill_process kill_thread trap errno trace log allow";
+const SECCOMP_LOGGED: &str = "kill_process kill_thread trap errno trace log";
 
 /// A parameter that nothing but its file needs to know: name, full name, scope, defaults, least and most.
 macro_rules! number {
@@ -73,7 +73,7 @@ const KERNEL: &[Entry<Sysctl>] = &[
     number!("core_pipe_limit", "kernel.core_pipe_limit", System, [0], 0, 0),
     number!("core_uses_pid", "kernel.core_uses_pid", System, [0], 0, 0),
     number!("ctrl-alt-del", "kernel.ctrl-alt-del", System, [1], 0, 1),
-    number!("dmesg_restrict", "kernel.dmesg_restrict", System, [1], 0, 1),
+    Entry::file("dmesg_restrict", 0o644, &parameters::DMESG_RESTRICT),
     Entry::file("domainname", 0o644, &UtsName(false)),
     Entry::file("hostname", 0o644, &UtsName(true)),
     number!("hung_task_timeout_secs", "kernel.hung_task_timeout_secs", System, [120], 0, i32::MAX as i64),
