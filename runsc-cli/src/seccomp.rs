@@ -84,12 +84,8 @@ pub fn compile(config: &oci::LinuxSeccomp) -> Result<Filter> {
             }
         }
     }
-    let mut code = vec![
-        load(4),
-        op(BPF_JMP | BPF_JEQ, 1, 0, AUDIT_ARCH_X86_64),
-        ret(SECCOMP_RET_KILL_THREAD),
-        load(0),
-    ];
+    let mut code =
+        vec![load(4), op(BPF_JMP | BPF_JEQ, 1, 0, AUDIT_ARCH_X86_64), ret(SECCOMP_RET_KILL_THREAD), load(0)];
     let has_x32 = config.architectures().iter().flatten().any(|arch| *arch == oci::Arch::ScmpArchX32);
     if !has_x32 {
         // -1 is what a tracer leaves of a call that it calls off.
@@ -97,10 +93,8 @@ pub fn compile(config: &oci::LinuxSeccomp) -> Result<Filter> {
         code.push(op(BPF_JMP | BPF_JEQ, 1, 0, u32::MAX));
         code.push(ret(SECCOMP_RET_KILL_THREAD));
     }
-    let lets_through = matches!(
-        config.default_action(),
-        Action::ScmpActAllow | Action::ScmpActLog | Action::ScmpActTrace
-    );
+    let lets_through =
+        matches!(config.default_action(), Action::ScmpActAllow | Action::ScmpActLog | Action::ScmpActTrace);
     if !lets_through && newest > 0 {
         code.push(op(BPF_JMP | BPF_JGT, 0, 1, newest as u32));
         code.push(ret(SECCOMP_RET_ERRNO | Errno::ENOSYS.raw() as u32));
@@ -124,7 +118,8 @@ pub fn compile(config: &oci::LinuxSeccomp) -> Result<Filter> {
     if code.len() > BPF_MAXINSNS {
         bail!("the rules make {} instructions, and {BPF_MAXINSNS} is the limit", code.len());
     }
-    let log = config.flags().iter().flatten().any(|f| *f == oci::LinuxSeccompFilterFlag::SeccompFilterFlagLog);
+    let log =
+        config.flags().iter().flatten().any(|f| *f == oci::LinuxSeccompFilterFlag::SeccompFilterFlagLog);
     Ok(Filter { instructions: code, log })
 }
 
@@ -308,7 +303,8 @@ mod tests {
 
     #[test]
     fn what_cannot_be_is_an_error() {
-        let error = |config: Value| compile(&serde_json::from_value(config).unwrap()).unwrap_err().to_string();
+        let error =
+            |config: Value| compile(&serde_json::from_value(config).unwrap()).unwrap_err().to_string();
         assert!(error(json!({"defaultAction": "SCMP_ACT_NOTIFY"})).contains("NOTIFY"));
         let call = json!([{"names": ["read"], "action": "SCMP_ACT_ALLOW", "args": [{"index": 6, "value": 0, "op": "SCMP_CMP_EQ"}]}]);
         assert!(error(json!({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": call})).contains("argument 6"));

@@ -22,8 +22,13 @@ fn seccomp(task: &CurrentTask, operation: u32, flags: u32, args: Address) -> Res
         SECCOMP_SET_MODE_FILTER => set_filter(task, flags, args),
         SECCOMP_GET_ACTION_AVAIL | SECCOMP_GET_NOTIF_SIZES if flags != 0 => Err(Errno::EINVAL),
         SECCOMP_GET_ACTION_AVAIL => match UserPtr::<u32>::new(args.0).read(task)? {
-            SECCOMP_RET_KILL_PROCESS | SECCOMP_RET_KILL_THREAD | SECCOMP_RET_TRAP | SECCOMP_RET_ERRNO
-            | SECCOMP_RET_TRACE | SECCOMP_RET_LOG | SECCOMP_RET_ALLOW => Ok(0),
+            SECCOMP_RET_KILL_PROCESS
+            | SECCOMP_RET_KILL_THREAD
+            | SECCOMP_RET_TRAP
+            | SECCOMP_RET_ERRNO
+            | SECCOMP_RET_TRACE
+            | SECCOMP_RET_LOG
+            | SECCOMP_RET_ALLOW => Ok(0),
             _ => Err(Errno::EOPNOTSUPP),
         },
         SECCOMP_GET_NOTIF_SIZES => {

@@ -71,6 +71,14 @@ fn check(advice: u32, vma: &Vma) -> Result<()> {
     }
 }
 
+/// Advice that loses what is in the pages (is_madv_discard()).
+fn discards(advice: u32) -> bool {
+    matches!(
+        advice,
+        MADV_FREE | MADV_DONTNEED | MADV_DONTNEED_LOCKED | MADV_REMOVE | MADV_DONTFORK | MADV_WIPEONFORK
+    )
+}
+
 impl MemoryManager {
     /// madvise(2). EINVAL for unknown advice; ENOMEM for holes, after the rest of the range has been advised.
     /// `can_admin` is CAP_SYS_ADMIN, without which MADV_HWPOISON is EPERM.
@@ -106,6 +114,9 @@ impl MemoryManager {
             }
             at = e;
             outcome = check(advice, &vma);
+            if outcome.is_ok() && discards(advice) && vma.is_sealed_constant() {
+                outcome = Err(Errno::EPERM);
+            }
             if outcome.is_ok() && set | clear != VmaFlags::empty() {
                 outcome = state.may_split(s, e);
             }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use platform::{Change, PAGE_SIZE, Prot, USER_MAX, USER_MIN};
 
+use super::policy::Policy;
 use super::range_map::Segment;
 use super::vma::{Backing, Mapping, Vma, VmaFlags};
 use super::{
@@ -117,7 +118,10 @@ impl MemoryManager {
         state.limits = req.limits;
         let addr = match req.fixed {
             Fixed::No => state.choose(req, len)?,
-            Fixed::Replace => req.addr,
+            Fixed::Replace => {
+                state.may_modify(req.addr, req.addr + len)?;
+                req.addr
+            }
             Fixed::NoReplace if state.is_used(req.addr, len) => return Err(Errno::EEXIST),
             Fixed::NoReplace => req.addr,
         };
@@ -198,7 +202,7 @@ impl MemoryManager {
                 Backing::File { mapping: Arc::new(mapping), offset: file.offset }
             }
         };
-        Ok(Vma { prot: req.prot, max_prot, flags, backing })
+        Ok(Vma { prot: req.prot, max_prot, flags, policy: Policy::default(), backing })
     }
 
     /// Maps `vma` on the host and in the map. Returns the mapping whose contents have to be copied in, if the host
@@ -341,6 +345,7 @@ impl MemoryManager {
         if state.vmas.overlapping(start, end).next().is_none() {
             return Ok(Vec::new());
         }
+        state.may_modify(start, end)?;
         if state.splits(start, end) && state.vmas.len() >= MAP_COUNT_MAX {
             return Err(Errno::ENOMEM);
         }
@@ -371,6 +376,7 @@ impl MemoryManager {
         } else if new > old {
             let len = new - old;
             let mut vma = Vma {
+                policy: Policy::default(),
                 prot: Prot::READ | Prot::WRITE,
                 max_prot: Prot::all(),
                 flags: VmaFlags::empty(),

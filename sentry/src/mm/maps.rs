@@ -133,6 +133,7 @@ impl MapEntry {
         add(self.flags.contains(VmaFlags::HUGE_PAGE), "hg");
         add(self.flags.contains(VmaFlags::NO_HUGE_PAGE), "nh");
         add(self.flags.contains(VmaFlags::MERGEABLE), "mg");
+        add(self.flags.contains(VmaFlags::SEALED), "sl");
         text
     }
 }

@@ -36,6 +36,7 @@ mod map;
 mod maps;
 #[cfg(test)]
 pub(crate) mod mock;
+pub mod policy;
 mod protect;
 pub mod range_map;
 mod remap;

@@ -41,6 +41,7 @@ impl MemoryManager {
             start = first;
         }
 
+        state.may_modify(start, end)?;
         let mut until = start;
         let mut outcome = Ok(());
         let mut host_differs = false;

@@ -97,6 +97,10 @@ impl MemoryManager {
             return Err(Errno::EINVAL);
         }
         let in_place = req.fixed.is_none() && !req.dont_unmap;
+        state.may_modify(old, old.saturating_add(old_len.max(1)))?;
+        if let Some(new) = req.fixed {
+            state.may_modify(new, new + new_len)?;
+        }
         // Shrinking takes any range, also one with holes.
         if in_place && old_len >= new_len {
             if old_len > new_len {

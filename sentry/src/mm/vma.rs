@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use platform::Prot;
 
+use super::policy::Policy;
 use super::range_map::{RangeMap, Segment};
 use crate::vfs::{File, Mappable, ObjectId};
 
@@ -45,6 +46,8 @@ bitflags::bitflags! {
         const DONT_EXPAND = 1 << 13;
         /// A private file mapping whose contents were copied to anonymous memory, because the host would not map it.
         const COPIED = 1 << 14;
+        /// mseal(2).
+        const SEALED = 1 << 15;
     }
 }
 
@@ -95,6 +98,8 @@ pub struct Vma {
     pub max_prot: Prot,
     /// Other properties.
     pub flags: VmaFlags,
+    /// On which nodes it should lie.
+    pub policy: Policy,
     /// Its pages.
     pub backing: Backing,
 }
@@ -127,6 +132,13 @@ impl Vma {
         matches!(self.backing, Backing::Anonymous)
     }
 
+    /// Sealed, and memory that its program cannot write: its contents are to stay.
+    pub fn is_sealed_constant(&self) -> bool {
+        self.flags.contains(VmaFlags::SEALED)
+            && self.is_private_anonymous()
+            && !self.prot.contains(Prot::WRITE)
+    }
+
     /// The open file, if it maps one.
     pub fn file(&self) -> Option<&Arc<File>> {
         match &self.backing {
@@ -150,7 +162,9 @@ impl Segment for Vma {
     }
 
     fn continued_by(&self, len: u64, next: &Vma) -> bool {
-        if self.prot != next.prot || self.max_prot != next.max_prot || self.flags != next.flags {
+        if (self.prot, self.max_prot, self.flags, self.policy)
+            != (next.prot, next.max_prot, next.flags, next.policy)
+        {
             return false;
         }
         match (&self.backing, &next.backing) {

@@ -358,7 +358,8 @@ mod tests {
         for offset in [1, 2, 64, 0xffff_f000] {
             refused(&[op(BPF_LD | BPF_ABS, 0, 0, offset), RET]);
         }
-        for code in [BPF_LD | BPF_H | BPF_ABS, BPF_LD | BPF_B | BPF_ABS, BPF_LD | BPF_IND, BPF_LDX | BPF_MSH] {
+        for code in [BPF_LD | BPF_H | BPF_ABS, BPF_LD | BPF_B | BPF_ABS, BPF_LD | BPF_IND, BPF_LDX | BPF_MSH]
+        {
             refused(&[op(code, 0, 0, 0), RET]);
         }
         refused(&[op(BPF_ALU | BPF_DIV, 0, 0, 0), RET]);

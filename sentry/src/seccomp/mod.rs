@@ -250,7 +250,9 @@ impl CurrentTask {
             _ => {}
         }
         Some(match action {
-            SECCOMP_RET_ERRNO => Ok(Outcome::Value(Errno::from_raw(reason.min(ERRNO_MAX) as i32).to_register())),
+            SECCOMP_RET_ERRNO => {
+                Ok(Outcome::Value(Errno::from_raw(reason.min(ERRNO_MAX) as i32).to_register()))
+            }
             // Without a tracer, and without a listener.
             SECCOMP_RET_TRACE | SECCOMP_RET_USER_NOTIF => Err(Errno::ENOSYS),
             SECCOMP_RET_TRAP => self.trap(data, reason),

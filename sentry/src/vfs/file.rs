@@ -238,9 +238,8 @@ impl File {
             if self.flags().writable() {
                 mask |= PollEvents::POLLOUT;
             }
-            let register = |queue: &WaitQueue| {
-                queue.register(mask, Arc::new(Fasync { owner: self.owner.clone(), fd }))
-            };
+            let register =
+                |queue: &WaitQueue| queue.register(mask, Arc::new(Fasync { owner: self.owner.clone(), fd }));
             let place = if new { self.ops.wait_queue().map(register) } else { None };
             *self.asynchronous.lock() = place;
         }
