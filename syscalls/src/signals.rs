@@ -297,15 +297,7 @@ fn kill(task: &CurrentTask, pid: i32, number: i32) -> Result<()> {
         }
         return if targets.is_empty() { Err(Errno::ESRCH) } else { Ok(()) };
     }
-    let mut result = Err(Errno::ESRCH);
-    for target in targets {
-        match send_to(task, &target, signal) {
-            Ok(()) => result = Ok(()),
-            Err(e) if result == Err(Errno::ESRCH) => result = Err(e),
-            Err(_) => {}
-        }
-    }
-    result
+    send_to_all(task, &targets, signal, None)
 }
 
 fn tkill(task: &CurrentTask, tid: i32, number: i32) -> Result<()> {
@@ -335,6 +327,28 @@ fn to_thread(task: &CurrentTask, tgid: Option<i32>, tid: i32, number: i32) -> Re
     }
 }
 
+/// Sends to processes, with `info` or what kill(2) says. The error only if nobody got it; ESRCH if there is nobody.
+fn send_to_all(
+    task: &CurrentTask,
+    targets: &[Arc<ThreadGroup>],
+    signal: Option<Signal>,
+    info: Option<SigInfo>,
+) -> Result<()> {
+    let mut result = Err(Errno::ESRCH);
+    for target in targets {
+        let sent = check(task, target, signal).and_then(|()| match signal {
+            Some(signal) => target.send_signal(info.unwrap_or_else(|| user_info(task, target, signal, false))),
+            None => Ok(()),
+        });
+        match sent {
+            Ok(()) => result = Ok(()),
+            Err(error) if result == Err(Errno::ESRCH) => result = Err(error),
+            Err(_) => {}
+        }
+    }
+    result
+}
+
 fn pidfd_send_signal(
     task: &CurrentTask,
     fd: i32,
@@ -342,27 +356,50 @@ fn pidfd_send_signal(
     info: UserPtr<SigInfo>,
     flags: u32,
 ) -> Result<()> {
-    if flags & !7 != 0 || flags.count_ones() > 1 {
+    use abi::pidfd::{
+        PIDFD_SELF_THREAD, PIDFD_SELF_THREAD_GROUP, PIDFD_SIGNAL_PROCESS_GROUP, PIDFD_SIGNAL_THREAD,
+        PIDFD_SIGNAL_THREAD_GROUP,
+    };
+    const SCOPES: u32 = PIDFD_SIGNAL_THREAD | PIDFD_SIGNAL_THREAD_GROUP | PIDFD_SIGNAL_PROCESS_GROUP;
+    if flags & !SCOPES != 0 || flags.count_ones() > 1 {
         return Err(Errno::EINVAL);
     }
-    let file = task.file(fd)?;
-    let pidfd = file.ops::<sentry::fs::pidfd::PidFd>().ok_or(Errno::EBADF)?;
-    let target = pidfd.pid.group().ok_or(Errno::ESRCH)?;
-    let signal = signal_of(number)?;
-    let info = match (info.non_null(), signal) {
-        (Some(pointer), _) => {
+    let (pid, is_thread) = match fd {
+        PIDFD_SELF_THREAD => (task.pid(), true),
+        PIDFD_SELF_THREAD_GROUP => (task.group.pid.clone(), false),
+        fd => sentry::fs::pidfd::target(&*task.file(fd)?)?,
+    };
+    // Who is not to be seen from here cannot be signalled either.
+    if pid.number_in(&task.pid_ns()) == 0 {
+        return Err(Errno::EINVAL);
+    }
+    let to_thread = flags == PIDFD_SIGNAL_THREAD || flags == 0 && is_thread;
+    let target = pid.task().map(|thread| thread.group.clone()).or_else(|| pid.group());
+    let signal = signal_of(number);
+    let info = match info.non_null() {
+        Some(pointer) => {
             let read = pointer.read(task)?;
             if read.si_signo != number {
                 return Err(Errno::EINVAL);
             }
-            Some(queue_info(task, number, pointer, &target)?)
+            let target = target.as_ref().ok_or(Errno::ESRCH)?;
+            Some(queue_info(task, number, pointer, target)?)
         }
-        (None, Some(signal)) => Some(user_info(task, &target, signal, false)),
-        (None, None) => None,
+        None => None,
     };
-    check(task, &target, signal)?;
-    match (signal, info) {
-        (Some(_), Some(info)) => target.send_signal(info),
-        _ => Ok(()),
+    if flags == PIDFD_SIGNAL_PROCESS_GROUP {
+        let members = pid.process_group().map(|group| group.members()).unwrap_or_default();
+        return send_to_all(task, &members, signal?, info);
+    }
+    let target = target.ok_or(Errno::ESRCH)?;
+    if !to_thread {
+        return send_to_all(task, &[target], signal?, info);
+    }
+    let thread = pid.task().ok_or(Errno::ESRCH)?;
+    let signal = signal?;
+    may_signal(task, &thread, signal)?;
+    match signal {
+        Some(signal) => thread.send_signal(info.unwrap_or_else(|| user_info(task, &target, signal, true))),
+        None => Ok(()),
     }
 }

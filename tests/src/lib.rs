@@ -2,9 +2,11 @@
 //! and cleaning up after those that hang.
 #![forbid(unsafe_code)]
 
+pub mod chroot;
 pub mod compat;
 pub mod guest;
 pub mod known;
+pub mod ltp;
 pub mod programs;
 pub mod target;
 pub mod tree;

@@ -6,17 +6,15 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use serde_json::{Value, json};
 
+use crate::chroot::{self, Run};
 use crate::guest::crate_dir;
 use crate::target::Target;
-use crate::tree;
 
 /// A script with its argument.
 #[derive(Clone, Debug)]
@@ -28,19 +26,6 @@ pub struct Program {
     /// The file below `programs/scripts`.
     script: String,
     argument: Option<String>,
-}
-
-/// What a program did.
-#[derive(Clone, Debug)]
-pub struct Run {
-    /// Standard output.
-    pub stdout: String,
-    /// Standard error, for the reader.
-    pub stderr: String,
-    /// The exit code, or what became of it instead.
-    pub ended: String,
-    /// How long it took.
-    pub took: Duration,
 }
 
 fn scripts() -> PathBuf {
@@ -95,145 +80,8 @@ impl Program {
 
     /// Runs it in a copy of the root (writes are thrown away), at most `limit` long.
     pub fn run(&self, root: &Path, target: &Target, limit: Duration) -> Result<Run> {
-        match target {
-            Target::Native(_) => {
-                let mut command = Command::new(crate_dir().join("programs/native"));
-                command.arg(root).arg(scripts()).args(self.guest_command());
-                collect(command, limit)
-            }
-            Target::Sandbox { runsc, platform, flags } => {
-                let dir = tempfile::tempdir()?;
-                let bundle = dir.path().join("bundle");
-                fs::create_dir(&bundle)?;
-                fs::write(bundle.join("config.json"), self.config(root).to_string())?;
-                let base = || {
-                    let mut command = Command::new(runsc);
-                    command.arg(format!("--platform={platform}")).arg("--root").arg(dir.path().join("state"));
-                    command.arg("--network=none").args(flags);
-                    command
-                };
-                let mut command = base();
-                command.arg("run").arg("--bundle").arg(&bundle).arg("program");
-                let run = collect(command, limit);
-                // After a normal end there is nothing to delete, and this says so; that is fine.
-                let _ = base().args(["delete", "--force", "program"]).output();
-                run
-            }
-        }
+        chroot::run(root, &scripts(), &self.guest_command(), target, limit)
     }
-
-    fn config(&self, root: &Path) -> Value {
-        let capabilities = [
-            "CAP_AUDIT_WRITE",
-            "CAP_CHOWN",
-            "CAP_DAC_OVERRIDE",
-            "CAP_DAC_READ_SEARCH",
-            "CAP_FOWNER",
-            "CAP_FSETID",
-            "CAP_KILL",
-            "CAP_MKNOD",
-            "CAP_NET_ADMIN",
-            "CAP_NET_BIND_SERVICE",
-            "CAP_NET_RAW",
-            "CAP_SETFCAP",
-            "CAP_SETGID",
-            "CAP_SETPCAP",
-            "CAP_SETUID",
-            "CAP_SYS_ADMIN",
-            "CAP_SYS_CHROOT",
-            "CAP_SYS_NICE",
-            "CAP_SYS_PTRACE",
-            "CAP_SYS_RESOURCE",
-        ];
-        let namespaces = ["pid", "network", "ipc", "uts", "mount"].map(|kind| json!({ "type": kind }));
-        json!({
-            "ociVersion": "1.0.2",
-            "hostname": "programs",
-            "root": { "path": root, "readonly": false },
-            "process": {
-                "terminal": false,
-                "user": { "uid": 0, "gid": 0 },
-                "cwd": "/root",
-                "args": self.guest_command(),
-                "env": [
-                    "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-                    "HOME=/root",
-                    "LC_ALL=C.UTF-8",
-                    "TERM=xterm",
-                ],
-                "capabilities": {
-                    "bounding": capabilities,
-                    "effective": capabilities,
-                    "permitted": capabilities,
-                    "inheritable": [],
-                },
-                "rlimits": [{ "type": "RLIMIT_NOFILE", "soft": 20000, "hard": 20000 }],
-                "noNewPrivileges": false,
-            },
-            "mounts": [
-                { "destination": "/proc", "type": "proc", "source": "proc" },
-                { "destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["ro"] },
-                { "destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755"] },
-                {
-                    "destination": "/dev/pts", "type": "devpts", "source": "devpts",
-                    "options": ["newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
-                },
-                { "destination": "/dev/shm", "type": "tmpfs", "source": "shm", "options": ["mode=1777"] },
-                { "destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue" },
-                { "destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": ["mode=1777"] },
-                { "destination": "/programs", "type": "bind", "source": scripts(), "options": ["rbind", "ro"] },
-            ],
-            "linux": {
-                "namespaces": namespaces,
-            },
-        })
-    }
-}
-
-/// Runs a command to its end, or kills it with all its descendants after `limit`.
-fn collect(mut command: Command, limit: Duration) -> Result<Run> {
-    let start = Instant::now();
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
-    let reader = |stream: Option<Box<dyn Read + Send>>| {
-        std::thread::spawn(move || {
-            let mut bytes = Vec::new();
-            if let Some(mut stream) = stream {
-                let _ = stream.read_to_end(&mut bytes);
-            }
-            bytes
-        })
-    };
-    let stdout = reader(child.stdout.take().map(|stream| Box::new(stream) as _));
-    let stderr = reader(child.stderr.take().map(|stream| Box::new(stream) as _));
-    let mut late = false;
-    let status = loop {
-        if let Some(status) = child.try_wait()? {
-            break status;
-        }
-        if start.elapsed() > limit {
-            late = true;
-            tree::kill_tree(child.id());
-            break child.wait()?;
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    };
-    let took = start.elapsed();
-    let output = Output {
-        status,
-        stdout: stdout.join().unwrap_or_default(),
-        stderr: stderr.join().unwrap_or_default(),
-    };
-    let ended = match output.status.code() {
-        _ if late => format!("killed after {} s", limit.as_secs()),
-        Some(code) => format!("exit code {code}"),
-        None => output.status.to_string(),
-    };
-    Ok(Run {
-        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        ended,
-        took,
-    })
 }
 
 /// The lines by which two runs differ, as `-native` and `+sandbox`.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use abi::fcntl::OpenFlags;
 use abi::poll::PollEvents;
+use abi::{Errno, Result};
 
 use crate::Kernel;
 use crate::task::Pid;
@@ -17,6 +18,15 @@ pub struct PidFd {
     pub pid: Arc<Pid>,
     /// PIDFD_THREAD.
     pub thread: bool,
+}
+
+/// What a signal can be sent to by way of a file: that of a process descriptor, and whether it means a thread; or the process
+/// of a directory of proc (tgid_pidfd_to_pid). EBADF.
+pub fn target(file: &File) -> Result<(Arc<Pid>, bool)> {
+    if let Some(pidfd) = file.ops::<PidFd>() {
+        return Ok((pidfd.pid.clone(), pidfd.thread));
+    }
+    super::proc::process_of(file.path().inode()).map(|pid| (pid, false)).ok_or(Errno::EBADF)
 }
 
 /// Opens a descriptor of `pid`.

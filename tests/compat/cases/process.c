@@ -347,6 +347,43 @@ TEST(pidfd_open_and_send_signal) {
     CHECK_ERRNO(pidfd_send_signal(0, 0, 0, 0), EBADF);
 }
 
+TEST(pidfd_send_signal_by_directory_of_proc) {
+    pid_t p = fork();
+    if (p == 0) for (;;) pause();
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%d", p);
+    int dir = OK(open(path, O_RDONLY | O_DIRECTORY));
+    OK(pidfd_send_signal(dir, 0, 0, 0));
+    CHECK_ERRNO(pidfd_send_signal(dir, 100, 0, 0), EINVAL);
+    int tasks = OK(openat(dir, "task", O_RDONLY | O_DIRECTORY)), fds = OK(openat(dir, "fd", O_RDONLY | O_DIRECTORY));
+    CHECK_ERRNO(pidfd_send_signal(tasks, 0, 0, 0), EBADF);
+    CHECK_ERRNO(pidfd_send_signal(fds, 0, 0, 0), EBADF);
+    OK(pidfd_send_signal(dir, SIGTERM, 0, 0));
+    int status;
+    CHECK_EQ(waitpid(p, &status, 0), p);
+    CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGTERM);
+    CHECK_ERRNO(pidfd_send_signal(dir, SIGTERM, 0, 0), ESRCH);
+}
+
+TEST(pidfd_send_signal_to_a_process_group) {
+    pid_t leader = fork();
+    if (leader == 0) for (;;) pause();
+    OK(setpgid(leader, leader));
+    pid_t member = fork();
+    if (member == 0) for (;;) pause();
+    OK(setpgid(member, leader));
+    int fd = OK(pidfd_open(leader, 0));
+    if (pidfd_send_signal(fd, 0, 0, 4) < 0 && errno == EINVAL) SKIP("no PIDFD_SIGNAL_PROCESS_GROUP before Linux 6.9");
+    CHECK_ERRNO(pidfd_send_signal(fd, 0, 0, 3), EINVAL);
+    CHECK_ERRNO(pidfd_send_signal(fd, 0, 0, 8), EINVAL);
+    OK(pidfd_send_signal(fd, SIGTERM, 0, 4));
+    int status;
+    CHECK_EQ(waitpid(leader, &status, 0), leader);
+    CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGTERM);
+    CHECK_EQ(waitpid(member, &status, 0), member);
+    CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGTERM);
+}
+
 TEST(pidfd_getfd_takes_a_copy) {
     int out[2], in[2];
     OK(pipe(out));

@@ -9,8 +9,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use runsc_tests::chroot::Run;
 use runsc_tests::known::{self, Difference};
-use runsc_tests::programs::{self, Run};
+use runsc_tests::programs;
 use runsc_tests::target::{Target, platforms, runsc};
 use runsc_tests::{guest, tree};
 

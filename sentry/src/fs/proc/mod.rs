@@ -38,7 +38,7 @@ pub(super) use status::bitmap;
 
 use super::synthetic::{Context, Node};
 use crate::Kernel;
-use crate::task::PidNamespace;
+use crate::task::{Pid, PidNamespace};
 use crate::vfs::{FileSystem, FsStatus, Inode};
 
 /// The inode number of the root (PROC_ROOT_INO).
@@ -61,6 +61,12 @@ impl System {
     fn kernel(&self) -> &Arc<Kernel> {
         &self.0.kernel
     }
+}
+
+/// The process that a directory of a proc filesystem's root is about.
+pub fn process_of(inode: &Arc<dyn Inode>) -> Option<Arc<Pid>> {
+    let node = inode.as_any().downcast_ref::<Node<subject::Subject>>()?;
+    std::ptr::eq(node.entry(), &raw const process::PROCESS).then(|| node.context().pid())?
 }
 
 /// A proc filesystem.

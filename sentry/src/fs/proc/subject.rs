@@ -68,6 +68,11 @@ impl Subject {
         &self.instance.kernel
     }
 
+    /// The process's pid, while there is something left of it.
+    pub fn pid(&self) -> Option<Arc<Pid>> {
+        self.group.upgrade().map(|group| group.pid.clone())
+    }
+
     /// ESRCH if it is gone.
     pub fn find(&self) -> Result<Found> {
         let group = self.group.upgrade().ok_or(Errno::ESRCH)?;
