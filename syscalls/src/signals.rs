@@ -337,7 +337,9 @@ fn send_to_all(
     let mut result = Err(Errno::ESRCH);
     for target in targets {
         let sent = check(task, target, signal).and_then(|()| match signal {
-            Some(signal) => target.send_signal(info.unwrap_or_else(|| user_info(task, target, signal, false))),
+            Some(signal) => {
+                target.send_signal(info.unwrap_or_else(|| user_info(task, target, signal, false)))
+            }
             None => Ok(()),
         });
         match sent {
