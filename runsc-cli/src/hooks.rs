@@ -177,7 +177,7 @@ mod tests {
         let said = failure(Point::Poststop);
         assert!(said.contains("poststop hook \"/bin/sh\"") && said.ends_with(": why"), "{said}");
         assert!(failure(Point::Poststart).contains("still running after 1 s"));
-        assert!(failure(Point::Prestart).contains("No such file"));
+        assert!(failure(Point::Prestart).contains("no such file"));
         run(Point::CreateContainer, &spec, &state, Status::Created).unwrap();
     }
 

@@ -26,9 +26,20 @@ pub fn chain(error: &Error) -> Vec<String> {
                 let io = cause.downcast_ref::<std::io::Error>()?;
                 io.raw_os_error().map(Errno::from_raw)
             });
-            vec![errno.map_or_else(|| cause.to_string(), |errno| errno.desc().to_owned())]
+            vec![match (errno, cause.downcast_ref::<abi::Errno>()) {
+                (Some(errno), _) => small(errno.desc()),
+                (None, Some(errno)) => small(&errno.to_string()),
+                (None, None) => cause.to_string(),
+            }]
         })
         .collect()
+}
+
+/// The words for an error number as Go has them, in small letters: callers of runtimes look for "permission denied".
+fn small(words: &str) -> String {
+    let mut chars = words.chars();
+    let first = chars.next().map(|first| first.to_ascii_lowercase());
+    first.into_iter().chain(chars).collect()
 }
 
 /// The causes in one line.
@@ -117,10 +128,11 @@ mod tests {
             .context("open \"/data\"")
             .context("running container \"x\"")
             .unwrap_err();
-        assert_eq!(line(&error), "running container \"x\": open \"/data\": Permission denied");
+        assert_eq!(line(&error), "running container \"x\": open \"/data\": permission denied");
         let remote = Error::new(Chain(vec!["a".into(), "b".into()])).context("creating");
         assert_eq!(chain(&remote), ["creating", "a", "b"]);
-        assert_eq!(line(&Error::new(Errno::ENOENT)), "No such file or directory");
+        assert_eq!(line(&Error::new(Errno::ENOENT)), "no such file or directory");
+        assert_eq!(line(&Error::new(abi::Errno::EACCES).context("exec")), "exec: permission denied");
     }
 
     #[test]

@@ -520,7 +520,7 @@ mod tests {
     fn errors_name_the_cause() {
         for (message, pointer, value) in [
             ("config.json has no root", "/root", json!(null)),
-            ("No such file or directory", "/root/path", json!("nowhere")),
+            ("no such file or directory", "/root/path", json!("nowhere")),
             ("not a directory", "/root/path", json!("rootfs/etc/passwd")),
             ("config.json has no process", "/process", json!(null)),
             ("args is empty", "/process/args", json!([])),
@@ -535,7 +535,7 @@ mod tests {
             ),
             ("a bind mount without a source", "/mounts", json!([{"destination": "/x", "type": "bind"}])),
             (
-                "mounts[0] \"/x\": open \"/nowhere\": No such file or directory",
+                "mounts[0] \"/x\": open \"/nowhere\": no such file or directory",
                 "/mounts",
                 json!([{"destination": "/x", "type": "bind", "source": "/nowhere"}]),
             ),

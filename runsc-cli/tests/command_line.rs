@@ -10,7 +10,7 @@ fn failures_are_one_line_and_exit_128() {
     let runsc = Runsc::new();
     assert_eq!(runsc.fails(&["state", "nobody"]), "runsc: container \"nobody\" does not exist\n");
     let line = runsc.fails(&["run", "--bundle", "/nowhere", "c1"]);
-    assert_eq!(line, "runsc: running container \"c1\": bundle \"/nowhere\": No such file or directory\n");
+    assert_eq!(line, "runsc: running container \"c1\": bundle \"/nowhere\": no such file or directory\n");
     assert!(runsc.fails(&["start", "nobody"]).contains("does not exist"));
     assert!(runsc.fails(&["kill", "nobody", "TERM"]).contains("does not exist"));
     assert!(runsc.fails(&["delete", "nobody"]).contains("does not exist"));
@@ -46,7 +46,7 @@ fn broken_configurations_are_explained() {
     for (replace, with, message) in [
         (good, "{", "EOF while parsing"),
         (good, "", "EOF while parsing"),
-        (r#""path":"rootfs""#, r#""path":"nowhere""#, "No such file"),
+        (r#""path":"rootfs""#, r#""path":"nowhere""#, "no such file"),
         (r#"["true"]"#, "[]", "args is empty"),
         (r#""uid":0"#, r#""uid":-1"#, "expected u32"),
         (r#""uid":0"#, r#""uid":0,"username":"eve""#, "user \"eve\" is not in the container's /etc/passwd"),
@@ -60,7 +60,7 @@ fn broken_configurations_are_explained() {
         (
             r#""process":"#,
             r#""mounts":[{"destination":"/x","type":"bind","source":"/nowhere"}],"process":"#,
-            "mounts[0] \"/x\": open \"/nowhere\": No such file or directory",
+            "mounts[0] \"/x\": open \"/nowhere\": no such file or directory",
         ),
         (r#""cwd":"#, r#""terminal":true,"cwd":"#, "standard input is no terminal"),
     ] {
@@ -70,7 +70,7 @@ fn broken_configurations_are_explained() {
     }
     std::fs::remove_file(bundle.join("config.json")).unwrap();
     let line = runsc.fails(&["run", "--bundle", bundle.to_str().unwrap(), "c1"]);
-    assert!(line.contains("config.json\": No such file"), "{line}");
+    assert!(line.contains("config.json\": no such file"), "{line}");
 }
 
 #[test]
@@ -103,8 +103,8 @@ fn a_written_spec_can_be_run_from() {
     assert_eq!(config["process"]["args"], serde_json::json!(["echo", "-n", "hi"]));
     // All that is wrong with it is that there is no root filesystem.
     let line = runsc.fails(&["run", "--bundle", bundle, "c1"]);
-    assert!(line.contains("rootfs\": No such file"), "{line}");
-    assert!(runsc.fails(&["spec", "--bundle", bundle]).contains("File exists"));
+    assert!(line.contains("rootfs\": no such file"), "{line}");
+    assert!(runsc.fails(&["spec", "--bundle", bundle]).contains("file exists"));
 }
 
 #[test]

@@ -52,14 +52,22 @@ fn exit_codes_and_signals_are_passed_on() {
 }
 
 #[test]
-fn a_program_that_is_not_there_is_named() {
+fn a_program_that_cannot_be_executed_is_named_by_create() {
     need_sandbox!();
-    let runsc = Runsc::new();
-    let output = run(&runsc, &["no-such-program"], |_| {});
-    assert_eq!(output.status.code(), Some(128), "{}", describe(&output));
-    let line = text(&output.stderr);
-    assert!(line.contains("no-such-program"), "{line}");
-    assert!(runsc.fails(&["state", "c1"]).contains("does not exist"));
+    for (program, words) in [
+        ("no-such-program", "exec: \"no-such-program\": executable file not found in $PATH"),
+        ("/no/such", "exec: \"/no/such\": no such file or directory"),
+        ("/etc/passwd", "exec: \"/etc/passwd\": permission denied"),
+        ("/etc", "exec: \"/etc\": permission denied"),
+    ] {
+        for verb in ["create", "run"] {
+            let runsc = Runsc::new();
+            let bundle = runsc.bundle("b", &[program], |_| {});
+            let line = runsc.fails(&[verb, "--bundle", bundle.to_str().unwrap(), "c1"]);
+            assert!(line.contains(words), "{verb}: {line}");
+            assert!(runsc.fails(&["state", "c1"]).contains("does not exist"));
+        }
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod chroot;
+pub mod clients;
 pub mod compat;
 pub mod guest;
 pub mod known;

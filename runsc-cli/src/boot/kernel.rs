@@ -31,6 +31,7 @@ use super::control::{Control, INIT};
 use super::guest::{Guest, Process};
 use super::host_file::HostFiles;
 use super::mounts;
+use super::program;
 use super::stdio::{self, Stdio};
 use crate::control::{ProcessInfo, Target};
 use crate::record::ExitStatus;
@@ -121,6 +122,9 @@ pub fn start(
     if let Some(console) = &stdio.console {
         stdio::bind_console(&kernel, &namespaces.mount, console).context("making /dev/console")?;
     }
+    let credentials = credentials(&kernel, &guest.process);
+    program::check(&namespaces.mount, &credentials, &guest.process)
+        .map_err(|errno| why_not_started(&guest.process, errno))?;
     Ok(Arc::new(Sandbox {
         kernel,
         namespaces,
@@ -179,7 +183,7 @@ impl Sandbox {
             argv: bytes(&process.args),
             envp: bytes(&process.env),
             cwd: process.cwd.clone().into_bytes(),
-            credentials: self.credentials(process),
+            credentials: credentials(&self.kernel, process),
             no_new_privs: process.no_new_privileges,
             limits,
             umask: process.umask,
@@ -203,27 +207,6 @@ impl Sandbox {
         }
         started.insert(pid, Started { group, console: stdio.console.take() });
         Ok(pid)
-    }
-
-    fn credentials(&self, process: &Process) -> Credentials {
-        let sets = &process.capabilities;
-        Credentials {
-            uid: process.uid,
-            euid: process.uid,
-            suid: process.uid,
-            fsuid: process.uid,
-            gid: process.gid,
-            egid: process.gid,
-            sgid: process.gid,
-            fsgid: process.gid,
-            groups: process.groups.as_slice().into(),
-            permitted: CapSet::from_bits_truncate(sets.permitted),
-            effective: CapSet::from_bits_truncate(sets.effective),
-            inheritable: CapSet::from_bits_truncate(sets.inheritable),
-            bounding: CapSet::from_bits_truncate(sets.bounding),
-            ambient: CapSet::from_bits_truncate(sets.ambient),
-            ..Credentials::root(self.kernel.user_ns.clone())
-        }
     }
 
     fn process(&self, pid: i32) -> Result<Arc<ThreadGroup>> {
@@ -258,6 +241,27 @@ fn filters(filter: &crate::seccomp::Filter) -> Result<Arc<Filters>> {
     Filters::new(None, program, filter.log).context("linux.seccomp")
 }
 
+fn credentials(kernel: &Kernel, process: &Process) -> Credentials {
+    let sets = &process.capabilities;
+    Credentials {
+        uid: process.uid,
+        euid: process.uid,
+        suid: process.uid,
+        fsuid: process.uid,
+        gid: process.gid,
+        egid: process.gid,
+        sgid: process.gid,
+        fsgid: process.gid,
+        groups: process.groups.as_slice().into(),
+        permitted: CapSet::from_bits_truncate(sets.permitted),
+        effective: CapSet::from_bits_truncate(sets.effective),
+        inheritable: CapSet::from_bits_truncate(sets.inheritable),
+        bounding: CapSet::from_bits_truncate(sets.bounding),
+        ambient: CapSet::from_bits_truncate(sets.ambient),
+        ..Credentials::root(kernel.user_ns.clone())
+    }
+}
+
 /// execvp's error as callers of runtimes know it.
 fn why_not_started(process: &Process, errno: Errno) -> anyhow::Error {
     let program = process.args.first().map(String::as_str).unwrap_or_default();
@@ -274,6 +278,10 @@ impl Control for Sandbox {
         let Some((process, mut stdio)) = self.waiting.lock().take() else {
             bail!("it was started before");
         };
+        // Callers set the size of the window as soon as they have the terminal.
+        if let Some(console) = &stdio.console {
+            stdio::update_size(console);
+        }
         match self.start_process(&process, &mut stdio) {
             Ok(pid) if pid == INIT => Ok(()),
             Ok(pid) => bail!("the first process has pid {pid}"),

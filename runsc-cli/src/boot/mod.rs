@@ -12,6 +12,7 @@ mod kernel;
 mod launcher;
 mod mounts;
 mod oom;
+mod program;
 mod stdio;
 
 pub use kernel::{PLATFORMS, platform, syscall_table};
