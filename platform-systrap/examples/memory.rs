@@ -25,7 +25,7 @@ static MEMFD: AtomicI32 = AtomicI32::new(-1);
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
 fn main() {
-    let platform = match platform_systrap::SystrapPlatform::new() {
+    let platform = match platform_systrap::SystrapPlatform::new(true) {
         Ok(platform) => platform,
         Err(error) => {
             println!("skipped: {error}");

@@ -92,13 +92,13 @@ fn measure(platform: &dyn Platform, name: &str) {
 
 fn main() {
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
-    let platform = platform_systrap::SystrapPlatform::new().expect("systrap works here");
+    let platform = platform_systrap::SystrapPlatform::new(true).expect("systrap works here");
     for (name, value) in platform.report().features {
         println!("{name}: {value}");
     }
     measure(&platform, "unpinned");
     pin(&[0]);
     // Processes inherit the affinity of the template, so a new platform.
-    let platform = platform_systrap::SystrapPlatform::new().expect("systrap works here");
+    let platform = platform_systrap::SystrapPlatform::new(true).expect("systrap works here");
     measure(&platform, "one core");
 }

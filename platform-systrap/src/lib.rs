@@ -33,14 +33,18 @@
 
 mod arch;
 mod link;
+mod look;
 mod monitor;
 mod notify;
+mod patch;
 mod space;
 mod thread;
 
 use arch::{frame::Geometry, stub};
 use link::KICK;
+use look::Load;
 use monitor::Monitor;
+use patch::Patches;
 use platform::stub::filter::{Check, Rule};
 use platform::stub::{Handler, Options, Template, TemplateError};
 use platform::{AddressSpace, Change, Context, Errno, Exit, Platform, Prot, Report, Resume};
@@ -57,6 +61,9 @@ pub(crate) struct Host {
     template: Template,
     geometry: Geometry,
     monitor: Arc<Monitor>,
+    load: Load,
+    /// Call sites are rewritten.
+    patching: bool,
 }
 
 /// The platform.
@@ -125,7 +132,9 @@ fn has_known_sizes() -> bool {
 impl SystrapPlatform {
     /// Makes the platform, and runs a guest of a few instructions to prove that it works. The conditions are those of
     /// [`Template::new`].
-    pub fn new() -> Result<Self, Error> {
+    ///
+    /// `patching`: call sites are rewritten, where the processor allows it.
+    pub fn new(patching: bool) -> Result<Self, Error> {
         let geometry = Geometry::new().ok_or(Error::Missing("XSAVE"))?;
         if !arch::has_fsgsbase() {
             return Err(Error::Missing("FSGSBASE in user mode (Linux 5.9)"));
@@ -172,7 +181,8 @@ impl SystrapPlatform {
             ..Options::default()
         };
         let template = Template::new(&options).map_err(Error::Template)?;
-        let host = Arc::new(Host { template, geometry, monitor });
+        let patching = patching && arch::patched::is_possible();
+        let host = Arc::new(Host { template, geometry, monitor, load: Load::new(), patching });
         let sync = trial(&host)?;
         let yes = |there: bool| String::from(if there { "yes" } else { "no" });
         let feature = |name: &str, value: String| (name.to_string(), value);
@@ -183,6 +193,8 @@ impl SystrapPlatform {
                 feature("listeners report dead threads (6.11)", yes(wakes_readers)),
                 feature("killable wait (5.19, not used)", yes(has_killable_wait())),
                 feature("FSGSBASE", yes(true)),
+                feature("patched call sites (BMI2)", yes(patching)),
+                feature("processors", host.load.processors().to_string()),
                 feature("signal frame", format!("{} bytes", host.geometry.size)),
                 feature("AMX frames", yes(host.geometry.shapes.len() > 1)),
             ],
@@ -197,7 +209,7 @@ fn trial(host: &Arc<Host>) -> Result<bool, Error> {
     let space = Arc::new(
         host.template
             .spawn()
-            .and_then(|process| Space::new(host.clone(), process))
+            .and_then(|process| Space::new(host.clone(), process, Patches::default()))
             .map_err(step("making a stub process"))?,
     );
     let code = 0x1_0000;
@@ -233,7 +245,7 @@ impl Platform for SystrapPlatform {
     }
 
     fn new_address_space(&self) -> platform::Result<Arc<dyn AddressSpace>> {
-        Ok(Arc::new(Space::new(self.host.clone(), self.host.template.spawn()?)?))
+        Ok(Arc::new(Space::new(self.host.clone(), self.host.template.spawn()?, Patches::default())?))
     }
 
     fn report(&self) -> Report {

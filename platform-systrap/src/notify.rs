@@ -82,6 +82,11 @@ impl Listener {
         unsafe { libc::poll(&mut poll, 1, limit) != 0 }
     }
 
+    /// Whether there is a notification, or the thread is gone.
+    pub fn has_something(&self) -> bool {
+        self.wait(Duration::ZERO)
+    }
+
     /// Whether the thread is gone (5.8).
     pub fn is_orphan(&self) -> bool {
         let mut poll = libc::pollfd { fd: self.fd.as_raw_fd(), events: 0, revents: 0 };

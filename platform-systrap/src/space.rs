@@ -2,12 +2,13 @@
 
 use crate::Host;
 use crate::arch::frame::Page;
+use crate::patch::Patches;
 use crate::thread::Guest;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use parking_lot::Mutex;
-use platform::stub::{Op, Slot, StubProcess};
+use platform::stub::{Op, Slot, StubProcess, call_of_change, check};
 use platform::{AddressSpace, Change, Context, Errno, Result, Thread};
 use std::ffi::c_void;
 use std::num::NonZeroUsize;
@@ -15,6 +16,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::SeqCst;
 
 /// Threads whose pages are one mapping of the sentry's.
 const CHUNK: usize = 64;
@@ -26,6 +28,7 @@ pub struct Space {
     /// All threads' pages, by slot number.
     memory: OwnedFd,
     chunks: Mutex<Chunks>,
+    pub(crate) patches: Patches,
     /// The service thread and the guest threads.
     pub(crate) threads: Arc<AtomicU32>,
 }
@@ -56,12 +59,12 @@ pub(crate) struct Lease {
 }
 
 impl Space {
-    pub(crate) fn new(host: Arc<Host>, process: Arc<StubProcess>) -> Result<Self> {
+    pub(crate) fn new(host: Arc<Host>, process: Arc<StubProcess>, patches: Patches) -> Result<Self> {
         let memory = memfd_create("systrap", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
         fcntl(&memory, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_SHRINK))?;
         let size = NonZeroUsize::new(host.geometry.size * CHUNK).ok_or(Errno::EINVAL)?;
         let chunks = Mutex::new(Chunks { size, mapped: Vec::new() });
-        Ok(Self { host, process, memory, chunks, threads: Arc::new(AtomicU32::new(1)) })
+        Ok(Self { host, process, memory, chunks, patches, threads: Arc::new(AtomicU32::new(1)) })
     }
 
     /// A slot for a new thread, and what the stub must do to have its pages, with [`Space::memory`] as descriptor.
@@ -93,6 +96,34 @@ impl Space {
         Ok((Lease { page, _slot: slot }, ops))
     }
 
+    /// [`AddressSpace::apply`] by the caller's own stub thread: `None` if that cannot be.
+    fn apply_by(&self, guest: &mut Guest, changes: &[Change<'_>]) -> Option<Result<()>> {
+        let mut operations = Vec::with_capacity(changes.len());
+        for change in changes {
+            match call_of_change(change) {
+                Ok(Some(operation)) => operations.push(operation),
+                // It has a file, or is wrong: the long way tells.
+                Ok(None) | Err(_) => return None,
+            }
+        }
+        let results = match guest.operate(self, &operations)? {
+            Ok(results) => results,
+            Err(_) => return Some(Err(Errno::ESRCH)),
+        };
+        let mut done = 0;
+        for result in results {
+            done += 1;
+            if let Err(errno) = check(result) {
+                return Some(Err(errno));
+            }
+        }
+        if done != operations.len() {
+            self.process.state().misbehaved("operations left undone");
+            return Some(Err(Errno::ESRCH));
+        }
+        Some(Ok(()))
+    }
+
     /// The memory of the threads' pages.
     pub(crate) fn memory(&self) -> BorrowedFd<'_> {
         self.memory.as_fd()
@@ -104,16 +135,33 @@ impl AddressSpace for Space {
         Ok(Box::new(Guest::new(self, context)?))
     }
 
-    fn apply(&self, _by: Option<&mut dyn Thread>, changes: &[Change<'_>]) -> Result<()> {
+    fn apply(&self, by: Option<&mut dyn Thread>, changes: &[Change<'_>]) -> Result<()> {
+        self.patches.prepare(&self.process, changes);
+        if let Some(guest) = by.and_then(|thread| thread.as_any().downcast_mut::<Guest>())
+            && let Some(result) = self.apply_by(guest, changes)
+        {
+            return result;
+        }
         self.process.apply(changes)
     }
 
     fn fork(&self, _by: Option<&mut dyn Thread>) -> Result<Arc<dyn AddressSpace>> {
-        Ok(Arc::new(Self::new(self.host.clone(), self.process.fork()?)?))
+        let process = self.process.fork()?;
+        Ok(Arc::new(Self::new(self.host.clone(), process, self.patches.copy())?))
+    }
+
+    fn patch(&self, _by: &mut dyn Thread, ip: u64, place: &mut dyn FnMut(u64) -> bool) -> Result<()> {
+        // The service thread and the caller's.
+        let shared = self.threads.load(SeqCst) > 2;
+        self.patches.patch(&self.process, ip, shared, place)
     }
 
     fn read_batch(&self, segments: &mut [(u64, &mut [u8])]) -> Result<usize> {
-        self.process.read_batch(segments)
+        let read = self.process.read_batch(segments)?;
+        for (addr, buf) in segments {
+            self.patches.conceal(*addr, buf);
+        }
+        Ok(read)
     }
 
     fn write_batch(&self, segments: &[(u64, &[u8])]) -> Result<usize> {
@@ -121,6 +169,7 @@ impl AddressSpace for Space {
     }
 
     fn poke(&self, addr: u64, buf: &[u8]) -> Result<usize> {
+        self.patches.restore(&self.process, addr, buf.len() as u64);
         self.process.poke(addr, buf)
     }
 

@@ -1,11 +1,15 @@
 //! A guest thread: a stub thread with its listener, seen from its sentry thread.
 
 use crate::DOORBELL;
-use crate::arch::frame::{CONTROL_MSGHDR, CONTROL_RESULT, CONTROL_STATUS, SIGINFO, Shape, UCONTEXT};
-use crate::arch::stub::{CALLED, Command, ENTRY, PROLOGUE, START};
+use crate::arch::frame::{CONTROL_MSGHDR, CONTROL_RESULT, CONTROL_STATUS, Page, SIGINFO, Shape, UCONTEXT};
+use crate::arch::patched::{self, Progress};
+use crate::arch::request::{OPERATIONS_MAX, Said};
+use crate::arch::stub::{CALLED, Command, ENTRY, PROLOGUE, RING, START};
 use crate::arch::{AUDIT_ARCH, CALL_SIZE, TRAP_FLAG};
 use crate::link::{KICK, Kicker, Link};
+use crate::look::Pace;
 use crate::notify::{Listener, Notification};
+use crate::patch::Heat;
 use crate::space::{Lease, Space};
 use nix::errno::Errno as HostErrno;
 use platform::stub::arch::vsyscall_number;
@@ -29,6 +33,10 @@ struct Call {
 enum At {
     /// In the guest's call, which waits for the answer to notification `id`.
     Call { id: u64, call: Call },
+    /// In a patched call, which waits for the reply in the page.
+    Request { call: Call },
+    /// In the guest, after the reply to a patched call.
+    Guest,
     /// In the handler's doorbell: the frame in the page is the guest's state. After a call, it says that the call
     /// has been made and returned its own number.
     Doorbell { id: u64 },
@@ -65,6 +73,14 @@ struct Inner {
     context: Box<Context>,
     /// `context` is the thread's, and is what it goes on with.
     fetched: bool,
+    /// The frame's instruction pointer was changed to the one that the guest knows.
+    relocated: bool,
+    /// The doorbell that a patched call rings.
+    ringing: Option<u64>,
+    /// The calls of this thread by site, and the site found worth patching.
+    heat: Heat,
+    hot: Option<u64>,
+    pace: Pace,
     /// The guest had set the trap flag itself when it was last given a context.
     own_trap: bool,
     _death: Option<DeathWatch>,
@@ -94,7 +110,7 @@ impl Guest {
         prologue.regs.rip = PROLOGUE;
         prologue.regs.rsp = stack;
         lease.page.prepare();
-        lease.page.store(shape, &prologue, u64::MAX);
+        lease.page.store(shape, &prologue, u64::MAX, 0);
         let tid = space.process.spawn_thread(&map, &[space.memory()], stack, ENTRY, 0)?;
         let fd = Self::receive_listener(&space.process, &lease)?;
         let listener = Listener::new(fd);
@@ -105,6 +121,7 @@ impl Guest {
         let link =
             Link::new(space.process.state().clone(), tid, space.threads.clone(), space.host.monitor.clone());
         let death = space.host.monitor.expect_death(&link);
+        let pace = Pace::new(&space.host);
         let mut inner = Inner {
             space,
             lease,
@@ -122,6 +139,11 @@ impl Guest {
             bases: (context.regs.fs_base, context.regs.gs_base),
             context: Box::new(context.clone()),
             fetched: true,
+            relocated: false,
+            ringing: None,
+            heat: Heat::new(),
+            hot: None,
+            pace,
             own_trap: false,
             _death: death,
         };
@@ -176,6 +198,13 @@ impl Guest {
             }
         }
     }
+}
+
+/// The thread has run into a jump of ours at an instruction that it replaced: lets it go on in the copy.
+fn enter_copy(space: &Space, page: &Page, shape: &Shape) -> bool {
+    let Some(ip) = space.patches.moved_ip(page.rip(shape)) else { return false };
+    page.set_rip(shape, ip);
+    true
 }
 
 impl Inner {
@@ -248,6 +277,11 @@ impl Inner {
         notification.number == DOORBELL as i32 && notification.ip >= EXTRA_TEXT
     }
 
+    /// The doorbell of a patched call.
+    fn is_ring(&self, notification: &Notification) -> bool {
+        self.is_doorbell(notification) && notification.args[0] == RING
+    }
+
     /// Takes a doorbell.
     fn ring(&mut self, notification: &Notification) -> Result<Ring, Death> {
         let [kind, info, context, fs_base, gs_base, count] = {
@@ -261,6 +295,10 @@ impl Inner {
             Some(index) if kind == CALLED || info == frame + SIGINFO as u64 => self.shape = index,
             _ => return Err(self.misbehaved("a doorbell with a strange frame")),
         }
+        let request = match self.at {
+            At::Request { call } => Some(call),
+            _ => None,
+        };
         self.at = At::Doorbell { id: notification.id };
         if count == self.rung {
             return Ok(Ring::Again);
@@ -269,8 +307,11 @@ impl Inner {
         if kind == CALLED {
             return Ok(Ring::Called(info));
         }
-        self.bases = (fs_base, gs_base);
+        self.bases = (fs_base, if gs_base == page.guest { 0 } else { gs_base });
         self.fetched = false;
+        self.ringing = None;
+        self.relocated = false;
+        self.leave_own_code(request);
         if let Some((call, value)) = self.unanswered.take() {
             self.finish_in_frame(call, value);
             self.answered = None;
@@ -302,6 +343,7 @@ impl Inner {
                     })
                 }
             }
+            libc::SIGILL if enter_copy(&self.space, page, shape) => return Ok(Ring::Nothing),
             libc::SIGSEGV if self.absent_vsyscall() => self.trapped_call(),
             libc::SIGSEGV | libc::SIGBUS | libc::SIGFPE | libc::SIGILL | libc::SIGTRAP => {
                 Exit::Fault(page.fault(shape, signal))
@@ -309,6 +351,75 @@ impl Inner {
             _ => return Err(self.misbehaved("a doorbell without a reason")),
         };
         Ok(Ring::Exit(exit))
+    }
+
+    /// The frame may show the thread in code of ours: makes it one that the guest knows. `request` is the patched call that
+    /// the sentry has taken and not replied to; it is finished with the reply, or its own number.
+    fn leave_own_code(&mut self, request: Option<Call>) {
+        let (page, shape) = (&self.lease.page, &self.space.host.geometry.shapes[self.shape]);
+        let ip = page.rip(shape);
+        if let Some((ip, is_after_call)) = self.space.patches.original_ip(ip) {
+            page.set_rip(shape, ip);
+            if is_after_call {
+                page.set_rcx(shape, ip);
+            }
+            self.relocated = true;
+            return;
+        }
+        let Some(progress) = patched::progress(ip) else { return };
+        let (number, after, flags) = page.stored();
+        let said = page.said();
+        let posted = page.posted().1;
+        let is_replied = page.is_replied();
+        let result = page.result();
+        page.withdraw();
+        self.load();
+        let regs = &mut self.context.regs;
+        let restart = |regs: &mut platform::Registers, after: u64| regs.rip = after.wrapping_sub(CALL_SIZE);
+        let mut args = None;
+        match progress {
+            // rcx still holds it.
+            Progress::Entered => {
+                let after = regs.rcx;
+                restart(regs, after);
+            }
+            Progress::Saved => {
+                restart(regs, after);
+                regs.rax = number;
+            }
+            Progress::FlagsSaved => {
+                restart(regs, after);
+                regs.rax = number;
+                regs.eflags = patched::restore_flags(regs.eflags, flags);
+            }
+            Progress::Posted => {
+                regs.eflags = patched::restore_flags(regs.eflags, flags);
+                match request {
+                    Some(call) => {
+                        regs.rip = call.ip;
+                        regs.rax = self.reply.take().unwrap_or(call.number);
+                        args = Some(call.args);
+                    }
+                    // Not seen yet: the guest makes it again.
+                    None if matches!(said, Said::Call { .. }) || !is_replied => {
+                        restart(regs, after);
+                        regs.rax = number;
+                        args = Some(posted);
+                    }
+                    None => {
+                        regs.rip = after;
+                        regs.rax = result;
+                        args = Some(posted);
+                    }
+                }
+            }
+        }
+        if let Some(args) = args {
+            [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9] = args;
+        }
+        regs.rcx = after;
+        regs.r11 = regs.eflags;
+        self.fetched = true;
     }
 
     /// The call that a frame made for it or by [`Inner::absent_vsyscall`] shows.
@@ -358,12 +469,33 @@ impl Inner {
 
     /// Brings the thread from the guest's call into the handler, by a kick that is sent or on its way.
     fn enter_handler(&mut self) -> Result<(), Death> {
-        let At::Call { call, .. } = self.at else { return Ok(()) };
+        let (call, is_patched) = match self.at {
+            At::Call { call, .. } => (call, false),
+            At::Request { call } => (call, true),
+            _ => return Ok(()),
+        };
         self.link.begin_waiting();
         self.link.kick();
-        let result = self.await_handler(call);
+        let result = if is_patched { self.await_request_handler() } else { self.await_handler(call) };
         self.link.end_waiting();
         result
+    }
+
+    fn await_request_handler(&mut self) -> Result<(), Death> {
+        loop {
+            let notification = self.receive()?;
+            // It went to sleep before the signal came, which ends that.
+            if self.is_ring(&notification) {
+                continue;
+            }
+            if !self.is_doorbell(&notification) {
+                return Err(self.misbehaved("another call in the middle of a patched one"));
+            }
+            return match self.ring(&notification)? {
+                Ring::Kicked | Ring::Nothing if self.fetched => Ok(()),
+                _ => Err(self.misbehaved("a thread that left its patched call")),
+            };
+        }
     }
 
     fn await_handler(&mut self, call: Call) -> Result<(), Death> {
@@ -412,6 +544,22 @@ impl Inner {
             }
             self.enter_handler()?;
         }
+        if let At::Request { call } = self.at {
+            let value = self.reply.take().unwrap_or(call.number);
+            if self.pace.prepare(&self.lease.page) {
+                self.lease.page.set_looking(true);
+            }
+            if !self.lease.page.reply(value)
+                && let Some(id) = self.ringing.take()
+            {
+                // If it does not arrive, the same doorbell rings again, and finds the reply.
+                let _ = self.listener.send(id, 0);
+            }
+            self.pace.replied();
+            self.at = At::Guest;
+            self.link.enter_guest();
+            return Ok(());
+        }
         match self.at {
             At::Doorbell { id } => {
                 if !std::mem::take(&mut self.again) {
@@ -420,9 +568,20 @@ impl Inner {
                 if self.fetched {
                     self.fetched = false;
                     self.own_trap = self.context.regs.eflags & TRAP_FLAG != 0;
+                    if let Some(ip) = self.space.patches.moved_ip(self.context.regs.rip) {
+                        self.context.regs.rip = ip;
+                    }
+                    let own = self.context.regs.gs_base;
+                    let is_free = own == 0 && self.space.host.patching;
                     let shape = &self.space.host.geometry.shapes[self.shape];
-                    self.lease.page.store(shape, &self.context, 0);
+                    let page = &self.lease.page;
+                    page.store(shape, &self.context, 0, if is_free { page.guest } else { own });
                     self.answer = Command::LoadAndReturn;
+                } else if std::mem::take(&mut self.relocated) {
+                    let (page, shape) = (&self.lease.page, self.shape());
+                    if let Some(ip) = self.space.patches.moved_ip(page.rip(shape)) {
+                        page.set_rip(shape, ip);
+                    }
                 }
                 // If it fails, the same doorbell rings again.
                 let _ = self.listener.send(id, self.answer as u64);
@@ -430,14 +589,95 @@ impl Inner {
                 Ok(())
             }
             At::Dead(death) => Err(death),
-            At::Call { .. } => Err(self.misbehaved("a thread that stays in its call")),
+            At::Call { .. } | At::Request { .. } | At::Guest => {
+                Err(self.misbehaved("a thread that stays in its call"))
+            }
+        }
+    }
+
+    /// Waits until the guest makes a call or something else happens; `None`: a patched call is posted.
+    fn await_guest(&mut self) -> Result<Option<Notification>, Death> {
+        if self.pace.is_looking() {
+            let is_posted = self.pace.look(&self.lease.page, &self.listener);
+            if is_posted {
+                return Ok(None);
+            }
+            self.lease.page.set_looking(false);
+            self.pace.rest();
+            if let Said::Call { asleep: false } = self.lease.page.said() {
+                self.pace.arrived();
+                return Ok(None);
+            }
+        }
+        loop {
+            let notification = self.receive()?;
+            if !self.is_ring(&notification) {
+                return Ok(Some(notification));
+            }
+            if let Said::Call { .. } = self.lease.page.said() {
+                self.ringing = Some(notification.id);
+                self.pace.arrived();
+                return Ok(None);
+            }
+            // It has been replied to meanwhile.
+            let _ = self.listener.send(notification.id, 0);
+        }
+    }
+
+    /// Has the stub thread carry out operations, in the middle of a patched call. Returns the results of those done.
+    fn operate(&mut self, operations: &[(u64, [u64; 6])]) -> Result<Vec<i64>, Death> {
+        let is_awake = self.lease.page.order(operations);
+        if let Some(id) = self.ringing.take() {
+            let _ = self.listener.send(id, 0);
+        } else if is_awake && self.pace.look_for_done(&self.lease.page) {
+            return Ok(self.lease.page.results(operations.len()).collect());
+        }
+        self.link.begin_waiting();
+        let done = self.await_done();
+        self.link.end_waiting();
+        done?;
+        Ok(self.lease.page.results(operations.len()).collect())
+    }
+
+    fn await_done(&mut self) -> Result<(), Death> {
+        loop {
+            let notification = self.receive()?;
+            if self.is_ring(&notification) {
+                if let Said::Done { .. } = self.lease.page.said() {
+                    self.ringing = Some(notification.id);
+                    return Ok(());
+                }
+                // Of the call itself, before it saw the order.
+                let _ = self.listener.send(notification.id, 0);
+                continue;
+            }
+            if !self.is_doorbell(&notification) {
+                return Err(self.misbehaved("a call of the guest in place of our operations"));
+            }
+            // A signal from somebody on the host.
+            self.rung = notification.args[5];
+            let _ = self.listener.send(notification.id, Command::Return as u64);
         }
     }
 
     /// Runs the guest. `None`: it only has to be let go again.
     fn next(&mut self) -> Result<Option<Exit>, Death> {
         self.go()?;
-        let notification = self.receive()?;
+        let Some(notification) = self.await_guest()? else {
+            let (number, args, ip) = self.lease.page.posted();
+            let number = number as u32 as i32 as i64 as u64;
+            let kicked = self.link.leave_guest();
+            self.at = At::Request { call: Call { number, args, ip } };
+            if self.unanswered.take().is_some() {
+                return Err(self.misbehaved("a patched call in the place of a restarted one"));
+            }
+            self.answered = None;
+            if kicked {
+                self.in_call = true;
+                self.enter_handler()?;
+            }
+            return Ok(Some(Exit::Syscall { number, args, ip }));
+        };
         let kicked = self.link.leave_guest();
         if self.is_doorbell(&notification) {
             return Ok(match self.ring(&notification)? {
@@ -450,9 +690,14 @@ impl Inner {
                 }
             });
         }
-        let Some(call) = self.call_of(&notification) else {
+        let Some(mut call) = self.call_of(&notification) else {
             return Err(self.misbehaved("a call of another architecture"));
         };
+        if let Some((ip, _)) = self.space.patches.original_ip(call.ip) {
+            call.ip = ip;
+        } else if self.space.host.patching && self.heat.count(call.ip) {
+            self.hot = Some(call.ip);
+        }
         self.at = At::Call { id: notification.id, call };
         let again = match self.unanswered.take() {
             Some((old, value)) if old == call => {
@@ -475,6 +720,7 @@ impl Inner {
         if let At::Dead(death) = self.at {
             return Err(death);
         }
+        self.pace.busy();
         if let Resume::Result(value) = resume
             && self.in_call
         {
@@ -496,7 +742,7 @@ impl Inner {
     fn set_result(&mut self, value: u64) {
         if self.fetched {
             self.context.regs.rax = value;
-        } else if let At::Call { .. } = self.at {
+        } else if let At::Call { .. } | At::Request { .. } = self.at {
             self.reply = Some(value);
         } else {
             self.lease.page.set_rax(self.shape(), value);
@@ -511,17 +757,24 @@ impl Inner {
             return Ok(());
         }
         self.enter_handler()?;
+        if !self.fetched {
+            self.load();
+        }
+        if self.in_call {
+            self.context.regs.orig_rax = self.context.regs.rax;
+        }
+        self.fetched = true;
+        Ok(())
+    }
+
+    /// Copies the frame to `context`.
+    fn load(&mut self) {
         let context = &mut self.context;
         (context.regs.fs_base, context.regs.gs_base) = self.bases;
         self.lease.page.load(&self.space.host.geometry.shapes[self.shape], context);
         if context.single_step && !self.own_trap {
             context.regs.eflags &= !TRAP_FLAG;
         }
-        if self.in_call {
-            context.regs.orig_rax = context.regs.rax;
-        }
-        self.fetched = true;
-        Ok(())
     }
 
     /// Has the stub thread make a call of its own. The arguments lie in memory that siblings can write: only calls
@@ -601,7 +854,33 @@ impl Thread for Guest {
         self.0.borrow_mut().cpu_time().unwrap_or_default()
     }
 
+    fn idle(&mut self) {
+        self.0.get_mut().pace.idle();
+    }
+
+    fn hot_site(&mut self) -> Option<u64> {
+        self.0.get_mut().hot.take()
+    }
+
+    fn set_answers(&mut self, answers: &[Option<u64>; 6]) {
+        self.0.get_mut().lease.page.set_answers(answers);
+    }
+
     fn as_any(&mut self) -> &mut dyn std::any::Any {
         self
+    }
+}
+
+impl Guest {
+    /// Carries out operations in the stub thread, if it is in a patched call of this address space. Returns the results of
+    /// those done.
+    pub(crate) fn operate(
+        &mut self,
+        space: &Space,
+        operations: &[(u64, [u64; 6])],
+    ) -> Option<Result<Vec<i64>, Death>> {
+        let inner = self.0.get_mut();
+        let fits = matches!(inner.at, At::Request { .. }) && std::ptr::eq(&*inner.space, space);
+        (fits && operations.len() <= OPERATIONS_MAX).then(|| inner.operate(operations))
     }
 }

@@ -32,6 +32,9 @@ pub const USER_MIN: u64 = 0x1_0000;
 /// One past the highest address a guest may map. Stubs live above it on the host-process platforms.
 pub const USER_MAX: u64 = 0x7ffe_0000_0000;
 
+/// Bytes of a range that a platform may ask for with [`AddressSpace::patch`], and their alignment.
+pub const PATCH_AREA: u64 = 0x1_0000;
+
 bitflags::bitflags! {
     /// Page protection, with the values of `PROT_*` (mman.h).
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
@@ -181,12 +184,36 @@ pub trait AddressSpace: Send + Sync {
         new: u32,
     ) -> Result<u32>;
 
+    /// Makes the calls of a site cheaper by rewriting its code: the call that ended at `ip` is `by`'s present one, and
+    /// [`Thread::hot_site`] proposed it. To be called only if the site's pages are private, executable and not
+    /// writable, with changes of the address space locked out.
+    ///
+    /// `place` is called with the address of a range of [`PATCH_AREA`] bytes in which the platform would like to keep code
+    /// of its own, perhaps several times. If nothing is mapped there and nothing ever will be but at the guest's
+    /// explicit wish, it is to map it private, executable, not writable, and return true.
+    ///
+    /// The platform undoes it by itself when later changes call for it. EOPNOTSUPP: not this site, or never.
+    fn patch(&self, by: &mut dyn Thread, ip: u64, place: &mut dyn FnMut(u64) -> bool) -> Result<()> {
+        let _ = (by, ip, place);
+        Err(Errno::EOPNOTSUPP)
+    }
+
     /// mincore(2): one byte a page of the range, bit 0 set when it is resident. ENOMEM for holes.
     fn resident(&self, addr: u64, pages: &mut [u8]) -> Result<()>;
 
     /// Kills the host process behind it. All threads report [`Exit::Dead`]. Also done on the last drop.
     fn kill(&self);
 }
+
+/// The calls that [`Thread::set_answers`] is about: getpid, getuid, getgid, geteuid, getegid, gettid.
+pub const ANSWERS: [u64; 6] = [
+    libc::SYS_getpid as u64,
+    libc::SYS_getuid as u64,
+    libc::SYS_getgid as u64,
+    libc::SYS_geteuid as u64,
+    libc::SYS_getegid as u64,
+    libc::SYS_gettid as u64,
+];
 
 /// How a guest thread goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -256,6 +283,21 @@ pub trait Thread {
 
     /// A handle for other threads.
     fn interrupter(&self) -> Arc<dyn Interrupter>;
+
+    /// The guest waits: until the next [`Thread::run`], the sentry thread sleeps or is about to.
+    fn idle(&mut self) {}
+
+    /// Whether it would pay to patch the site of the call that the last [`Thread::run`] reported
+    /// ([`AddressSpace::patch`]). True at most once for a site, now and then.
+    fn hot_site(&mut self) -> Option<u64> {
+        None
+    }
+
+    /// Tells the platform what calls without side effects return, so that it may answer them without the sentry: in the order
+    /// of [`ANSWERS`]; `None`: it must ask.
+    fn set_answers(&mut self, answers: &[Option<u64>; ANSWERS.len()]) {
+        let _ = answers;
+    }
 
     /// Processor time that the guest thread has used.
     fn cpu_time(&self) -> Duration;

@@ -45,7 +45,7 @@ fn main() {
                     continue;
                 }
             },
-            _ => match platform_systrap::SystrapPlatform::new() {
+            _ => match platform_systrap::SystrapPlatform::new(true) {
                 Ok(platform) => Box::new(platform),
                 Err(error) => {
                     println!("{name} ... skipped: {error}");

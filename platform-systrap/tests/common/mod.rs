@@ -53,7 +53,7 @@ pub fn platform() -> Option<&'static SystrapPlatform> {
             tracing_subscriber::fmt().with_test_writer().init();
             let (send, receive) = std::sync::mpsc::channel();
             std::thread::spawn(move || {
-                let _ = send.send(SystrapPlatform::new());
+                let _ = send.send(SystrapPlatform::new(true));
                 loop {
                     std::thread::park();
                 }

@@ -77,6 +77,12 @@ fn operation<'a>(change: &Change<'a>) -> Result<(Op, Option<BorrowedFd<'a>>)> {
     }
 }
 
+/// The system call that carries out a change, for a stub thread to make itself; `None` if it needs a descriptor. EINVAL.
+pub fn call_of_change(change: &Change<'_>) -> Result<Option<(u64, [u64; 6])>> {
+    let (op, file) = operation(change)?;
+    Ok(file.is_none().then(|| op.parts()))
+}
+
 impl StubProcess {
     /// [`crate::AddressSpace::apply`].
     pub fn apply(&self, changes: &[Change<'_>]) -> Result<()> {

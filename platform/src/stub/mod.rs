@@ -28,8 +28,8 @@ mod process;
 mod template;
 
 pub use death::{DeathWatch, State};
-pub use memory::check_range;
-pub use process::{Donated, Op, Slot, StubProcess};
+pub use memory::{call_of_change, check_range};
+pub use process::{Donated, Op, Slot, StubProcess, check};
 pub use template::{Handler, Options, Template, TemplateError};
 
 use crate::USER_MAX;

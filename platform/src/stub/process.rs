@@ -38,6 +38,11 @@ impl Op {
         Op { number: number as u32, flags: NO_FD, args }
     }
 
+    /// Number and arguments.
+    pub(super) fn parts(&self) -> (u64, [u64; 6]) {
+        (u64::from(self.number), self.args)
+    }
+
     /// Says that argument `arg` (0..6) is an index into the command's file descriptors.
     pub fn with_fd(mut self, arg: u32) -> Op {
         self.flags = self.flags & !7 | arg;
@@ -444,6 +449,6 @@ pub(super) fn adopt(watcher: Arc<Watcher>, sender: i32, channel: Channel) -> Res
 }
 
 /// A result register as a number or an errno.
-pub(super) fn check(result: i64) -> Result<u64> {
+pub fn check(result: i64) -> Result<u64> {
     if (-4095..0).contains(&result) { Err(Errno::from_raw(-result as i32)) } else { Ok(result as u64) }
 }

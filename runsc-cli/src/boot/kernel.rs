@@ -78,7 +78,7 @@ pub fn platform(name: &str) -> Result<Arc<dyn Platform>> {
             }
             bail!("none works here: {}", failures.join("; "))
         }
-        "systrap" => Ok(Arc::new(platform_systrap::SystrapPlatform::new()?)),
+        "systrap" => Ok(Arc::new(platform_systrap::SystrapPlatform::new(true)?)),
         "ptrace" => Ok(Arc::new(platform_ptrace::Ptrace::new()?)),
         _ => bail!("there is no such platform"),
     }

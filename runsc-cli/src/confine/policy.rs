@@ -241,6 +241,8 @@ const SYSTRAP: &[Call] = &[
             &[(1, Is(0x4008_2104))],
         ],
     ),
+    // A thread that looks for requests keeps off its guest's processor.
+    when(libc::SYS_sched_setaffinity, &[&[(0, Null)]]),
     // `poke` of a stub's read-only memory: no request that resumes a tracee or touches its registers.
     when(
         libc::SYS_ptrace,

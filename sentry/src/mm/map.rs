@@ -476,7 +476,7 @@ impl State {
     }
 
     /// Is something mapped in the range?
-    fn is_used(&self, start: u64, len: u64) -> bool {
+    pub(super) fn is_used(&self, start: u64, len: u64) -> bool {
         self.vmas.overlapping(start, start + len).next().is_some()
     }
 

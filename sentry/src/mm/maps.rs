@@ -165,6 +165,7 @@ impl MemoryManager {
         state
             .vmas
             .iter()
+            .filter(|(_, _, vma)| !vma.flags.contains(VmaFlags::PLATFORM))
             .map(|(start, end, vma)| {
                 let (offset, object, name) = match &vma.backing {
                     Backing::File { mapping, offset } => {

@@ -9,6 +9,7 @@
 //! | `map`, `protect`, `remap`, `advise` | the calls that change it |
 //! | `fault` | faults and stack growth |
 //! | `access`, `user_io` | reading and writing guest memory |
+//! | `patch` | call sites that the platform rewrites |
 //! | `futex` | what a futex word is known by |
 //! | `shared` | memory that processes share, and files in memory |
 //! | `maps` | the view that proc and prctl(2) have |
@@ -36,6 +37,7 @@ mod map;
 mod maps;
 #[cfg(test)]
 pub(crate) mod mock;
+mod patch;
 pub mod policy;
 mod protect;
 pub mod range_map;
@@ -139,6 +141,9 @@ struct Totals {
 impl Totals {
     /// What a mapping adds.
     fn of(len: u64, vma: &Vma) -> Totals {
+        if vma.flags.contains(VmaFlags::PLATFORM) {
+            return Totals::default();
+        }
         let when = |condition: bool| if condition { len } else { 0 };
         Totals {
             total: len,

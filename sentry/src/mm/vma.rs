@@ -48,6 +48,8 @@ bitflags::bitflags! {
         const COPIED = 1 << 14;
         /// mseal(2).
         const SEALED = 1 << 15;
+        /// Code that the platform has put there. The guest does not see it, and may map something else in its place.
+        const PLATFORM = 1 << 16;
     }
 }
 

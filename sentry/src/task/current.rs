@@ -152,6 +152,7 @@ impl CurrentTask {
         self.task.set_interrupter(Some(new.interrupter()));
         self.note_cpu_time();
         self.earlier.set(self.task.user_time.load(Ordering::Relaxed));
+        self.task.identity_changed.store(true, Ordering::Relaxed);
         let old_thread = self.thread.replace(Some(new));
         let old_task_memory = self.task.set_memory(Some(mm.clone()));
         let old_memory = self.memory.replace(mm);
@@ -256,6 +257,11 @@ impl CurrentTask {
                     Some(Duration::from_nanos(deadline - now))
                 }
             };
+            if let Ok(mut thread) = self.thread.try_borrow_mut()
+                && let Some(thread) = thread.as_mut()
+            {
+                thread.idle();
+            }
             parker.park(timeout);
         };
         self.set_state(RunState::Running);
@@ -314,12 +320,17 @@ impl CurrentTask {
             let exit = {
                 let mut thread = self.thread.borrow_mut();
                 let Some(thread) = thread.as_mut() else { return 0 };
+                if self.task.identity_changed.load(Ordering::Relaxed) {
+                    self.task.identity_changed.store(false, Ordering::Relaxed);
+                    thread.set_answers(&self.answers());
+                }
                 self.task.cpu_stale.store(true, Ordering::Relaxed);
                 thread.run(resume)
             };
             let mut restartable = None;
             match exit {
                 Exit::Syscall { number, args, ip } => {
+                    self.patch_hot_site();
                     self.arguments.set((number, args));
                     self.task.syscall.store(number as i32, Ordering::Relaxed);
                     self.restart.set(None);
@@ -368,6 +379,35 @@ impl CurrentTask {
             {
                 return status;
             }
+        }
+    }
+
+    /// What the calls of [`platform::ANSWERS`] return, as far as only the task itself can change it and nobody wants to see
+    /// the calls.
+    fn answers(&self) -> [Option<u64>; platform::ANSWERS.len()] {
+        if self.kernel().strace {
+            return [None; platform::ANSWERS.len()];
+        }
+        let creds = self.credentials();
+        // The maps of another namespace may be written at any time.
+        let is_initial = Arc::ptr_eq(&creds.user_ns, &self.kernel().user_ns);
+        let id = |id: u32| is_initial.then_some(u64::from(id));
+        [
+            Some(self.tgid().into()),
+            id(creds.user_ns.uid(creds.uid)),
+            id(creds.user_ns.gid(creds.gid)),
+            id(creds.user_ns.uid(creds.euid)),
+            id(creds.user_ns.gid(creds.egid)),
+            Some(self.tid().into()),
+        ]
+    }
+
+    fn patch_hot_site(&self) {
+        let mut thread = self.thread.borrow_mut();
+        if let Some(thread) = thread.as_mut()
+            && let Some(ip) = thread.hot_site()
+        {
+            self.memory.borrow().patch(&mut **thread, ip);
         }
     }
 

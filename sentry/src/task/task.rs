@@ -78,6 +78,8 @@ pub struct Task {
     pub signals: Mutex<TaskSignals>,
     /// Something has to be looked at before the guest goes on (TIF_SIGPENDING and its sisters).
     pub work: AtomicBool,
+    /// What the calls of [`platform::ANSWERS`] return may have changed.
+    pub(super) identity_changed: AtomicBool,
     state: AtomicU8,
     parker: OnceLock<Arc<Parker>>,
     interrupter: Mutex<Option<Arc<dyn Interrupter>>>,
@@ -183,6 +185,7 @@ impl Task {
             namespaces: RwLock::new(parts.namespaces),
             signals: Mutex::default(),
             work: AtomicBool::new(false),
+            identity_changed: AtomicBool::new(true),
             state: AtomicU8::new(RunState::Running as u8),
             parker: OnceLock::new(),
             interrupter: Mutex::new(None),
@@ -261,6 +264,7 @@ impl Task {
     pub fn set_credentials(&self, new: Credentials) {
         let uid = new.uid;
         let old = std::mem::replace(&mut *self.credentials.write(), Arc::new(new));
+        self.identity_changed.store(true, Ordering::Relaxed);
         if old.uid != uid
             && let Some(counted) = &mut *self.counted.lock()
         {

@@ -16,7 +16,7 @@ const IP_HIGH: u32 = 12;
 const NUMBER: u32 = 0;
 
 /// Calls whose handlers always need the registers: a signal frame costs less than a notification and a kick.
-const WITH_CONTEXT: [libc::c_long; 6] = [
+pub const WITH_CONTEXT: [libc::c_long; 6] = [
     libc::SYS_rt_sigreturn,
     libc::SYS_clone,
     libc::SYS_fork,
@@ -27,8 +27,18 @@ const WITH_CONTEXT: [libc::c_long; 6] = [
 
 /// What a guest thread does in the stub's text. The base filter allows more there, for the service thread: whoever jumps
 /// into the text shall not make processes that nobody knows of.
-const OWN: [libc::c_long; 5] =
-    [libc::SYS_rt_sigreturn, libc::SYS_futex, libc::SYS_close, libc::SYS_clock_gettime, libc::SYS_exit];
+const OWN: [libc::c_long; 10] = [
+    libc::SYS_rt_sigreturn,
+    libc::SYS_mprotect,
+    libc::SYS_mmap,
+    libc::SYS_munmap,
+    libc::SYS_madvise,
+    libc::SYS_mremap,
+    libc::SYS_futex,
+    libc::SYS_close,
+    libc::SYS_clock_gettime,
+    libc::SYS_exit,
+];
 
 const fn instruction(code: u16, k: u32, jt: u8, jf: u8) -> sock_filter {
     sock_filter { code, jt, jf, k }
@@ -112,7 +122,7 @@ mod tests {
             for number in OWN {
                 assert_eq!(run(number as u32, ip), SECCOMP_RET_ALLOW, "{number}");
             }
-            for number in [libc::SYS_clone, libc::SYS_mmap, libc::SYS_sendmsg, libc::SYS_seccomp, -1] {
+            for number in [libc::SYS_clone, libc::SYS_mincore, libc::SYS_sendmsg, libc::SYS_seccomp, -1] {
                 assert_eq!(run(number as u32, ip), SECCOMP_RET_TRACE, "{number}");
             }
         }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! 0      control block: see the CONTROL_ constants
+//! 256    requests of patched calls: see `request`
 //!        ...
 //! frame  struct rt_sigframe: restorer, ucontext, siginfo (asm/sigframe.h); the stack pointer when a handler starts
 //!        padding to 64, XSAVE image, magic, end
@@ -44,8 +45,8 @@ const SS_AUTODISARM: u64 = 1 << 31;
 /// `__USER_CS`, `gs` 0, `fs` 0, `__USER_DS`.
 const USER_SELECTORS: u64 = 0x33 | 0x2b << 48;
 
-/// Bytes of the control block.
-const CONTROL_SIZE: usize = 256;
+/// Bytes of the control block, with the requests.
+const CONTROL_SIZE: usize = super::request::END;
 /// `fs` base to load before the handler returns.
 pub const CONTROL_FS: usize = 0;
 /// `gs` base to load before the handler returns.
@@ -124,6 +125,13 @@ impl Page {
         Self { at, guest }
     }
 
+    /// The sentry's pointer to a byte of the control block.
+    pub(super) fn pointer(&self, offset: usize) -> *mut u8 {
+        debug_assert!(offset < CONTROL_SIZE);
+        // SAFETY: all callers stay in the page.
+        unsafe { self.at.add(offset) }
+    }
+
     fn read(&self, offset: usize, out: &mut [u8]) {
         // SAFETY: all callers stay in the page. The copy is opaque to the compiler, so that concurrent writes by the
         // guest make for odd values but not for undefined behaviour.
@@ -168,6 +176,11 @@ impl Page {
     /// Sets rsp of the frame.
     pub fn set_rsp(&self, shape: &Shape, value: u64) {
         self.write_u64(shape.frame + Self::register(RSP), value);
+    }
+
+    /// Sets rcx of the frame.
+    pub fn set_rcx(&self, shape: &Shape, value: u64) {
+        self.write_u64(shape.frame + Self::register(RCX), value);
     }
 
     /// rax of the frame.
@@ -261,8 +274,9 @@ impl Page {
         context.xstate.0 = shape.xstate.clean(&context.xstate);
     }
 
-    /// Writes a frame from which rt_sigreturn(2) continues with `context` and the signals of `mask` blocked.
-    pub fn store(&self, shape: &Shape, context: &Context, mask: u64) {
+    /// Writes a frame from which rt_sigreturn(2) continues with `context` and the signals of `mask` blocked. `gs` is the base
+    /// of gs.
+    pub fn store(&self, shape: &Shape, context: &Context, mask: u64, gs: u64) {
         let regs = &context.regs;
         let mut frame = [0u8; UCONTEXT_SIZE];
         let mut put = |offset: usize, value: u64| {
@@ -302,7 +316,7 @@ impl Page {
         self.write(shape.frame + UCONTEXT, &frame);
         self.write(shape.image, &shape.xstate.frame_image(&context.xstate));
         self.write_u64(CONTROL_FS, canonical(regs.fs_base));
-        self.write_u64(CONTROL_GS, canonical(regs.gs_base));
+        self.write_u64(CONTROL_GS, canonical(gs));
     }
 
     /// Fills in what a new thread needs to hand over its listener.

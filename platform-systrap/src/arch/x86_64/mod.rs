@@ -2,6 +2,8 @@
 
 pub mod filter;
 pub mod frame;
+pub mod patched;
+pub mod request;
 pub mod stub;
 pub mod xstate;
 

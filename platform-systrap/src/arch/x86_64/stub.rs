@@ -13,7 +13,7 @@
 //!
 //! and the answer says how to go on: see [`Command`].
 
-use super::filter;
+use super::{filter, patched};
 use super::frame::{
     CONTROL_CALL, CONTROL_CMSG, CONTROL_COUNT, CONTROL_FS, CONTROL_GS, CONTROL_STATUS, SIGINFO, UCONTEXT,
 };
@@ -24,6 +24,8 @@ use platform::stub::{EXTRA_TEXT, SLOT_SIZE, SLOTS, arch::FAULT_HANDLER};
 pub const START: u64 = 0x100;
 /// `rdi` of a doorbell: a call that the sentry ordered was made.
 pub const CALLED: u64 = 0x101;
+/// `rdi` of a doorbell: a patched call waits, or operations are done; see [`super::request`].
+pub const RING: u64 = 0x102;
 
 /// The answer to a doorbell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -209,5 +211,8 @@ pub fn text() -> Vec<u8> {
         text.extend_from_slice(&[instruction.jt, instruction.jf]);
         text.extend_from_slice(&instruction.k.to_le_bytes());
     }
+    assert!(text.len() <= patched::OFFSET, "the filter runs into the code of patched calls");
+    text.resize(patched::OFFSET, 0xcc);
+    text.extend_from_slice(patched::text());
     text
 }

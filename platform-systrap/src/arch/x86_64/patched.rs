@@ -1,0 +1,516 @@
+//! Patched calls: the code that a rewritten `syscall` instruction leads to.
+//!
+//! A call site is a `syscall` instruction and what follows it. Five bytes from the `syscall` on become a jump to a
+//! *trampoline* in reach, which holds the instructions that were overwritten and goes on behind them:
+//!
+//! ```text
+//! site:  syscall              site:  jmp trampoline        trampoline: find the thread's page, or make the call
+//!        cmp rax, -4095               (rest of cmp)                    jump to the stub's text (below)
+//!        ja ..                        ja ..               continuation: cmp rax, -4095
+//!                                                                      jmp site + 8
+//! ```
+//!
+//! Only the instructions from the `syscall` on are touched: the processor has just executed it, so where they begin is
+//! known and not guessed. Nothing says that no jump leads to one of them; therefore the trampoline is put where the
+//! bytes of the jump at the places at which instructions began are invalid opcodes ([`INVALID`]). Who jumps there gets an
+//! exception, and is sent to the copy of the instruction in the trampoline.
+//!
+//! The stub has no register to itself. A thread's gs base points at its pages while the guest's own is 0 (to the guest
+//! it reads as 0 wherever the kernel shows it); a thread with one of its own makes its calls unpatched. `syscall` may
+//! destroy rcx and r11, and so does the trampoline; flags are kept.
+
+use super::request::{
+    ANSWERS, ARGS, ASLEEP, AWAKE, CALL_DONE, CALL_REQUEST, COMMAND, CONTINUATION, CPU, FLAGS, MASK, NUMBER,
+    OPERATIONS, OPERATIONS_COUNT, OPERATIONS_DONE, OPERATIONS_MAX, REPLY, RESTING, RESULT, SPIN, STATE, IP,
+};
+use super::stub::RING;
+use crate::DOORBELL;
+use iced_x86::{Decoder, DecoderOptions, FlowControl};
+use platform::stub::EXTRA_TEXT;
+
+/// Offset of the code in the platform's text.
+pub const OFFSET: usize = 0x800;
+
+/// Bytes of a trampoline.
+pub const TRAMPOLINE: u64 = 128;
+/// Bytes that a patch overwrites.
+pub const JUMP: usize = 5;
+/// The most bytes from a call site that matter: the jump, and an instruction that begins in it.
+pub const SITE: usize = JUMP + 15;
+/// Offset in a trampoline of the call as it was, for threads without a page.
+const UNPATCHED: u64 = 21;
+/// Offset in a trampoline of the copied instructions.
+const COPIED: u64 = 54;
+/// Bytes of copied instructions in a trampoline at most.
+const COPIED_MAX: usize = 40;
+
+/// One-byte opcodes that are invalid in 64-bit mode (and not prefixes of anything).
+const INVALID: [u8; 15] =
+    [0x06, 0x07, 0x0e, 0x16, 0x17, 0x1e, 0x1f, 0x27, 0x2f, 0x37, 0x3f, 0x60, 0x61, 0x82, 0xce];
+
+/// Distances from a site at which trampolines are looked for: their top byte, which stands at the site's fifth byte, is
+/// an invalid opcode, and stays so for sites some megabytes away.
+pub const DISTANCES: [i64; 7] =
+    [-0x3180_0000, 0x6080_0000, 0x3780_0000, 0x2780_0000, 0x1e80_0000, 0x1680_0000, 0x0e80_0000];
+
+std::arch::global_asm!(
+    ".pushsection .rodata.systrap_patched, \"a\", @progbits",
+    ".balign 64",
+    ".globl __systrap_patched_start, __systrap_patched_end, __systrap_patched_saved",
+    ".globl __systrap_patched_flags, __systrap_patched_posted",
+    ".hidden __systrap_patched_start, __systrap_patched_end, __systrap_patched_saved",
+    ".hidden __systrap_patched_flags, __systrap_patched_posted",
+    // From a trampoline: rcx = the address after the guest's call, the continuation is stored.
+    "__systrap_patched_start:",
+    "mov gs:[{ip}], rcx",
+    "mov gs:[{number}], rax",
+    "__systrap_patched_saved:",
+    "lahf",
+    "seto al",
+    "mov gs:[{flags}], ax",
+    "mov rcx, gs:[{number}]",
+    "__systrap_patched_flags:",
+    "cmp rcx, 512",
+    "jae .Lpatched_post",
+    "lea r11, [rip + .Lpatched_classes]",
+    "movzx r11d, byte ptr [r11 + rcx]",
+    "test r11d, r11d",
+    "jz .Lpatched_post",
+    "cmp r11d, 0xff",
+    "je .Lpatched_unpatched",
+    // A call that the thread may answer itself.
+    "mov ecx, gs:[{mask}]",
+    "bt ecx, r11d",
+    "jnc .Lpatched_post",
+    "mov rcx, gs:[r11 * 8 + {answers} - 8]",
+    "mov ax, gs:[{flags}]",
+    "add al, 0x7f",
+    "sahf",
+    "mov rax, rcx",
+    "mov rcx, gs:[{ip}]",
+    "mov r11d, 0x246",
+    "jmp gs:[{continuation}]",
+    // A call that needs its registers: as it was.
+    ".Lpatched_unpatched:",
+    "mov ax, gs:[{flags}]",
+    "add al, 0x7f",
+    "sahf",
+    "mov rax, gs:[{number}]",
+    "mov rcx, gs:[{continuation}]",
+    "lea rcx, [rcx - {back}]",
+    "jmp rcx",
+    ".Lpatched_post:",
+    "mov gs:[{args}], rdi",
+    "mov gs:[{args} + 8], rsi",
+    "mov gs:[{args} + 16], rdx",
+    "mov gs:[{args} + 24], r10",
+    "mov gs:[{args} + 32], r8",
+    "mov gs:[{args} + 40], r9",
+    "mov eax, 0x7b", // the segment whose limit tells the processor (__CPUNODE_SEG)
+    "lsl eax, eax",
+    "mov gs:[{cpu}], eax",
+    "mov edx, {request}",
+    "mov esi, {request} + {asleep}",
+    "mov eax, edx",
+    "xchg gs:[{state}], eax",
+    "__systrap_patched_posted:",
+    // edx = what the sentry is to see, esi = the same when nobody spins.
+    ".Lpatched_wait:",
+    "cmp dword ptr gs:[{awake}], {resting}",
+    "je .Lpatched_sleep",
+    "mov ecx, gs:[{spin}]",
+    ".Lpatched_spin:",
+    "pause",
+    "cmp gs:[{state}], edx",
+    "jne .Lpatched_woken",
+    "dec ecx",
+    "jnz .Lpatched_spin",
+    ".Lpatched_sleep:",
+    "mov eax, edx",
+    "lock cmpxchg gs:[{state}], esi",
+    "jne .Lpatched_woken",
+    ".Lpatched_ring:",
+    "mov edi, {ring}",
+    "mov eax, {doorbell}",
+    "syscall",
+    // Anything but 0 is an order to leave, or ENOSYS because the sentry's end is closed.
+    "test rax, rax",
+    "jnz .Lpatched_exit",
+    ".Lpatched_woken:",
+    "mov eax, gs:[{state}]",
+    "cmp eax, {reply}",
+    "je .Lpatched_return",
+    "cmp eax, {command}",
+    "je .Lpatched_command",
+    "cmp eax, esi",
+    "je .Lpatched_ring",
+    "cmp eax, edx",
+    "je .Lpatched_wait",
+    ".Lpatched_exit:",
+    "xor edi, edi",
+    "mov eax, 60",
+    "syscall",
+    "ud2",
+    // Calls that the sentry orders, up to the first that fails.
+    ".Lpatched_command:",
+    "mov dword ptr gs:[{operations_done}], 0",
+    ".Lpatched_next:",
+    "mov ecx, gs:[{operations_done}]",
+    "cmp ecx, gs:[{operations_count}]",
+    "jae .Lpatched_done",
+    "cmp ecx, {operations_max}",
+    "jae .Lpatched_done",
+    "shl ecx, 6",
+    "mov eax, gs:[rcx + {operations}]",
+    "mov rdi, gs:[rcx + {operations} + 8]",
+    "mov rsi, gs:[rcx + {operations} + 16]",
+    "mov rdx, gs:[rcx + {operations} + 24]",
+    "mov r10, gs:[rcx + {operations} + 32]",
+    "mov r8, gs:[rcx + {operations} + 40]",
+    "mov r9, gs:[rcx + {operations} + 48]",
+    "syscall",
+    "mov ecx, gs:[{operations_done}]",
+    "and ecx, {operations_max} - 1",
+    "shl ecx, 6",
+    "mov gs:[rcx + {operations} + 56], rax",
+    "inc dword ptr gs:[{operations_done}]",
+    "cmp rax, -4095",
+    "jb .Lpatched_next",
+    ".Lpatched_done:",
+    "mov edx, {done}",
+    "mov esi, {done} + {asleep}",
+    "mov eax, edx",
+    "xchg gs:[{state}], eax",
+    "jmp .Lpatched_wait",
+    ".Lpatched_return:",
+    "mov rdi, gs:[{args}]",
+    "mov rsi, gs:[{args} + 8]",
+    "mov rdx, gs:[{args} + 16]",
+    "mov r10, gs:[{args} + 24]",
+    "mov r8, gs:[{args} + 32]",
+    "mov r9, gs:[{args} + 40]",
+    "mov ax, gs:[{flags}]",
+    "add al, 0x7f",
+    "sahf",
+    "mov rax, gs:[{result}]",
+    "mov rcx, gs:[{ip}]",
+    "mov r11d, 0x246",
+    "jmp gs:[{continuation}]",
+    // By number: 0 for the sentry, 0xff for the filter, else the number of the answer.
+    ".Lpatched_classes:",
+    ".zero 15",
+    ".byte 0xff", // rt_sigreturn
+    ".zero 23",
+    ".byte 1", // getpid
+    ".zero 16",
+    ".byte 0xff, 0xff, 0xff", // clone, fork, vfork
+    ".zero 3",
+    ".zero 40",
+    ".byte 2", // getuid
+    ".zero 1",
+    ".byte 3", // getgid
+    ".zero 2",
+    ".byte 4, 5", // geteuid, getegid
+    ".zero 49",
+    ".byte 0xff", // arch_prctl
+    ".zero 27",
+    ".byte 6", // gettid
+    ".zero 248",
+    ".byte 0xff", // clone3
+    ".zero 76",
+    "__systrap_patched_end:",
+    ".popsection",
+    ip = const IP,
+    number = const NUMBER,
+    flags = const FLAGS,
+    mask = const MASK,
+    answers = const ANSWERS,
+    continuation = const CONTINUATION,
+    back = const COPIED - UNPATCHED,
+    args = const ARGS,
+    cpu = const CPU,
+    request = const CALL_REQUEST,
+    done = const CALL_DONE,
+    asleep = const ASLEEP,
+    state = const STATE,
+    awake = const AWAKE,
+    resting = const RESTING,
+    spin = const SPIN,
+    ring = const RING,
+    doorbell = const DOORBELL,
+    reply = const REPLY,
+    command = const COMMAND,
+    result = const RESULT,
+    operations = const OPERATIONS,
+    operations_count = const OPERATIONS_COUNT,
+    operations_done = const OPERATIONS_DONE,
+    operations_max = const OPERATIONS_MAX,
+);
+
+unsafe extern "C" {
+    static __systrap_patched_start: u8;
+    static __systrap_patched_saved: u8;
+    static __systrap_patched_flags: u8;
+    static __systrap_patched_posted: u8;
+    static __systrap_patched_end: u8;
+}
+
+/// The code, to be put at [`OFFSET`].
+pub fn text() -> &'static [u8] {
+    // SAFETY: the symbols delimit read-only data defined above.
+    unsafe {
+        let start = &raw const __systrap_patched_start;
+        let end = &raw const __systrap_patched_end;
+        std::slice::from_raw_parts(start, end as usize - start as usize)
+    }
+}
+
+/// How far a thread has come whose instruction pointer is in the code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Nothing has changed; the address after the call may not be stored yet.
+    Entered,
+    /// The number is stored, and rax is lost.
+    Saved,
+    /// So are the flags.
+    FlagsSaved,
+    /// The request is posted, and any register of an argument may be lost.
+    Posted,
+}
+
+/// The progress that an instruction pointer tells, if it is in the code.
+pub fn progress(ip: u64) -> Option<Progress> {
+    let offset = ip.checked_sub(EXTRA_TEXT + OFFSET as u64)?;
+    let start = &raw const __systrap_patched_start as u64;
+    let at = |symbol: *const u8| symbol as u64 - start;
+    if offset >= at(&raw const __systrap_patched_end) {
+        None
+    } else if offset >= at(&raw const __systrap_patched_posted) {
+        Some(Progress::Posted)
+    } else if offset >= at(&raw const __systrap_patched_flags) {
+        Some(Progress::FlagsSaved)
+    } else if offset >= at(&raw const __systrap_patched_saved) {
+        Some(Progress::Saved)
+    } else {
+        Some(Progress::Entered)
+    }
+}
+
+/// Whether the processor has what trampolines need: `rorx` (BMI2), and `lahf` in 64-bit mode.
+pub fn is_possible() -> bool {
+    let lahf = core::arch::x86_64::__cpuid(0x8000_0001).ecx & 1 != 0;
+    std::arch::is_x86_feature_detected!("bmi2") && lahf
+}
+
+/// Arithmetic flags that `lahf` and `seto` save.
+const ARITHMETIC: u64 = 0x8d5;
+
+/// `eflags` with the arithmetic flags as the code stored them.
+pub fn restore_flags(eflags: u64, stored: u16) -> u64 {
+    let overflow = u64::from(stored & 1) << 11;
+    eflags & !ARITHMETIC | u64::from(stored >> 8) & 0xd5 | overflow
+}
+
+/// A call site, decoded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Site {
+    /// Address of the `syscall` instruction.
+    pub addr: u64,
+    /// Its bytes and those of the instructions that are copied.
+    pub original: Vec<u8>,
+    /// Offsets in `original` of those instructions.
+    pub copied: Vec<u8>,
+}
+
+impl Site {
+    /// Decodes `bytes`, which are at `addr`. `None` if the site cannot be patched: the bytes are no call, or an
+    /// instruction behind it is one that cannot be moved or not be guarded.
+    pub fn decode(addr: u64, bytes: &[u8]) -> Option<Site> {
+        let behind = bytes.strip_prefix(&[0x0f, 0x05])?;
+        let mut decoder = Decoder::with_ip(64, behind, addr + 2, DecoderOptions::NONE);
+        let mut copied = Vec::new();
+        let mut length = 2usize;
+        while length < JUMP {
+            if !decoder.can_decode() {
+                return None;
+            }
+            let instruction = decoder.decode();
+            let movable = !instruction.is_invalid()
+                && instruction.flow_control() == FlowControl::Next
+                && !instruction.is_ip_rel_memory_operand();
+            // The jump's fourth byte is not under our control.
+            if !movable || length == 3 {
+                return None;
+            }
+            copied.push(length as u8);
+            length += instruction.len();
+        }
+        Some(Site { addr, original: bytes.get(..length)?.to_vec(), copied })
+    }
+
+    /// One past the last byte that belongs to the site.
+    pub fn end(&self) -> u64 {
+        self.addr + self.original.len() as u64
+    }
+
+    /// The jump to `trampoline`, if it has the property that the module describes.
+    pub fn jump(&self, trampoline: u64) -> Option<[u8; JUMP]> {
+        let distance = trampoline.wrapping_sub(self.addr + JUMP as u64) as i64;
+        let distance = i32::try_from(distance).ok()?.to_le_bytes();
+        let jump = [0xe9, distance[0], distance[1], distance[2], distance[3]];
+        let guarded = |offset: u8| jump.get(usize::from(offset)).is_none_or(|byte| INVALID.contains(byte));
+        self.copied.iter().all(|&offset| guarded(offset)).then_some(jump)
+    }
+
+    /// The trampoline's bytes at address `at`.
+    pub fn trampoline(&self, at: u64) -> Option<Vec<u8>> {
+        let copied = self.original.get(2..).filter(|copied| copied.len() <= COPIED_MAX)?;
+        let mut code = Vec::with_capacity(TRAMPOLINE as usize);
+        let relative = |code: &Vec<u8>, target: u64| {
+            let next = at + code.len() as u64 + 4;
+            i32::try_from(target.wrapping_sub(next) as i64).ok().map(i32::to_le_bytes)
+        };
+        code.extend_from_slice(&[0xf3, 0x49, 0x0f, 0xae, 0xcb]); // rdgsbase r11
+        code.extend_from_slice(&[0xc4, 0xc3, 0xfb, 0xf0, 0xcb, 32]); // rorx rcx, r11, 32
+        code.extend_from_slice(&[0x89, 0xc9]); // mov ecx, ecx
+        code.extend_from_slice(&[0x8d, 0x89]); // lea ecx, [rcx - high half of the stub region]
+        code.extend_from_slice(&(-((platform::stub::SLOTS >> 32) as i32)).to_le_bytes());
+        code.extend_from_slice(&[0xe3, 4]); // jrcxz
+        debug_assert_eq!(code.len() as u64, UNPATCHED);
+        code.extend_from_slice(&[0x0f, 0x05]); // syscall
+        let forward = COPIED - UNPATCHED - 4;
+        code.extend_from_slice(&[0xeb, forward as u8]); // jmp to the copied instructions
+        code.extend_from_slice(&[0x48, 0x8d, 0x0d]); // lea rcx, [rip + copied instructions]
+        code.extend_from_slice(&relative(&code, at + COPIED)?);
+        code.extend_from_slice(&[0x65, 0x48, 0x89, 0x0c, 0x25]); // mov gs:[continuation], rcx
+        code.extend_from_slice(&(CONTINUATION as u32).to_le_bytes());
+        code.extend_from_slice(&[0x48, 0x8d, 0x0d]); // lea rcx, [rip + after the call]
+        code.extend_from_slice(&relative(&code, self.addr + 2)?);
+        code.extend_from_slice(&[0xff, 0x25]); // jmp [rip + pointer]
+        code.extend_from_slice(&relative(&code, at + TRAMPOLINE - 8)?);
+        debug_assert_eq!(code.len() as u64, COPIED);
+        code.extend_from_slice(copied);
+        code.push(0xe9); // jmp back
+        code.extend_from_slice(&relative(&code, self.end())?);
+        code.resize(TRAMPOLINE as usize - 8, 0xcc);
+        code.extend_from_slice(&(EXTRA_TEXT + OFFSET as u64).to_le_bytes());
+        Some(code)
+    }
+
+    /// Where in the guest's own code a thread is that is at `offset` in the trampoline.
+    pub fn original_ip(&self, offset: u64) -> u64 {
+        if offset == UNPATCHED + 2 {
+            return self.addr + 2;
+        }
+        match offset.checked_sub(COPIED) {
+            // Nothing has happened yet that the guest could see.
+            None => self.addr,
+            Some(done) => self.end().min(self.addr + 2 + done),
+        }
+    }
+
+    /// Where a thread goes on that is to go on at `ip` in the site: `None` if that is outside, or at the jump itself.
+    pub fn moved_ip(&self, ip: u64, trampoline: u64) -> Option<u64> {
+        let offset = ip.checked_sub(self.addr)?;
+        let copied = self.copied.iter().any(|&start| u64::from(start) == offset && offset < JUMP as u64);
+        copied.then(|| trampoline + COPIED + offset - 2)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GLIBC: [u8; 16] =
+        [0x0f, 0x05, 0x48, 0x3d, 0x00, 0xf0, 0xff, 0xff, 0x77, 0x4e, 0xc3, 0x0f, 0x1f, 0x44, 0, 0];
+
+    #[test]
+    fn decodes_what_the_c_library_has() {
+        let site = Site::decode(0x7f00_0000_1000, &GLIBC).unwrap();
+        assert_eq!((site.original.len(), &site.copied[..]), (8, &[2u8][..]));
+        let short = [0x0f, 0x05, 0x89, 0xc2, 0x83, 0xf8, 0x01, 0xc3];
+        assert_eq!(Site::decode(0x1000, &short).unwrap().copied, [2, 4]);
+    }
+
+    #[test]
+    fn refuses_what_cannot_be_moved() {
+        let cases: [&[u8]; 6] = [
+            &[0x0f, 0x05, 0xc3, 0x90, 0x90, 0x90],                   // ret
+            &[0x0f, 0x05, 0xeb, 0x10, 0x90, 0x90],                   // jmp
+            &[0x0f, 0x05, 0x48, 0x8b, 0x05, 1, 0, 0, 0],             // mov rax, [rip + 1]
+            &[0x0f, 0x05, 0x90, 0x48, 0x85, 0xc0],                   // nop, then test
+            &[0x0f, 0x05, 0x48, 0x3d, 0x00],                         // cut
+            &[0xcd, 0x80, 0x48, 0x3d, 0x00, 0xf0, 0xff, 0xff, 0xc3], // int 0x80
+        ];
+        for bytes in cases {
+            assert_eq!(Site::decode(0x1000, bytes), None, "{bytes:x?}");
+        }
+    }
+
+    #[test]
+    fn jumps_guard_the_instructions_they_cover() {
+        let site = Site::decode(0x7f00_0000_1003, &GLIBC).unwrap();
+        let area = 0x7f00_0000_1003u64.wrapping_add_signed(DISTANCES[0]) & !0xfff;
+        let found: Vec<_> = (0..512).filter_map(|slot| site.jump(area + slot * TRAMPOLINE)).collect();
+        assert!(found.len() >= 20, "{}", found.len());
+        for jump in found {
+            assert!(jump[0] == 0xe9 && INVALID.contains(&jump[2]) && INVALID.contains(&jump[4]));
+        }
+        assert_eq!(site.jump(0x1000), None);
+        for distance in DISTANCES {
+            let top = (distance as i32).to_le_bytes()[3];
+            assert!(INVALID.contains(&top), "{top:x}");
+        }
+    }
+
+    #[test]
+    fn trampolines_decode_as_meant() {
+        let site = Site::decode(0x7f00_0000_1003, &GLIBC).unwrap();
+        let at = 0x7eff_d000_0080;
+        let code = site.trampoline(at).unwrap();
+        assert_eq!(code.len() as u64, TRAMPOLINE);
+        let mut decoder = Decoder::with_ip(64, &code, at, DecoderOptions::NONE);
+        let mut starts = Vec::new();
+        let mut last = None;
+        while decoder.ip() < at + COPIED + 6 + 5 {
+            let instruction = decoder.decode();
+            assert!(!instruction.is_invalid());
+            starts.push(instruction.ip() - at);
+            last = Some(instruction.near_branch_target());
+        }
+        for offset in [0, UNPATCHED, UNPATCHED + 2, UNPATCHED + 4, COPIED, COPIED + 6] {
+            assert!(starts.contains(&offset), "{offset}");
+        }
+        assert_eq!(last, Some(site.end()));
+        assert_eq!(site.original_ip(0), site.addr);
+        assert_eq!(site.original_ip(UNPATCHED + 2), site.addr + 2);
+        assert_eq!(site.original_ip(COPIED), site.addr + 2);
+        assert_eq!(site.original_ip(COPIED + 6), site.end());
+        assert_eq!(site.moved_ip(site.addr, at), None);
+        assert_eq!(site.moved_ip(site.addr + 2, at), Some(at + COPIED));
+        assert_eq!(site.moved_ip(site.end(), at), None);
+    }
+
+    #[test]
+    fn classes_are_at_their_numbers() {
+        let text = text();
+        let table = &text[text.len() - 512..];
+        let class = |number: i64| table[number as usize];
+        let answers =
+            [libc::SYS_getpid, libc::SYS_getuid, libc::SYS_getgid, libc::SYS_geteuid, libc::SYS_getegid, libc::SYS_gettid];
+        for (index, number) in answers.into_iter().enumerate() {
+            assert_eq!(usize::from(class(number)), index + 1, "{number}");
+        }
+        for number in super::super::filter::WITH_CONTEXT {
+            assert_eq!(class(number), 0xff, "{number}");
+        }
+        assert_eq!(table.iter().filter(|&&class| class != 0).count(), 12);
+    }
+
+    #[test]
+    fn flags_come_back() {
+        // CF, ZF and OF set.
+        assert_eq!(restore_flags(0x246, 0x4700 | 1), 0x246 & !0x8d5 | 0x45 | 0x800);
+        assert_eq!(restore_flags(0x8d7, 0x0200), 0x2);
+    }
+}

@@ -1,0 +1,201 @@
+//! The part of a thread's pages through which it makes patched calls.
+//!
+//! ```text
+//! line 0   state, number, six arguments          written by the stub, but for the state
+//! line 1   address after the call, continuation, flags; the result
+//! line 2   whether the sentry looks, how long to spin; answers that the stub gives itself
+//! then     operations for the stub
+//! ```
+//!
+//! The state is the protocol:
+//!
+//! ```text
+//! CALL_REQUEST  stub: a call is posted         + ASLEEP: and the doorbell rings, or is about to
+//! REPLY         sentry: the result is there
+//! COMMAND       sentry: operations are there
+//! CALL_DONE     stub: they are done            + ASLEEP: as above
+//! ```
+//!
+//! The stub goes on when the state is the sentry's. It rings when the sentry says that it is not looking
+//! ([`RESTING`]), or when it has waited long enough. Both sides write first and look afterwards (`xchg` is a full
+//! barrier), so that one of them sees the other. All of it can be written by sibling threads: a state that makes no sense is
+//! no request.
+
+use super::frame::Page;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
+
+/// Offset of the state.
+pub const STATE: usize = 256;
+/// Offset of the processor on which the call was posted, in the low 12 bits.
+pub const CPU: usize = 260;
+/// Offset of the number (rax).
+pub const NUMBER: usize = 264;
+/// Offset of rdi, rsi, rdx, r10, r8, r9.
+pub const ARGS: usize = 272;
+/// Offset of the address after the call.
+pub const IP: usize = 320;
+/// Offset of the address in the trampoline at which to go on.
+pub const CONTINUATION: usize = 328;
+/// Offset of the flags: `lahf` in the high byte, `seto` in the low.
+pub const FLAGS: usize = 336;
+/// Offset of the result.
+pub const RESULT: usize = 344;
+/// Offset of the word that says whether the sentry looks.
+pub const AWAKE: usize = 384;
+/// Offset of the number of times to look before ringing.
+pub const SPIN: usize = 388;
+/// Offset of the mask of answers that may be given; bit 1 is the first.
+pub const MASK: usize = 392;
+/// Offset of the answers.
+pub const ANSWERS: usize = 400;
+/// Offset of the number of operations.
+pub const OPERATIONS_COUNT: usize = 448;
+/// Offset of the number that is done.
+pub const OPERATIONS_DONE: usize = 452;
+/// Offset of the operations: number, six arguments, result.
+pub const OPERATIONS: usize = 512;
+/// Operations in one command.
+pub const OPERATIONS_MAX: usize = 8;
+/// One past the last byte.
+pub const END: usize = OPERATIONS + OPERATIONS_MAX * 64;
+
+/// State: a call is posted.
+pub const CALL_REQUEST: u32 = 1;
+/// State: operations are done.
+pub const CALL_DONE: u32 = 5;
+/// Added to a stub's state when it rings.
+pub const ASLEEP: u32 = 0x100;
+/// State: the result is there.
+pub const REPLY: u32 = 3;
+/// State: operations are there.
+pub const COMMAND: u32 = 4;
+/// [`AWAKE`]: the sentry sleeps in the listener.
+pub const RESTING: u32 = 0;
+/// [`AWAKE`]: the sentry looks at the state.
+pub const LOOKING: u32 = 1;
+
+/// What a stub thread says by its state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Said {
+    /// Nothing new.
+    Nothing,
+    /// A call.
+    Call {
+        /// The doorbell rings.
+        asleep: bool,
+    },
+    /// Operations are done.
+    Done {
+        /// The doorbell rings.
+        asleep: bool,
+    },
+}
+
+impl Page {
+    fn word(&self, offset: usize) -> &AtomicU32 {
+        // SAFETY: in the mapping, aligned, and only used atomically while it lives.
+        unsafe { AtomicU32::from_ptr(self.pointer(offset).cast()) }
+    }
+
+    fn long(&self, offset: usize) -> &AtomicU64 {
+        // SAFETY: as above.
+        unsafe { AtomicU64::from_ptr(self.pointer(offset).cast()) }
+    }
+
+    /// What the stub says.
+    pub fn said(&self) -> Said {
+        match self.word(STATE).load(SeqCst) {
+            CALL_REQUEST => Said::Call { asleep: false },
+            state if state == CALL_REQUEST + ASLEEP => Said::Call { asleep: true },
+            CALL_DONE => Said::Done { asleep: false },
+            state if state == CALL_DONE + ASLEEP => Said::Done { asleep: true },
+            _ => Said::Nothing,
+        }
+    }
+
+    /// Whether the answer is there.
+    pub fn is_replied(&self) -> bool {
+        self.word(STATE).load(SeqCst) == REPLY
+    }
+
+    /// Number and arguments of the posted call, and the address after it.
+    pub fn posted(&self) -> (u64, [u64; 6], u64) {
+        let args = [0, 1, 2, 3, 4, 5].map(|index| self.long(ARGS + index * 8).load(SeqCst));
+        (self.long(NUMBER).load(SeqCst), args, self.long(IP).load(SeqCst))
+    }
+
+    /// The processor on which the stub thread was when it posted the call.
+    pub fn cpu(&self) -> usize {
+        self.word(CPU).load(SeqCst) as usize & 0xfff
+    }
+
+    /// The stored number, address after the call, and flags.
+    pub fn stored(&self) -> (u64, u64, u16) {
+        let flags = self.word(FLAGS).load(SeqCst) as u16;
+        (self.long(NUMBER).load(SeqCst), self.long(IP).load(SeqCst), flags)
+    }
+
+    /// The result as last given.
+    pub fn result(&self) -> u64 {
+        self.long(RESULT).load(SeqCst)
+    }
+
+    /// Changes the state to the sentry's `state`. False: the stub rings, or is about to.
+    fn hand_over(&self, state: u32) -> bool {
+        self.word(STATE).swap(state, SeqCst) & ASLEEP == 0
+    }
+
+    /// Gives the result. False: the stub rings, or is about to, and waits for an answer to that.
+    pub fn reply(&self, value: u64) -> bool {
+        self.long(RESULT).store(value, SeqCst);
+        self.hand_over(REPLY)
+    }
+
+    /// Withdraws the posted call: the thread goes on elsewhere.
+    pub fn withdraw(&self) {
+        self.word(STATE).store(REPLY, SeqCst);
+    }
+
+    /// Gives operations, at most [`OPERATIONS_MAX`]; otherwise as [`Page::reply`].
+    pub fn order(&self, operations: &[(u64, [u64; 6])]) -> bool {
+        for (index, (number, args)) in operations.iter().enumerate().take(OPERATIONS_MAX) {
+            let at = OPERATIONS + index * 64;
+            self.long(at).store(*number, SeqCst);
+            for (arg, value) in args.iter().enumerate() {
+                self.long(at + 8 + arg * 8).store(*value, SeqCst);
+            }
+        }
+        self.word(OPERATIONS_COUNT).store(operations.len().min(OPERATIONS_MAX) as u32, SeqCst);
+        self.hand_over(COMMAND)
+    }
+
+    /// The results of the operations that were done, at most `count`.
+    pub fn results(&self, count: usize) -> impl Iterator<Item = i64> + '_ {
+        let done = self.word(OPERATIONS_DONE).load(SeqCst) as usize;
+        (0..done.min(count).min(OPERATIONS_MAX))
+            .map(|index| self.long(OPERATIONS + index * 64 + 56).load(SeqCst) as i64)
+    }
+
+    /// Says whether the sentry looks at the state.
+    pub fn set_looking(&self, looking: bool) {
+        self.word(AWAKE).swap(if looking { LOOKING } else { RESTING }, SeqCst);
+    }
+
+    /// Sets how often the stub looks before it rings.
+    pub fn set_spin(&self, times: u32) {
+        self.word(SPIN).store(times.max(1), SeqCst);
+    }
+
+    /// Sets the answers that the stub gives itself, in the order of the assembler's table; `None`: it asks.
+    pub fn set_answers(&self, answers: &[Option<u64>; 6]) {
+        self.word(MASK).store(0, SeqCst);
+        let mut mask = 0;
+        for (index, answer) in answers.iter().enumerate() {
+            if let Some(value) = answer {
+                self.long(ANSWERS + index * 8).store(*value, SeqCst);
+                mask |= 2 << index;
+            }
+        }
+        self.word(MASK).store(mask, SeqCst);
+    }
+}

@@ -1,0 +1,215 @@
+//! Looking for requests instead of sleeping: a wake that crosses to another core costs tens of microseconds in a virtual
+//! machine, a request that is seen in shared memory a fraction of one.
+//!
+//! A sentry thread looks only while that pays and takes nothing from others: the last calls of its guest came soon after
+//! each other ([`SOON`]), and there are processors for all guests that run and all threads that look ([`Load`]). It
+//! stops after [`LIMIT`] without a request. A pair that was woken synchronously is on one core, where looking would keep
+//! the guest from running; so the sentry thread moves to another before it begins, and takes the restriction back when it
+//! ends.
+
+use crate::Host;
+use crate::arch::frame::Page;
+use crate::arch::request::Said;
+use crate::notify::Listener;
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+/// Ticks of the time stamp counter within which a call comes soon after the last reply; some 10 µs.
+const SOON: u64 = 30_000;
+/// Ticks to look for a call.
+const LIMIT: u64 = 2 * SOON;
+/// Ticks between two glances at the listener, which brings whatever is no patched call.
+const GLANCE: u64 = 3_000;
+/// Calls that came soon before looking begins.
+const ENOUGH: u32 = 48;
+/// The score's upper end.
+const MOST: u32 = 64;
+/// What a call that came late takes from the score.
+const LATE: u32 = 8;
+/// How often the stub looks for a reply before it rings; each time is some 20 to 50 ns.
+const STUB_LOOKS: u32 = 400;
+
+/// Who needs a processor.
+pub struct Load {
+    /// Guest threads that do not wait.
+    busy: AtomicU32,
+    /// Sentry threads that look.
+    looking: AtomicU32,
+    /// Processors that this process may use.
+    processors: u32,
+    allowed: Option<CpuSet>,
+}
+
+impl Load {
+    /// Asks the host.
+    pub fn new() -> Self {
+        let allowed = sched_getaffinity(Pid::from_raw(0)).ok();
+        let count = |set: &CpuSet| (0..CpuSet::count()).filter(|&cpu| set.is_set(cpu).unwrap_or(false)).count();
+        let processors = allowed.as_ref().map_or(1, count) as u32;
+        Self { busy: AtomicU32::new(0), looking: AtomicU32::new(0), processors, allowed }
+    }
+
+    /// Processors that this process may use.
+    pub fn processors(&self) -> u32 {
+        self.processors
+    }
+
+    /// Whether one more may look beside those that do.
+    fn has_room(&self, more: u32) -> bool {
+        self.busy.load(Relaxed) + self.looking.load(Relaxed) + more <= self.processors
+    }
+}
+
+/// One sentry thread's part in it.
+pub struct Pace {
+    host: Arc<Host>,
+    score: u32,
+    replied: u64,
+    is_busy: bool,
+    is_looking: bool,
+    /// This thread is kept off a processor.
+    is_moved: bool,
+}
+
+fn ticks() -> u64 {
+    // SAFETY: the instruction exists on every x86-64 processor and touches no memory.
+    unsafe { core::arch::x86_64::_rdtsc() }
+}
+
+impl Pace {
+    /// For a new thread.
+    pub fn new(host: &Arc<Host>) -> Self {
+        host.load.busy.fetch_add(1, Relaxed);
+        Self { host: host.clone(), score: 0, replied: 0, is_busy: true, is_looking: false, is_moved: false }
+    }
+
+    /// The guest waits for something.
+    pub fn idle(&mut self) {
+        if std::mem::take(&mut self.is_busy) {
+            self.host.load.busy.fetch_sub(1, Relaxed);
+        }
+    }
+
+    /// The guest runs.
+    pub fn busy(&mut self) {
+        if !std::mem::replace(&mut self.is_busy, true) {
+            self.host.load.busy.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Whether the thread looks.
+    pub fn is_looking(&self) -> bool {
+        self.is_looking
+    }
+
+    /// Before a reply: decides whether to look for the next call.
+    pub fn prepare(&mut self, page: &Page) -> bool {
+        if self.is_looking {
+            return false;
+        }
+        if self.score < ENOUGH || !self.host.load.has_room(1) {
+            if self.is_moved && self.score == 0 {
+                self.move_back();
+            }
+            return false;
+        }
+        if self.is_beside(page) && !self.move_away(page.cpu()) {
+            return false;
+        }
+        page.set_spin(STUB_LOOKS);
+        self.host.load.looking.fetch_add(1, Relaxed);
+        self.is_looking = true;
+        true
+    }
+
+    /// A reply was given.
+    pub fn replied(&mut self) {
+        self.replied = ticks();
+    }
+
+    /// A call has arrived.
+    pub fn arrived(&mut self) {
+        let late = ticks().wrapping_sub(self.replied) > SOON;
+        self.score = if late { self.score.saturating_sub(LATE) } else { (self.score + 1).min(MOST) };
+    }
+
+    /// Looks for a call. False: there is none, or something else has come.
+    pub fn look(&mut self, page: &Page, listener: &Listener) -> bool {
+        let mut next = self.replied.wrapping_add(GLANCE);
+        loop {
+            for _ in 0..16 {
+                if let Said::Call { .. } = page.said() {
+                    self.arrived();
+                    return true;
+                }
+                std::hint::spin_loop();
+            }
+            let now = ticks();
+            if now.wrapping_sub(self.replied) > LIMIT {
+                self.score = self.score.saturating_sub(LATE);
+                return false;
+            }
+            if (now.wrapping_sub(next) as i64) > 0 {
+                if !self.host.load.has_room(0) || listener.has_something() {
+                    return false;
+                }
+                next = now.wrapping_add(GLANCE);
+            }
+        }
+    }
+
+    /// Looks for the end of operations, for a while.
+    pub fn look_for_done(&self, page: &Page) -> bool {
+        if !self.is_looking {
+            return false;
+        }
+        let start = ticks();
+        while ticks().wrapping_sub(start) < LIMIT {
+            if let Said::Done { asleep: false } = page.said() {
+                return true;
+            }
+            std::hint::spin_loop();
+        }
+        false
+    }
+
+    /// Stops looking.
+    pub fn rest(&mut self) {
+        if std::mem::take(&mut self.is_looking) {
+            self.host.load.looking.fetch_sub(1, Relaxed);
+        }
+    }
+
+    /// On the processor of the stub thread.
+    fn is_beside(&self, page: &Page) -> bool {
+        nix::sched::sched_getcpu().is_ok_and(|cpu| cpu == page.cpu())
+    }
+
+    fn move_away(&mut self, cpu: usize) -> bool {
+        let Some(mut set) = self.host.load.allowed else { return false };
+        if set.unset(cpu).is_err() || sched_setaffinity(Pid::from_raw(0), &set).is_err() {
+            return false;
+        }
+        self.is_moved = true;
+        true
+    }
+
+    fn move_back(&mut self) {
+        if let Some(set) = &self.host.load.allowed {
+            let _ = sched_setaffinity(Pid::from_raw(0), set);
+        }
+        self.is_moved = false;
+    }
+}
+
+impl Drop for Pace {
+    fn drop(&mut self) {
+        self.rest();
+        self.idle();
+        if self.is_moved {
+            self.move_back();
+        }
+    }
+}

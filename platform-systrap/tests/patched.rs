@@ -1,0 +1,361 @@
+//! Patched call sites: calls are the same as unpatched ones, also under disturbance, and the guest sees no difference.
+
+mod common;
+
+use common::{CODE, DATA, Random, context, host_ids, meanwhile, space, thread};
+use platform::{AddressSpace, Change, Errno, Exit, PAGE_SIZE, PATCH_AREA, Prot, Resume, Thread};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Patches the site of the call that the thread is in.
+fn patch(space: &Arc<dyn AddressSpace>, thread: &mut dyn Thread, ip: u64) -> platform::Result<()> {
+    let mapped = space.clone();
+    let mut place = |addr: u64| {
+        let prot = Prot::READ | Prot::EXEC;
+        mapped.apply(None, &[Change::MapAnonymous { addr, len: PATCH_AREA, prot }]).is_ok()
+    };
+    space.patch(thread, ip, &mut place)
+}
+
+// r12 counts, r13 is the number; each call must give 3 * r12 + 1 and leave all other registers and the flags alone.
+guest!(
+    counting,
+    "2:",
+    "mov rax, r13",
+    "mov rdi, r12",
+    "lea rsi, [r12 + 1]",
+    "lea rdx, [r12 + 2]",
+    "lea r10, [r12 + 3]",
+    "lea r8, [r12 + 4]",
+    "lea r9, [r12 + 5]",
+    "cmp rdi, rsi", // below, signed less
+    "syscall",
+    "lea rbx, [r12 + r12 * 2 + 1]",
+    "jae 3f",
+    "jge 3f",
+    "cmp rax, rbx",
+    "jne 3f",
+    "lea rbx, [r12 + 5]",
+    "cmp r9, rbx",
+    "jne 3f",
+    "lea rbx, [r12 + 4]",
+    "cmp r8, rbx",
+    "jne 3f",
+    "lea rbx, [r12 + 3]",
+    "cmp r10, rbx",
+    "jne 3f",
+    "lea rbx, [r12 + 2]",
+    "cmp rdx, rbx",
+    "jne 3f",
+    "lea rbx, [r12 + 1]",
+    "cmp rsi, rbx",
+    "jne 3f",
+    "cmp rdi, r12",
+    "jne 3f",
+    "inc r12",
+    "jmp 2b",
+    "3:",
+    "ud2",
+);
+
+/// Runs `counting` for `calls` calls of `number`, patched from the tenth on, under `disturb`.
+fn count(number: u64, calls: u64, seed: u64, mut disturb: impl FnMut(i32, &dyn platform::Interrupter) + Send) {
+    let Some(space) = space(counting()) else { return };
+    let mut start = context();
+    start.regs.r13 = number;
+    let mut thread = thread(&space, &start);
+    let pid = host_ids(&mut *thread).1;
+    let interrupter = thread.interrupter();
+    let mut random = Random(seed);
+    let mut interrupts = 0;
+    meanwhile(
+        move || disturb(pid, &*interrupter),
+        || {
+            let mut resume = Resume::Context;
+            let (mut expected, mut is_patched) = (0, false);
+            while expected < calls {
+                match thread.run(resume) {
+                    Exit::Syscall { number: reported, args, ip } => {
+                        let all = [0, 1, 2, 3, 4, 5].map(|n| expected + n);
+                        assert_eq!((reported, args), (number, all));
+                        if expected == 10 && !std::mem::replace(&mut is_patched, true) {
+                            assert_eq!(patch(&space, &mut *thread, ip), Ok(()));
+                            assert_eq!(patch(&space, &mut *thread, ip), Err(Errno::EEXIST));
+                        }
+                        let result = 3 * expected + 1;
+                        expected += 1;
+                        resume = Resume::Result(result);
+                        match random.next() % 16 {
+                            0 => {
+                                let regs = thread.context().expect("alive").regs;
+                                assert_eq!((regs.rax, regs.rdi, regs.r12), (number, expected - 1, expected - 1));
+                                assert_eq!((regs.rip, regs.rcx, regs.gs_base), (ip, ip, 0));
+                            }
+                            1 => {
+                                thread.context().expect("alive").regs.rax = result;
+                                resume = Resume::Context;
+                            }
+                            2 => {
+                                // The call is to be made again.
+                                let regs = &mut thread.context().expect("alive").regs;
+                                regs.rip -= 2;
+                                expected -= 1;
+                                resume = Resume::Context;
+                            }
+                            3 => {
+                                let change = Change::MapAnonymous { addr: DATA, len: PAGE_SIZE, prot: Prot::READ };
+                                assert_eq!(space.apply(Some(&mut *thread), &[change]), Ok(()));
+                            }
+                            _ => {}
+                        }
+                    }
+                    Exit::Interrupted => {
+                        interrupts += 1;
+                        if random.next().is_multiple_of(4) {
+                            let regs = thread.context().expect("alive").regs;
+                            assert!(regs.r12 == expected || regs.r12 + 1 == expected, "{regs:x?} {expected}");
+                            let code = CODE..CODE + counting().len() as u64;
+                            assert!(code.contains(&regs.rip), "{:x}", regs.rip);
+                        }
+                        resume = Resume::Context;
+                    }
+                    other => panic!("{other:?} after {expected} calls: {:x?}", thread.context()),
+                }
+            }
+        },
+    );
+    println!("call {number}: {interrupts} interrupts");
+}
+
+#[test]
+fn calls_are_the_same() {
+    // The last needs its registers, and is made as if the site were not patched.
+    for number in [39, 1000, 511, 56] {
+        count(number, 5_000, 0x9876 + number, |_, _| std::thread::sleep(Duration::from_millis(1)));
+    }
+}
+
+#[test]
+fn interrupts_lose_nothing() {
+    for number in [39, 56] {
+        let mut pauses = Random(0x77 + number);
+        count(number, 20_000, 0x1357 + number, move |_, interrupter| {
+            interrupter.interrupt();
+            std::thread::sleep(pauses.time(Duration::from_micros(120)));
+        });
+    }
+}
+
+#[test]
+fn foreign_signals_lose_nothing() {
+    let mut pauses = Random(0x99);
+    let mut signals = [libc::SIGUSR1, libc::SIGSEGV, libc::SIGSYS].into_iter().cycle();
+    count(39, 20_000, 0x2468, move |tid, _| {
+        let signal = signals.next().unwrap_or(libc::SIGUSR1);
+        // SAFETY: a plain system call on a thread that lives as long as this.
+        unsafe { libc::syscall(libc::SYS_tkill, tid, signal) };
+        std::thread::sleep(pauses.time(Duration::from_micros(200)));
+    });
+}
+
+// Makes a call, then jumps to the instruction behind `syscall`, then to the one after that.
+guest!(
+    jumping,
+    "xor r12d, r12d",
+    "2:",
+    "mov eax, 1000",
+    "syscall",
+    "4:",
+    "mov edx, eax",
+    "5:",
+    "mov esi, edx",
+    "inc r12",
+    "test r12, 1",
+    "jz 2b",
+    "mov eax, r12d",
+    "mov edx, 7",
+    "test r12, 2",
+    "jz 4b",
+    "jmp 5b",
+);
+
+#[test]
+fn jumps_into_a_patch_go_to_what_was_there() {
+    let run = |patched: bool| {
+        let space = space(jumping())?;
+        let mut thread = thread(&space, &context());
+        let mut resume = Resume::Context;
+        let mut seen = Vec::new();
+        for round in 0..12 {
+            match thread.run(resume) {
+                Exit::Syscall { number: 1000, args, ip } => {
+                    if round == 2 && patched {
+                        assert_eq!(patch(&space, &mut *thread, ip), Ok(()));
+                        let mut bytes = [0; 4];
+                        assert_eq!(space.read(ip - 2, &mut bytes), Ok(4));
+                        assert_eq!(bytes, [0x0f, 0x05, 0x89, 0xc2], "the guest's own bytes are read");
+                    }
+                    seen.push((args[1], args[2]));
+                }
+                other => panic!("{other:?} {:x?}", thread.context()),
+            }
+            resume = Resume::Result(100);
+        }
+        Some(seen)
+    };
+    assert_eq!(run(true), run(false));
+}
+
+// Calls 39 and 1000 in turn, at one site.
+guest!(
+    asking,
+    "2:",
+    "mov eax, 39",
+    "5:",
+    "syscall",
+    "mov rbx, rax",
+    "cmp r12, 1",
+    "jne 3f",
+    "mov r12d, 0",
+    "jmp 2b",
+    "3:",
+    "mov r12d, 1",
+    "mov rdi, rbx",
+    "mov eax, 1000",
+    "jmp 5b",
+);
+
+#[test]
+fn stubs_answer_what_they_may() {
+    let Some(space) = space(asking()) else { return };
+    let mut thread = thread(&space, &context());
+    let mut resume = Resume::Context;
+    let mut asked = 0;
+    for round in 0..40 {
+        match thread.run(resume) {
+            Exit::Syscall { number: 39, ip, .. } => {
+                asked += 1;
+                if round == 4 {
+                    assert_eq!(patch(&space, &mut *thread, ip), Ok(()));
+                    thread.set_answers(&[Some(4711), None, None, None, None, None]);
+                }
+                resume = Resume::Result(42);
+            }
+            Exit::Syscall { number: 1000, args, .. } => {
+                assert_eq!(args[0], if round > 5 { 4711 } else { 42 }, "{round}");
+                if round == 30 {
+                    thread.set_answers(&[None; 6]);
+                }
+                resume = Resume::Result(0);
+                if round == 30 {
+                    break;
+                }
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(asked, 3);
+    assert!(matches!(thread.run(resume), Exit::Syscall { number: 39, .. }), "answers can be taken back");
+}
+
+#[test]
+fn changes_of_memory_undo_patches() {
+    let code = CODE;
+    let writable = Change::Protect { addr: code, len: PAGE_SIZE, prot: Prot::all() };
+    let advice = Change::Advise { addr: code, len: PAGE_SIZE, advice: libc::MADV_WILLNEED };
+    for change in [writable, advice] {
+        let Some(space) = space(asking()) else { return };
+        let mut thread = thread(&space, &context());
+        let Exit::Syscall { ip, .. } = thread.run(Resume::Context) else { panic!() };
+        let mut areas = Vec::new();
+        let mapped = space.clone();
+        let mut place = |addr: u64| {
+            areas.push(addr);
+            let prot = Prot::READ | Prot::EXEC;
+            mapped.apply(None, &[Change::MapAnonymous { addr, len: PATCH_AREA, prot }]).is_ok()
+        };
+        assert_eq!(space.patch(&mut *thread, ip, &mut place), Ok(()));
+        assert_eq!(space.apply(None, &[change]), Ok(()));
+        // The guest may look for itself now: its own instructions are back.
+        let mut resume = Resume::Result(1);
+        for _ in 0..6 {
+            assert!(matches!(thread.run(resume), Exit::Syscall { .. }));
+            resume = Resume::Result(0);
+        }
+        let area = Change::Unmap { addr: areas[0], len: PATCH_AREA };
+        assert_eq!(space.apply(None, &[area]), Ok(()));
+        for _ in 0..6 {
+            assert!(matches!(thread.run(resume), Exit::Syscall { .. }));
+        }
+    }
+}
+
+#[test]
+fn forks_have_the_patches() {
+    let Some(space) = space(counting()) else { return };
+    let mut start = context();
+    start.regs.r13 = 1000;
+    let mut parent = thread(&space, &start);
+    let mut resume = Resume::Context;
+    for n in 0..20 {
+        let Exit::Syscall { ip, .. } = parent.run(resume) else { panic!() };
+        if n == 5 {
+            assert_eq!(patch(&space, &mut *parent, ip), Ok(()));
+        }
+        resume = Resume::Result(3 * n + 1);
+    }
+    let mut copy = parent.context().expect("alive").clone();
+    copy.regs.rax = 3 * 19 + 1;
+    let forked = space.fork(Some(&mut *parent)).expect("a fork");
+    let mut child = thread(&forked, &copy);
+    let mut resume = Resume::Context;
+    for n in 20..200 {
+        match child.run(resume) {
+            Exit::Syscall { args, .. } => assert_eq!(args[0], n),
+            other => panic!("{other:?}"),
+        }
+        resume = Resume::Result(3 * n + 1);
+    }
+    for n in 20..30 {
+        match parent.run(Resume::Result(3 * (n - 1) + 1)) {
+            Exit::Syscall { args, .. } => assert_eq!(args[0], n),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+guest!(setting, "wrgsbase rdi", "2:", "mov eax, 1000", "syscall", "rdgsbase rsi", "nop", "jmp 2b");
+
+#[test]
+fn threads_with_a_gs_base_of_their_own_call_too() {
+    let Some(space) = space(setting()) else { return };
+    // One far from the stub region, and one in it where nothing is.
+    for base in [0x1234_5000u64, 0x7ffe_f000_0000] {
+        let mut start = context();
+        start.regs.rdi = base;
+        let mut thread = thread(&space, &start);
+        let mut resume = Resume::Context;
+        for n in 0..20 {
+            match thread.run(resume) {
+                Exit::Syscall { args, ip, .. } => {
+                    if n > 0 {
+                        assert_eq!(args[1], base);
+                    }
+                    if n == 5 {
+                        let _ = patch(&space, &mut *thread, ip);
+                    }
+                    if n == 8 {
+                        assert_eq!(thread.context().expect("alive").regs.gs_base, base);
+                    }
+                }
+                // Only the one that points where nothing is may hurt itself.
+                Exit::Fault(fault) if base > 0x7ffe_0000_0000 => {
+                    assert_eq!(fault.signal, libc::SIGSEGV);
+                    break;
+                }
+                other => panic!("{other:?}"),
+            }
+            resume = Resume::Result(0);
+        }
+    }
+}
