@@ -1,14 +1,14 @@
 //! Prints what a system call of a guest costs, in nanoseconds, beside a native one.
 
-use platform::{AddressSpace, Change, Context, Exit, PAGE_SIZE, Platform, Prot, Resume, Thread};
+use platform::{AddressSpace, Change, Context, Exit, PAGE_SIZE, PATCH_AREA, Platform, Prot, Resume, Thread};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const CODE: u64 = 0x40_0000;
-const ROUNDS: u32 = 20_000;
+const ROUNDS: u32 = 8_000;
 
-/// `syscall; jmp` back, with the number kept in rbx.
-const LOOP: &[u8] = &[0x89, 0xd8, 0x0f, 0x05, 0xeb, 0xfa];
+/// `syscall; cmp rax, -4095; jmp` back, with the number kept in rbx.
+const LOOP: &[u8] = &[0x89, 0xd8, 0x0f, 0x05, 0x48, 0x3d, 1, 0xf0, 0xff, 0xff, 0xeb, 0xf4];
 
 fn best(mut f: impl FnMut()) -> f64 {
     (0..7)
@@ -38,16 +38,19 @@ fn thread(space: &Arc<dyn AddressSpace>, number: i64) -> Box<dyn Thread> {
 }
 
 fn calls(thread: &mut dyn Thread, fetch: bool) -> f64 {
-    let mut resume = Resume::Context;
+    calls_from(thread, fetch, &mut Resume::Context)
+}
+
+fn calls_from(thread: &mut dyn Thread, fetch: bool, resume: &mut Resume) -> f64 {
     best(|| {
-        match thread.run(resume) {
+        match thread.run(*resume) {
             Exit::Syscall { .. } => {}
             other => panic!("{other:?}"),
         }
         if fetch {
             thread.context().expect("alive").regs.rax = 1;
         }
-        resume = Resume::Result(1);
+        *resume = Resume::Result(1);
     })
 }
 
@@ -68,6 +71,27 @@ fn measure(platform: &dyn Platform, name: &str) {
         line("notified call + context", calls(&mut *thread, true));
         line("notified call after that", calls(&mut *thread, false));
         line("thread's processor time", best(|| assert!(thread.cpu_time() > Duration::ZERO)));
+    }
+    {
+        let mut thread = thread(&space, libc::SYS_getppid);
+        let Exit::Syscall { ip, .. } = thread.run(Resume::Context) else { panic!("no call") };
+        let mapped = space.clone();
+        let prot = Prot::READ | Prot::EXEC;
+        let mut place = |addr| {
+            mapped.apply(None, &[Change::MapAnonymous { addr, len: PATCH_AREA, prot }]).is_ok()
+        };
+        space.patch(&mut *thread, ip, &mut place).expect("patched");
+        let mut resume = Resume::Result(0);
+        for _ in 0..3 {
+            line("patched call", calls_from(&mut *thread, false, &mut resume));
+        }
+        let change = Change::MapAnonymous { addr: 0x80_0000, len: PAGE_SIZE, prot: Prot::READ };
+        let by = best(|| {
+            assert!(matches!(thread.run(resume), Exit::Syscall { .. }));
+            space.apply(Some(&mut *thread), &[change]).expect("mapped");
+        });
+        line("patched call that maps", by);
+        line("patched call + context", calls_from(&mut *thread, true, &mut resume));
     }
     {
         let mut thread = thread(&space, libc::SYS_clone);

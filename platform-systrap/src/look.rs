@@ -1,11 +1,12 @@
 //! Looking for requests instead of sleeping: a wake that crosses to another core costs tens of microseconds in a virtual
 //! machine, a request that is seen in shared memory a fraction of one.
 //!
-//! A sentry thread looks only while that pays and takes nothing from others: the last calls of its guest came soon after
-//! each other ([`SOON`]), and there are processors for all guests that run and all threads that look ([`Load`]). It
-//! stops after [`LIMIT`] without a request. A pair that was woken synchronously is on one core, where looking would keep
-//! the guest from running; so the sentry thread moves to another before it begins, and takes the restriction back when it
-//! ends.
+//! A sentry thread and its stub thread are either *together*: wakes are synchronous, so that the scheduler keeps the
+//! pair on one core, and nobody looks. Or they are *apart*: the sentry thread keeps off the stub's core, looks for a
+//! while after each reply, and wakes are ordinary ones (a synchronous one would bring the stub to the core on which the
+//! sentry thread looks). Apart pays only when calls follow each other closely, and when there are processors for all
+//! guests that run and all threads that look ([`Load`]): the score counts calls that came soon, and falls by more when
+//! one came late, came unpatched, or had to wait for something.
 
 use crate::Host;
 use crate::arch::frame::Page;
@@ -68,9 +69,8 @@ pub struct Pace {
     score: u32,
     replied: u64,
     is_busy: bool,
+    is_apart: bool,
     is_looking: bool,
-    /// This thread is kept off a processor.
-    is_moved: bool,
 }
 
 fn ticks() -> u64 {
@@ -82,7 +82,7 @@ impl Pace {
     /// For a new thread.
     pub fn new(host: &Arc<Host>) -> Self {
         host.load.busy.fetch_add(1, Relaxed);
-        Self { host: host.clone(), score: 0, replied: 0, is_busy: true, is_looking: false, is_moved: false }
+        Self { host: host.clone(), score: 0, replied: 0, is_busy: true, is_apart: false, is_looking: false }
     }
 
     /// The guest waits for something.
@@ -90,6 +90,7 @@ impl Pace {
         if std::mem::take(&mut self.is_busy) {
             self.host.load.busy.fetch_sub(1, Relaxed);
         }
+        self.late();
     }
 
     /// The guest runs.
@@ -104,24 +105,43 @@ impl Pace {
         self.is_looking
     }
 
-    /// Before a reply: decides whether to look for the next call.
-    pub fn prepare(&mut self, page: &Page) -> bool {
-        if self.is_looking {
-            return false;
-        }
-        if self.score < ENOUGH || !self.host.load.has_room(1) {
-            if self.is_moved && self.score == 0 {
-                self.move_back();
+    /// Before a reply: decides how to wait for the next call.
+    pub fn prepare(&mut self, page: &Page, listener: &Listener) {
+        if self.is_apart {
+            if self.score == 0 || !self.host.load.has_room(u32::from(!self.is_looking)) {
+                self.come_together(page, listener);
+            } else {
+                self.begin_to_look(page);
             }
-            return false;
+        } else if self.score >= ENOUGH && self.host.load.has_room(1) && self.move_away(page.cpu()) {
+            listener.set_synchronous(false);
+            page.set_spin(STUB_LOOKS);
+            self.is_apart = true;
+            self.begin_to_look(page);
         }
-        if self.is_beside(page) && !self.move_away(page.cpu()) {
-            return false;
+    }
+
+    /// Before an answer to something else than a patched call.
+    pub fn prepare_other(&mut self, page: &Page, listener: &Listener) {
+        self.late();
+        if self.is_apart {
+            self.prepare(page, listener);
         }
-        page.set_spin(STUB_LOOKS);
-        self.host.load.looking.fetch_add(1, Relaxed);
-        self.is_looking = true;
-        true
+    }
+
+    fn begin_to_look(&mut self, page: &Page) {
+        if !std::mem::replace(&mut self.is_looking, true) {
+            self.host.load.looking.fetch_add(1, Relaxed);
+            page.set_looking(true);
+        }
+    }
+
+    fn come_together(&mut self, page: &Page, listener: &Listener) {
+        self.rest(page);
+        listener.set_synchronous(true);
+        self.move_back();
+        self.is_apart = false;
+        self.score = 0;
     }
 
     /// A reply was given.
@@ -131,8 +151,15 @@ impl Pace {
 
     /// A call has arrived.
     pub fn arrived(&mut self) {
-        let late = ticks().wrapping_sub(self.replied) > SOON;
-        self.score = if late { self.score.saturating_sub(LATE) } else { (self.score + 1).min(MOST) };
+        if ticks().wrapping_sub(self.replied) > SOON {
+            self.late();
+        } else {
+            self.score = (self.score + 1).min(MOST);
+        }
+    }
+
+    fn late(&mut self) {
+        self.score = self.score.saturating_sub(LATE);
     }
 
     /// Looks for a call. False: there is none, or something else has come.
@@ -148,7 +175,10 @@ impl Pace {
             }
             let now = ticks();
             if now.wrapping_sub(self.replied) > LIMIT {
-                self.score = self.score.saturating_sub(LATE);
+                // The scheduler may have put the guest here.
+                if nix::sched::sched_getcpu().is_ok_and(|cpu| cpu == page.cpu()) {
+                    self.move_away(page.cpu());
+                }
                 return false;
             }
             if (now.wrapping_sub(next) as i64) > 0 {
@@ -176,39 +206,34 @@ impl Pace {
     }
 
     /// Stops looking.
-    pub fn rest(&mut self) {
+    pub fn rest(&mut self, page: &Page) {
         if std::mem::take(&mut self.is_looking) {
             self.host.load.looking.fetch_sub(1, Relaxed);
+            page.set_looking(false);
         }
     }
 
-    /// On the processor of the stub thread.
-    fn is_beside(&self, page: &Page) -> bool {
-        nix::sched::sched_getcpu().is_ok_and(|cpu| cpu == page.cpu())
-    }
-
-    fn move_away(&mut self, cpu: usize) -> bool {
+    fn move_away(&self, cpu: usize) -> bool {
         let Some(mut set) = self.host.load.allowed else { return false };
-        if set.unset(cpu).is_err() || sched_setaffinity(Pid::from_raw(0), &set).is_err() {
-            return false;
-        }
-        self.is_moved = true;
-        true
+        set.unset(cpu).is_ok() && sched_setaffinity(Pid::from_raw(0), &set).is_ok()
     }
 
-    fn move_back(&mut self) {
+    fn move_back(&self) {
         if let Some(set) = &self.host.load.allowed {
             let _ = sched_setaffinity(Pid::from_raw(0), set);
         }
-        self.is_moved = false;
     }
 }
 
 impl Drop for Pace {
     fn drop(&mut self) {
-        self.rest();
-        self.idle();
-        if self.is_moved {
+        if self.is_looking {
+            self.host.load.looking.fetch_sub(1, Relaxed);
+        }
+        if self.is_busy {
+            self.host.load.busy.fetch_sub(1, Relaxed);
+        }
+        if self.is_apart {
             self.move_back();
         }
     }

@@ -55,6 +55,15 @@ impl Listener {
         Self { fd, is_synchronous }
     }
 
+    /// Asks for synchronous wakes or for ordinary ones, if the kernel knows the difference.
+    pub fn set_synchronous(&self, synchronous: bool) {
+        if self.is_synchronous {
+            let flags = if synchronous { SYNC_WAKE_UP } else { 0 };
+            // SAFETY: the argument is a plain number.
+            unsafe { libc::ioctl(self.fd.as_raw_fd(), SET_FLAGS as _, flags) };
+        }
+    }
+
     /// Waits for a notification. ENOENT: the call was interrupted, or (6.11) no thread has the filter any more; EINTR:
     /// this thread got a signal.
     pub fn receive(&self) -> Result<Notification, Errno> {

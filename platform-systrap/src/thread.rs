@@ -529,6 +529,9 @@ impl Inner {
 
     /// Lets the thread go on from where it is.
     fn go(&mut self) -> Result<(), Death> {
+        if !matches!(self.at, At::Request { .. }) {
+            self.pace.prepare_other(&self.lease.page, &self.listener);
+        }
         if let At::Call { id, call } = self.at {
             let value = self.reply.unwrap_or(call.number);
             // The kernel takes these for orders to restart when it delivers a signal.
@@ -546,9 +549,7 @@ impl Inner {
         }
         if let At::Request { call } = self.at {
             let value = self.reply.take().unwrap_or(call.number);
-            if self.pace.prepare(&self.lease.page) {
-                self.lease.page.set_looking(true);
-            }
+            self.pace.prepare(&self.lease.page, &self.listener);
             if !self.lease.page.reply(value)
                 && let Some(id) = self.ringing.take()
             {
@@ -602,8 +603,7 @@ impl Inner {
             if is_posted {
                 return Ok(None);
             }
-            self.lease.page.set_looking(false);
-            self.pace.rest();
+            self.pace.rest(&self.lease.page);
             if let Said::Call { asleep: false } = self.lease.page.said() {
                 self.pace.arrived();
                 return Ok(None);

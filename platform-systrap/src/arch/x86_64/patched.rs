@@ -335,6 +335,16 @@ impl Site {
                 return None;
             }
             let instruction = decoder.decode();
+            if length == 2 && instruction.flow_control() == FlowControl::Return && instruction.len() == 1 {
+                // Wrappers of a system call. What follows must be padding up to where the next function can begin.
+                let rest = behind.get(1..)?;
+                if !is_padding(addr + 3, rest) {
+                    return None;
+                }
+                copied.push(2);
+                length = JUMP;
+                break;
+            }
             let movable = !instruction.is_invalid()
                 && instruction.flow_control() == FlowControl::Next
                 && !instruction.is_ip_rel_memory_operand();
@@ -417,6 +427,21 @@ impl Site {
     }
 }
 
+/// Whether the two bytes at `addr` are padding behind a function: one instruction that does nothing, or traps, and no place
+/// where a function would be aligned to.
+fn is_padding(addr: u64, bytes: &[u8]) -> bool {
+    const ALIGNMENT: u64 = 16;
+    let is_start = |addr: u64| addr.is_multiple_of(ALIGNMENT);
+    if is_start(addr) || is_start(addr + 1) {
+        return false;
+    }
+    if bytes.starts_with(&[0xcc, 0xcc]) {
+        return true;
+    }
+    let padding = Decoder::with_ip(64, bytes, addr, DecoderOptions::NONE).decode();
+    padding.code().mnemonic() == iced_x86::Mnemonic::Nop && padding.len() >= 2
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -433,9 +458,20 @@ mod tests {
     }
 
     #[test]
+    fn decodes_wrappers() {
+        let wrapper = [0x0f, 0x05, 0xc3, 0x66, 0x2e, 0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0, 0x90, 0x90];
+        let site = Site::decode(0x1005, &wrapper).unwrap();
+        assert_eq!((&site.copied[..], site.original.len()), (&[2u8][..], JUMP));
+        assert!(site.trampoline(0x7000_0000).is_some());
+        // The next function could begin at 0x1010.
+        assert_eq!(Site::decode(0x100d, &wrapper), None);
+    }
+
+    #[test]
     fn refuses_what_cannot_be_moved() {
-        let cases: [&[u8]; 6] = [
-            &[0x0f, 0x05, 0xc3, 0x90, 0x90, 0x90],                   // ret
+        let cases: [&[u8]; 7] = [
+            &[0x0f, 0x05, 0xc3, 0x90, 0x90, 0x90],                   // ret, and single nops
+            &[0x0f, 0x05, 0xc3, 0x48, 0x89, 0xe5],                   // ret, and code
             &[0x0f, 0x05, 0xeb, 0x10, 0x90, 0x90],                   // jmp
             &[0x0f, 0x05, 0x48, 0x8b, 0x05, 1, 0, 0, 0],             // mov rax, [rip + 1]
             &[0x0f, 0x05, 0x90, 0x48, 0x85, 0xc0],                   // nop, then test
