@@ -165,6 +165,18 @@ impl Seccomp {
     fn is_on(&self) -> bool {
         self.on.load(Ordering::Acquire)
     }
+
+    /// Whether a call is allowed whatever its arguments are, and nobody wants to know of it.
+    pub(crate) fn allows(&self, number: u64) -> bool {
+        if !self.is_on() {
+            return true;
+        }
+        match &*self.mode.read() {
+            Mode::Disabled => true,
+            Mode::Strict => false,
+            Mode::Filter(filters) => i32::try_from(number).is_ok_and(|number| filters.allows(number)),
+        }
+    }
 }
 
 /// Adds a filter to those of a thread (SECCOMP_SET_MODE_FILTER), with TSYNC to all threads of its process. EINVAL in
@@ -202,8 +214,12 @@ pub fn install(task: &Task, program: Program, flags: SeccompFlags) -> Result<u32
             other.no_new_privs.store(true, Ordering::Relaxed);
         }
         other.seccomp.set(Mode::Filter(filters.clone()));
+        // What its stub answers by itself is filtered from now on, too.
+        other.identity_changed();
+        other.interrupt();
     }
     task.seccomp.set(Mode::Filter(filters));
+    task.identity_changed();
     Ok(0)
 }
 
@@ -213,6 +229,7 @@ pub fn set_strict(task: &Task) -> Result<()> {
         return Err(Errno::EINVAL);
     }
     task.seccomp.set(Mode::Strict);
+    task.identity_changed();
     Ok(())
 }
 

@@ -264,7 +264,7 @@ impl Task {
     pub fn set_credentials(&self, new: Credentials) {
         let uid = new.uid;
         let old = std::mem::replace(&mut *self.credentials.write(), Arc::new(new));
-        self.identity_changed.store(true, Ordering::Relaxed);
+        self.identity_changed();
         if old.uid != uid
             && let Some(counted) = &mut *self.counted.lock()
         {
@@ -341,6 +341,11 @@ impl Task {
 
     pub(crate) fn set_state(&self, state: RunState) {
         self.state.store(state as u8, Ordering::Relaxed);
+    }
+
+    /// What the calls of [`platform::ANSWERS`] return has changed, or whether the thread may make them.
+    pub(crate) fn identity_changed(&self) {
+        self.identity_changed.store(true, Ordering::SeqCst);
     }
 
     /// Makes the thread look at its `work` soon, wherever it is: running its guest, asleep, or about to be either.
