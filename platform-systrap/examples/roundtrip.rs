@@ -77,9 +77,8 @@ fn measure(platform: &dyn Platform, name: &str) {
         let Exit::Syscall { ip, .. } = thread.run(Resume::Context) else { panic!("no call") };
         let mapped = space.clone();
         let prot = Prot::READ | Prot::EXEC;
-        let mut place = |addr| {
-            mapped.apply(None, &[Change::MapAnonymous { addr, len: PATCH_AREA, prot }]).is_ok()
-        };
+        let mut place =
+            |addr| mapped.apply(None, &[Change::MapAnonymous { addr, len: PATCH_AREA, prot }]).is_ok();
         space.patch(&mut *thread, ip, &mut place).expect("patched");
         let mut resume = Resume::Result(0);
         for _ in 0..3 {

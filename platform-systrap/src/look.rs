@@ -47,7 +47,8 @@ impl Load {
     /// Asks the host.
     pub fn new() -> Self {
         let allowed = sched_getaffinity(Pid::from_raw(0)).ok();
-        let count = |set: &CpuSet| (0..CpuSet::count()).filter(|&cpu| set.is_set(cpu).unwrap_or(false)).count();
+        let count =
+            |set: &CpuSet| (0..CpuSet::count()).filter(|&cpu| set.is_set(cpu).unwrap_or(false)).count();
         let processors = allowed.as_ref().map_or(1, count) as u32;
         Self { busy: AtomicU32::new(0), looking: AtomicU32::new(0), processors, allowed }
     }

@@ -59,7 +59,12 @@ guest!(
 );
 
 /// Runs `counting` for `calls` calls of `number`, patched from the tenth on, under `disturb`.
-fn count(number: u64, calls: u64, seed: u64, mut disturb: impl FnMut(i32, &dyn platform::Interrupter) + Send) {
+fn count(
+    number: u64,
+    calls: u64,
+    seed: u64,
+    mut disturb: impl FnMut(i32, &dyn platform::Interrupter) + Send,
+) {
     let Some(space) = space(counting()) else { return };
     let mut start = context();
     start.regs.r13 = number;
@@ -88,7 +93,10 @@ fn count(number: u64, calls: u64, seed: u64, mut disturb: impl FnMut(i32, &dyn p
                         match random.next() % 16 {
                             0 => {
                                 let regs = thread.context().expect("alive").regs;
-                                assert_eq!((regs.rax, regs.rdi, regs.r12), (number, expected - 1, expected - 1));
+                                assert_eq!(
+                                    (regs.rax, regs.rdi, regs.r12),
+                                    (number, expected - 1, expected - 1)
+                                );
                                 assert_eq!((regs.rip, regs.rcx, regs.gs_base), (ip, ip, 0));
                             }
                             1 => {
@@ -103,7 +111,8 @@ fn count(number: u64, calls: u64, seed: u64, mut disturb: impl FnMut(i32, &dyn p
                                 resume = Resume::Context;
                             }
                             3 => {
-                                let change = Change::MapAnonymous { addr: DATA, len: PAGE_SIZE, prot: Prot::READ };
+                                let change =
+                                    Change::MapAnonymous { addr: DATA, len: PAGE_SIZE, prot: Prot::READ };
                                 assert_eq!(space.apply(Some(&mut *thread), &[change]), Ok(()));
                             }
                             _ => {}

@@ -2,6 +2,7 @@
 
 use platform::{Change, PATCH_AREA, Prot, Thread};
 
+use super::policy::Policy;
 use super::vma::{Backing, Vma, VmaFlags};
 use super::{MemoryManager, clamp};
 
@@ -36,7 +37,7 @@ impl MemoryManager {
                 return false;
             }
             let flags = VmaFlags::PLATFORM | VmaFlags::DONT_EXPAND;
-            let vma = Vma { prot, max_prot: prot, flags, backing: Backing::Anonymous };
+            let vma = Vma { prot, max_prot: prot, flags, backing: Backing::Anonymous, policy: Policy::default() };
             let replaced = state.insert(addr, end, vma);
             debug_assert!(replaced.is_empty());
             true

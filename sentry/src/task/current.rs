@@ -401,7 +401,8 @@ impl CurrentTask {
             Some(self.tid().into()),
         ];
         let mut numbers = platform::ANSWERS.into_iter();
-        answers.map(|answer| answer.filter(|_| numbers.next().is_some_and(|number| self.seccomp.allows(number))))
+        answers
+            .map(|answer| answer.filter(|_| numbers.next().is_some_and(|number| self.seccomp.allows(number))))
     }
 
     fn patch_hot_site(&self) {

@@ -20,8 +20,9 @@
 //! destroy rcx and r11, and so does the trampoline; flags are kept.
 
 use super::request::{
-    ANSWERS, ARGS, ASLEEP, AWAKE, CALL_DONE, CALL_REQUEST, COMMAND, CONTINUATION, CPU, FLAGS, MASK, NUMBER,
-    OPERATIONS, OPERATIONS_COUNT, OPERATIONS_DONE, OPERATIONS_MAX, REPLY, RESTING, RESULT, SPIN, STATE, IP,
+    ANSWERS, ARGS, ASLEEP, AWAKE, CALL_DONE, CALL_REQUEST, COMMAND, CONTINUATION, CPU, FLAGS, IP, MASK,
+    NUMBER, OPERATIONS, OPERATIONS_COUNT, OPERATIONS_DONE, OPERATIONS_MAX, REPLY, RESTING, RESULT, SPIN,
+    STATE,
 };
 use super::stub::RING;
 use crate::DOORBELL;
@@ -470,12 +471,12 @@ mod tests {
     #[test]
     fn refuses_what_cannot_be_moved() {
         let cases: [&[u8]; 7] = [
-            &[0x0f, 0x05, 0xc3, 0x90, 0x90, 0x90],                   // ret, and single nops
-            &[0x0f, 0x05, 0xc3, 0x48, 0x89, 0xe5],                   // ret, and code
-            &[0x0f, 0x05, 0xeb, 0x10, 0x90, 0x90],                   // jmp
-            &[0x0f, 0x05, 0x48, 0x8b, 0x05, 1, 0, 0, 0],             // mov rax, [rip + 1]
-            &[0x0f, 0x05, 0x90, 0x48, 0x85, 0xc0],                   // nop, then test
-            &[0x0f, 0x05, 0x48, 0x3d, 0x00],                         // cut
+            &[0x0f, 0x05, 0xc3, 0x90, 0x90, 0x90],       // ret, and single nops
+            &[0x0f, 0x05, 0xc3, 0x48, 0x89, 0xe5],       // ret, and code
+            &[0x0f, 0x05, 0xeb, 0x10, 0x90, 0x90],       // jmp
+            &[0x0f, 0x05, 0x48, 0x8b, 0x05, 1, 0, 0, 0], // mov rax, [rip + 1]
+            &[0x0f, 0x05, 0x90, 0x48, 0x85, 0xc0],       // nop, then test
+            &[0x0f, 0x05, 0x48, 0x3d, 0x00],             // cut
             &[0xcd, 0x80, 0x48, 0x3d, 0x00, 0xf0, 0xff, 0xff, 0xc3], // int 0x80
         ];
         for bytes in cases {
@@ -532,8 +533,14 @@ mod tests {
         let text = text();
         let table = &text[text.len() - 512..];
         let class = |number: i64| table[number as usize];
-        let answers =
-            [libc::SYS_getpid, libc::SYS_getuid, libc::SYS_getgid, libc::SYS_geteuid, libc::SYS_getegid, libc::SYS_gettid];
+        let answers = [
+            libc::SYS_getpid,
+            libc::SYS_getuid,
+            libc::SYS_getgid,
+            libc::SYS_geteuid,
+            libc::SYS_getegid,
+            libc::SYS_gettid,
+        ];
         for (index, number) in answers.into_iter().enumerate() {
             assert_eq!(usize::from(class(number)), index + 1, "{number}");
         }

@@ -13,10 +13,10 @@
 //!
 //! and the answer says how to go on: see [`Command`].
 
-use super::{filter, patched};
 use super::frame::{
     CONTROL_CALL, CONTROL_CMSG, CONTROL_COUNT, CONTROL_FS, CONTROL_GS, CONTROL_STATUS, SIGINFO, UCONTEXT,
 };
+use super::{filter, patched};
 use crate::DOORBELL;
 use platform::stub::{EXTRA_TEXT, SLOT_SIZE, SLOTS, arch::FAULT_HANDLER};
 
