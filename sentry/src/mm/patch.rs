@@ -37,7 +37,8 @@ impl MemoryManager {
                 return false;
             }
             let flags = VmaFlags::PLATFORM | VmaFlags::DONT_EXPAND;
-            let vma = Vma { prot, max_prot: prot, flags, backing: Backing::Anonymous, policy: Policy::default() };
+            let vma =
+                Vma { prot, max_prot: prot, flags, backing: Backing::Anonymous, policy: Policy::default() };
             let replaced = state.insert(addr, end, vma);
             debug_assert!(replaced.is_empty());
             true
