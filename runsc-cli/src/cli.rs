@@ -102,12 +102,12 @@ pub struct Global {
     #[arg(long, value_enum, default_value = "text")]
     pub log_format: LogFormat,
     /// Run in a user namespace that knows only the caller; the default without root
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = ArgAction::Set, hide_possible_values = true)]
-    pub rootless: Option<bool>,
-    /// Do not set up cgroups (they are not set up yet)
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_enum, hide_possible_values = true)]
+    pub rootless: Option<Rootless>,
+    /// Do not put sandboxes into cgroups: their limits do not hold
     #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", action = ArgAction::Set, hide_possible_values = true)]
     pub ignore_cgroups: bool,
-    /// Set up cgroups through systemd (they are not set up yet)
+    /// Take linux.cgroupsPath as systemd's SLICE:PREFIX:NAME
     #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", action = ArgAction::Set, hide_possible_values = true)]
     pub systemd_cgroup: bool,
     /// What a test makes the confined process try.
@@ -116,81 +116,183 @@ pub struct Global {
     pub misbehave: Option<String>,
 }
 
+/// `--rootless`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Rootless {
+    /// Also for root.
+    True,
+    /// Never.
+    False,
+    /// Without root.
+    Auto,
+}
+
 /// Flags of gVisor's and runc's that are understood and change nothing here, with whether they take a value.
-const ACCEPTED: [(&str, bool); 33] = [
+const ACCEPTED: [(&str, bool); 95] = [
+    ("allow-connected-on-save", false),
     ("allow-flag-override", false),
+    ("allow-live-tcp-migration", false),
+    ("allow-packet-socket-write", false),
+    ("allow-rootfs-tar-annotation", false),
+    ("allow-suid", false),
     ("alsologtostderr", false),
+    ("app-huge-pages", false),
+    ("character-device-policy", true),
+    ("control-rpc-stop-timeout", true),
+    ("coverage-report", true),
     ("cpu-num-from-quota", false),
     ("criu", true),
+    ("cuda-checkpoint-path", true),
     ("dcache", true),
     ("debug-command", true),
     ("debug-log-format", true),
     ("debug-to-user-log", false),
     ("directfs", false),
     ("enable-core-tags", false),
+    ("EXPERIMENTAL-xdp", true),
+    ("EXPERIMENTAL-xdp-need-wakeup", false),
+    ("fdlimit", true),
+    ("final-metrics-log", true),
+    ("fsgofer-host-uds", false),
+    ("gofer-network-namespace", true),
     ("gso", false),
     ("gvisor-gro", false),
+    ("gvisor-marker-file", false),
     ("host-fifo", true),
     ("host-settings", true),
+    ("in-sandbox-cgroup", true),
+    ("iouring", false),
+    ("kvm-use-cpu-nums", false),
+    ("lisafs", false),
+    ("log-packets", false),
     ("metric-server", true),
     ("net-disconnect-ok", false),
     ("net-raw", false),
+    ("network-processors-per-channel", true),
+    ("network-proxy-path", true),
     ("num-network-channels", true),
+    ("nvproxy", false),
+    ("nvproxy-allow-unsupported-driver", false),
+    ("nvproxy-allowed-driver-capabilities", true),
+    ("nvproxy-docker", false),
+    ("nvproxy-driver-version", true),
     ("oci-seccomp", false),
     ("overlay", false),
+    ("override-procs", true),
+    ("panic-signal", true),
+    ("pause-external-networking", false),
+    ("pcap-log", true),
     ("platform_device_path", true),
     ("pod-init-config", true),
     ("profile", false),
+    ("profile-block", true),
+    ("profile-cpu", true),
+    ("profile-gc-interval", true),
+    ("profile-heap", true),
+    ("profile-mutex", true),
+    ("profiling-metrics", true),
+    ("profiling-metrics-log", true),
+    ("profiling-metrics-rate-us", true),
     ("qdisc", true),
+    ("qdisc-tbf-burst", true),
+    ("qdisc-tbf-rate", true),
+    ("rdmaproxy", false),
     ("ref-leak-mode", true),
+    ("reproduce-nat", false),
+    ("reproduce-nftables", false),
+    ("restore-spec-validation", true),
     ("rx-checksum-offload", false),
+    ("shared-root", true),
+    ("sidecar-release-enforcement-policy", true),
+    ("sidecar-usage-policy", true),
+    ("signal-unkillable-policy", true),
     ("software-gso", false),
     ("strace-event", false),
     ("strace-log-size", true),
+    ("systrap-disable-fast-path", false),
+    ("systrap-disable-syscall-patching", false),
+    ("TESTONLY-afs-syscall-panic", false),
+    ("TESTONLY-autosave-image-path", true),
+    ("TESTONLY-autosave-resume", false),
+    ("TESTONLY-nftables", false),
+    ("TESTONLY-test-name-env", true),
+    ("TESTONLY-unsafe-nonroot", false),
+    ("tpuproxy", false),
+    ("trace", true),
+    ("traceback", true),
     ("tx-checksum-offload", false),
     ("vfs2", false),
     ("watchdog-action", true),
     ("xdp", true),
 ];
 
-/// Brings the flags before the verb into clap's form: one dash will do, as for gVisor, and accepted flags that
-/// change nothing are left out.
-pub fn normalise(args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+/// A command line in clap's form.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Normal {
+    /// The arguments, the program's name first.
+    pub args: Vec<OsString>,
+    /// Flags that were left out, since they change nothing.
+    pub ignored: Vec<String>,
+}
+
+/// Brings flags into clap's form: one dash will do, as for gVisor, and accepted flags that change nothing are left out.
+pub fn normalise(args: impl IntoIterator<Item = OsString>) -> Normal {
     let command = Cli::command();
-    let takes_value = |name: &str| {
-        if let Some((_, takes)) = ACCEPTED.iter().find(|(known, _)| *known == name) {
-            return *takes;
-        }
-        command
-            .get_arguments()
-            .find(|arg| arg.get_long() == Some(name))
-            .is_some_and(|arg| arg.get_action().takes_values() && !arg.is_require_equals_set())
-    };
     let mut args = args.into_iter();
-    let mut normal: Vec<OsString> = args.next().into_iter().collect();
+    let mut normal = Normal { args: args.next().into_iter().collect(), ignored: Vec::new() };
+    if let Some(verb) = long_flags(&command, &mut args, &mut normal, &ACCEPTED) {
+        let of_verb = command.find_subcommand(&verb);
+        normal.args.push(verb.clone());
+        if let Some(first) = of_verb.and_then(|command| long_flags(command, &mut args, &mut normal, &[])) {
+            normal.args.push(first);
+        }
+    }
+    normal.args.extend(args);
+    normal
+}
+
+/// Passes on the flags of a command, and returns the first argument that is none.
+fn long_flags(
+    command: &clap::Command,
+    args: &mut impl Iterator<Item = OsString>,
+    normal: &mut Normal,
+    accepted: &[(&str, bool)],
+) -> Option<OsString> {
     while let Some(arg) = args.next() {
         let text = arg.to_string_lossy().into_owned();
         let flag = match text.strip_prefix("--").or_else(|| text.strip_prefix('-')) {
-            // The verb, or nothing that could be a long flag.
-            None | Some("" | "h" | "V" | "v") => {
-                normal.push(arg);
-                break;
-            }
+            None | Some("") => return Some(arg),
             Some(flag) => flag,
         };
         let name = flag.split('=').next().unwrap_or(flag);
-        let accepted = ACCEPTED.iter().any(|(known, _)| *known == name);
-        let value = match flag.contains('=') || !takes_value(name) {
-            true => None,
-            false => args.next(),
+        let known = command.get_arguments().find(|arg| {
+            arg.get_long() == Some(name) || arg.get_visible_aliases().is_some_and(|names| names.contains(&name))
+        });
+        let own = known.map(|arg| arg.get_action().takes_values() && !arg.is_require_equals_set());
+        let ignored = accepted.iter().find(|(known, _)| *known == name).map(|(_, takes)| *takes);
+        let short = || {
+            let arg = command.get_arguments().find(|arg| arg.get_short().is_some_and(|c| c.to_string() == flag));
+            arg.is_some_and(|arg| arg.get_action().takes_values() && !arg.is_require_equals_set())
         };
-        if !accepted {
-            normal.push(format!("--{flag}").into());
-            normal.extend(value);
+        let (form, takes) = match (own, ignored) {
+            (Some(takes), _) => (OsString::from(format!("--{flag}")), takes),
+            (None, Some(takes)) => {
+                normal.ignored.push(name.to_owned());
+                if takes && !flag.contains('=') {
+                    args.next();
+                }
+                continue;
+            }
+            // A short one, or none that there is.
+            (None, None) if text.starts_with("--") => (arg, false),
+            (None, None) => (arg, short()),
+        };
+        normal.args.push(form);
+        if takes && !flag.contains('=') {
+            normal.args.extend(args.next());
         }
     }
-    normal.extend(args);
-    normal
+    None
 }
 
 /// What to do.
@@ -220,6 +322,24 @@ pub enum Verb {
     Ps(Ps),
     /// Wait until a container has stopped, and print its exit status
     Wait(Wait),
+    /// Print what a container uses, once or every few seconds
+    Events(Events),
+    /// Hold a container's processes
+    Pause(Id),
+    /// Let a paused container's processes go on
+    Resume(Id),
+    /// Change a container's limits
+    Update(Box<Update>),
+    /// Say what of the OCI specification there is
+    Features,
+    /// Add this runtime to Docker's configuration
+    Install(Install),
+    /// Remove a runtime from Docker's configuration
+    Uninstall(Uninstall),
+    /// Not there yet
+    Checkpoint(Images),
+    /// Not there yet
+    Restore(Images),
     /// List the system calls and how far they are supported
     Syscalls(Syscalls),
     /// Say what this host can do for each platform
@@ -461,6 +581,157 @@ pub struct Wait {
     pub id: String,
 }
 
+/// `runsc events`
+#[derive(Debug, clap::Args)]
+pub struct Events {
+    /// Print once, and end
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", action = ArgAction::Set, hide_possible_values = true)]
+    pub stats: bool,
+    /// How often: seconds, or with a unit (500ms, 5s, 1m)
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_interval)]
+    pub interval: std::time::Duration,
+    /// The container's id
+    pub id: String,
+}
+
+fn parse_interval(text: &str) -> Result<std::time::Duration, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let number: f64 = digits.parse().map_err(|_| format!("{text:?} is no time"))?;
+    let seconds = match text.get(digits.len()..) {
+        Some("" | "s") => number,
+        Some("ms") => number / 1000.0,
+        Some("m") => number * 60.0,
+        Some("h") => number * 3600.0,
+        _ => return Err(format!("{text:?} is no time")),
+    };
+    match std::time::Duration::try_from_secs_f64(seconds) {
+        Ok(time) if !time.is_zero() => Ok(time),
+        _ => Err("duration must be greater than 0".into()),
+    }
+}
+
+/// `runsc update`
+#[derive(Debug, clap::Args)]
+pub struct Update {
+    /// File with the resources of config.json to change, or - for standard input; all else is ignored then
+    #[arg(long, short, value_name = "FILE")]
+    pub resources: Option<PathBuf>,
+    /// 10 to 1000
+    #[arg(long, value_name = "N")]
+    pub blkio_weight: Option<u16>,
+    /// Microseconds
+    #[arg(long, value_name = "N")]
+    pub cpu_period: Option<u64>,
+    /// Microseconds in each period
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    pub cpu_quota: Option<i64>,
+    /// Microseconds
+    #[arg(long, value_name = "N")]
+    pub cpu_burst: Option<u64>,
+    /// Relative weight
+    #[arg(long, value_name = "N")]
+    pub cpu_share: Option<u64>,
+    /// Microseconds
+    #[arg(long, value_name = "N")]
+    pub cpu_rt_period: Option<u64>,
+    /// Microseconds
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    pub cpu_rt_runtime: Option<i64>,
+    /// 1 for SCHED_IDLE
+    #[arg(long, value_name = "N")]
+    pub cpu_idle: Option<i64>,
+    /// Processors, as 0-3,5
+    #[arg(long, value_name = "LIST")]
+    pub cpuset_cpus: Option<String>,
+    /// Memory nodes
+    #[arg(long, value_name = "LIST")]
+    pub cpuset_mems: Option<String>,
+    /// Bytes, perhaps with k, m or g; -1 for no limit
+    #[arg(long, value_name = "BYTES", allow_hyphen_values = true, value_parser = parse_bytes)]
+    pub memory: Option<i64>,
+    /// Bytes
+    #[arg(long, value_name = "BYTES", allow_hyphen_values = true, value_parser = parse_bytes)]
+    pub memory_reservation: Option<i64>,
+    /// Bytes of memory and swap
+    #[arg(long, value_name = "BYTES", allow_hyphen_values = true, value_parser = parse_bytes)]
+    pub memory_swap: Option<i64>,
+    /// Accepted
+    #[arg(long, hide = true)]
+    pub kernel_memory: Option<String>,
+    /// Accepted
+    #[arg(long, hide = true)]
+    pub kernel_memory_tcp: Option<String>,
+    /// Threads; -1 for no limit
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    pub pids_limit: Option<i64>,
+    /// The container's id
+    pub id: String,
+}
+
+/// Bytes as Docker's go-units reads them: a number and k, m, g, t or p, perhaps followed by b or ib.
+pub fn parse_bytes(text: &str) -> Result<i64, String> {
+    let wrong = || format!("invalid size: {text:?}");
+    if text == "-1" {
+        return Ok(-1);
+    }
+    let lower = text.to_ascii_lowercase();
+    let number = lower.trim_end_matches(|c: char| c.is_ascii_alphabetic() || c == ' ');
+    let unit = lower.get(number.len()..).unwrap_or_default().trim();
+    let unit = unit.strip_suffix("ib").or_else(|| unit.strip_suffix('b')).unwrap_or(unit);
+    let power = match unit {
+        "" => 0,
+        unit => 1 + "kmgtp".find(unit).filter(|_| unit.len() == 1).ok_or_else(wrong)? as i32,
+    };
+    let number: f64 = number.parse().map_err(|_| wrong())?;
+    let bytes = number * 1024f64.powi(power);
+    if bytes >= 0.0 && bytes < i64::MAX as f64 { Ok(bytes as i64) } else { Err(wrong()) }
+}
+
+/// `runsc install`
+#[derive(Debug, clap::Args)]
+pub struct Install {
+    /// Docker's configuration
+    #[arg(long = "config_file", visible_alias = "config-file", value_name = "FILE", default_value = "/etc/docker/daemon.json")]
+    pub config_file: PathBuf,
+    /// What Docker calls the runtime
+    #[arg(long, value_name = "NAME", default_value = "runsc")]
+    pub runtime: String,
+    /// Switch Docker's experimental features on
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", action = ArgAction::Set, hide_possible_values = true)]
+    pub experimental: bool,
+    /// Leave Docker's userland proxy as it is, instead of switching it off
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", action = ArgAction::Set, hide_possible_values = true)]
+    pub userland_proxy: bool,
+    /// Replace a runtime of that name
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "true", default_missing_value = "true", action = ArgAction::Set, hide_possible_values = true)]
+    pub clobber: bool,
+    /// Docker's cgroup driver
+    #[arg(long, value_name = "NAME", default_value = "")]
+    pub cgroupdriver: String,
+    /// Flags that the runtime is always to be called with
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "FLAGS")]
+    pub args: Vec<String>,
+}
+
+/// `runsc uninstall`
+#[derive(Debug, clap::Args)]
+pub struct Uninstall {
+    /// Docker's configuration
+    #[arg(long = "config_file", visible_alias = "config-file", value_name = "FILE", default_value = "/etc/docker/daemon.json")]
+    pub config_file: PathBuf,
+    /// What Docker calls the runtime
+    #[arg(long, value_name = "NAME", default_value = "runsc")]
+    pub runtime: String,
+}
+
+/// `runsc checkpoint` and `runsc restore`: whatever they are given, they fail, and say why.
+#[derive(Debug, clap::Args)]
+pub struct Images {
+    /// Flags and the container's id
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    pub args: Vec<String>,
+}
+
 /// `runsc syscalls`
 #[derive(Debug, clap::Args)]
 pub struct Syscalls {
@@ -474,7 +745,7 @@ mod tests {
     use super::*;
 
     fn parse(line: &str) -> Result<Cli, clap::Error> {
-        Cli::try_parse_from(normalise(line.split_whitespace().map(OsString::from)))
+        Cli::try_parse_from(normalise(line.split_whitespace().map(OsString::from)).args)
     }
 
     #[test]
@@ -502,6 +773,20 @@ mod tests {
             "runsc --overlay2=none --watchdog-action panic --directfs=false --strace=true do sh -c exit",
             "runsc --version",
             "runsc wait c1",
+            "runsc --root R --log F --log-format json update --resources - c1",
+            "runsc update --memory 512m --cpu-quota -1 --pids-limit 10 c1",
+            "runsc update -r F c1",
+            "runsc --root R events --stats c1",
+            "runsc --root R events --interval=500ms c1",
+            "runsc --log F pause c1",
+            "runsc --rootless=auto resume c1",
+            "runsc features",
+            "runsc install --config_file=/x --runtime r -- --debug --strace",
+            "runsc uninstall --runtime r",
+            "runsc checkpoint --image-path I --work-path W --leave-running c1",
+            "runsc restore --bundle B --image-path I c1",
+            "runsc run -bundle B -detach c1",
+            "runsc exec -cwd /x -t c1 ls -cwd",
         ] {
             match parse(line) {
                 Ok(_) => {}
@@ -520,6 +805,29 @@ mod tests {
         assert!(global.debug);
         assert_eq!(args.command, ["ls", "--color", "-debug"]);
         assert_eq!(args.cwd.as_deref(), Some("/x"));
+    }
+
+    #[test]
+    fn flags_that_change_nothing_are_named() {
+        let line = "runsc --traceback all -qdisc=fifo --gso=false --debug list --quiet";
+        let normal = normalise(line.split(' ').map(OsString::from));
+        assert_eq!(normal.args, ["runsc", "--debug", "list", "--quiet"]);
+        assert_eq!(normal.ignored, ["traceback", "qdisc", "gso"]);
+    }
+
+    #[test]
+    fn flags_of_a_command_inside_stay_as_they_are() {
+        let normal = normalise("runsc exec -cwd /x -t c1 ls -cwd".split(' ').map(OsString::from));
+        assert_eq!(normal.args, ["runsc", "exec", "--cwd", "/x", "-t", "c1", "ls", "-cwd"]);
+    }
+
+    #[test]
+    fn sizes_have_units() {
+        assert_eq!(parse_bytes("512m"), Ok(512 << 20));
+        assert_eq!(parse_bytes("1.5GiB"), Ok(3 << 29));
+        assert_eq!(parse_bytes("10kb"), Ok(10240));
+        assert_eq!(parse_bytes("-1"), Ok(-1));
+        assert!(parse_bytes("-5").is_err() && parse_bytes("5x").is_err() && parse_bytes("").is_err());
     }
 
     #[test]

@@ -10,6 +10,7 @@ use nix::sys::wait::waitpid;
 use oci_spec::runtime::Spec;
 
 use crate::boot::control::INIT;
+use crate::cgroup::Cgroup;
 use crate::console::{Signals, Stdio, TerminalGuard};
 use crate::control::{Client, Reply, Request, Target};
 use crate::hooks::{self, Point};
@@ -19,6 +20,8 @@ use crate::sandbox::{self, Options, RECORD, Sandbox};
 use crate::spec;
 use crate::state::{Container, Root, State, Status};
 
+/// The file in a container's directory that says where its cgroup is.
+const CGROUP: &str = "cgroup.json";
 /// How long a killed process may take to be gone.
 const KILL_LIMIT: Duration = Duration::from_secs(10);
 /// How long a sentry may take to answer what it can answer at once.
@@ -35,6 +38,8 @@ pub struct CreateArgs {
     pub detach: bool,
     /// The container ends with the command.
     pub die_with_command: bool,
+    /// It gets no cgroup of its own.
+    pub no_cgroup: bool,
 }
 
 /// The runtime: a state directory, and how its sandboxes are made.
@@ -55,6 +60,7 @@ impl Runtime {
         args: &CreateArgs,
     ) -> Result<(Container, State, Sandbox)> {
         hooks::check(spec).context("config.json")?;
+        spec::warn_of_ignored(spec);
         let plan = spec::plan(id, bundle, spec, self.options.overlay)?;
         let process = &plan.guest.process;
         let stdio = Stdio::choose(
@@ -80,9 +86,13 @@ impl Runtime {
             sentry: None,
             gofer: None,
         };
-        let sandbox = match sandbox::start(&self.options, &container, plan, &stdio, args.die_with_command) {
+        let started = self.make_cgroup(&container, spec, args).and_then(|cgroup| {
+            sandbox::start(&self.options, &container, plan, &stdio, (cgroup.as_ref(), spec), args.die_with_command)
+        });
+        let sandbox = match started {
             Ok(sandbox) => sandbox,
             Err(error) => {
+                let _ = remove_cgroup(&container);
                 let _ = container.remove();
                 return Err(error);
             }
@@ -92,10 +102,26 @@ impl Runtime {
             Ok(()) => Ok((container, state, sandbox)),
             Err(error) => {
                 sandbox.kill();
+                let _ = remove_cgroup(&container);
                 let _ = container.remove();
+                run_poststop(spec, &state);
                 Err(error)
             }
         }
+    }
+
+    /// Makes the container's cgroup, after it was written down where it will be.
+    fn make_cgroup(&self, container: &Container, spec: &Spec, args: &CreateArgs) -> Result<Option<Cgroup>> {
+        if args.no_cgroup {
+            return Ok(None);
+        }
+        let Some(mut cgroup) = Cgroup::plan(&container.id, spec, self.options.cgroups)? else {
+            return Ok(None);
+        };
+        container.write(CGROUP, &serde_json::to_vec(&cgroup)?)?;
+        cgroup.create(spec, self.options.cgroups)?;
+        container.write(CGROUP, &serde_json::to_vec(&cgroup)?)?;
+        Ok(Some(cgroup))
     }
 
     fn finish_create(
@@ -137,7 +163,11 @@ impl Runtime {
             container.save(state)?;
             return Err(error);
         }
-        hooks::run(Point::Poststart, &saved_spec(container)?, state, Status::Running)
+        // The specification: a failure is told, and the container's life goes on.
+        if let Err(error) = hooks::run(Point::Poststart, &saved_spec(container)?, state, Status::Running) {
+            crate::report::warn(&crate::report::line(&error));
+        }
+        Ok(())
     }
 
     /// Create, start, and, unless detached, wait and delete. Returns the exit code.
@@ -234,9 +264,10 @@ impl Runtime {
             }
         }
         let spec = saved_spec(&container);
+        remove_cgroup(&container)?;
         container.remove()?;
         if let (Some(state), Ok(spec)) = (&state, spec) {
-            hooks::run(Point::Poststop, &spec, state, Status::Stopped)?;
+            run_poststop(&spec, state);
         }
         Ok(())
     }
@@ -274,6 +305,27 @@ fn wait_gone(process: Option<&ProcessId>) -> Result<()> {
         wait_readable(pidfd.as_fd(), Some(KILL_LIMIT))?;
     }
     Ok(())
+}
+
+/// Where the container's cgroup is; None if it has none.
+pub fn read_cgroup(directory: &Path) -> Result<Option<Cgroup>> {
+    let path = directory.join(CGROUP);
+    match std::fs::read(&path) {
+        Ok(text) => serde_json::from_slice(&text).with_context(|| format!("reading {path:?}")).map(Some),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("reading {path:?}")),
+    }
+}
+
+/// Each of them, whatever the others do.
+fn run_poststop(spec: &Spec, state: &State) {
+    for error in hooks::run_all(Point::Poststop, spec, state, Status::Stopped) {
+        crate::report::warn(&crate::report::line(&error));
+    }
+}
+
+fn remove_cgroup(container: &Container) -> Result<()> {
+    read_cgroup(&container.path)?.map_or(Ok(()), |cgroup| cgroup.remove())
 }
 
 /// The configuration that a container was created with.

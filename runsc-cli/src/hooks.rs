@@ -81,6 +81,14 @@ pub fn run(point: Point, spec: &Spec, state: &State, status: Status) -> Result<(
     Ok(())
 }
 
+/// Runs the hooks of a point, also after one that fails, and returns the failures.
+pub fn run_all(point: Point, spec: &Spec, state: &State, status: Status) -> Vec<anyhow::Error> {
+    let run = |hook| {
+        run_one(hook, state, status).with_context(|| format!("{} hook {:?}", point.name(), hook.path()))
+    };
+    point.hooks(spec).iter().filter_map(|hook| run(hook).err()).collect()
+}
+
 fn run_one(hook: &Hook, state: &State, status: Status) -> Result<()> {
     let output = memfd_create(c"hook", MFdFlags::MFD_CLOEXEC).context("memfd_create")?;
     let mut command = Command::new(hook.path());

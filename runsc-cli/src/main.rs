@@ -8,6 +8,7 @@
 
 mod boot;
 mod capability;
+mod cgroup;
 mod cli;
 mod clock;
 mod cmd;
@@ -17,6 +18,7 @@ mod container;
 mod control;
 mod gofer_process;
 mod hooks;
+mod host_namespaces;
 mod message;
 mod process;
 mod record;
@@ -38,26 +40,23 @@ use sandbox::Options;
 pub const EXIT_FAILURE: i32 = 128;
 
 fn main() {
-    let cli = Cli::parse_from(cli::normalise(std::env::args_os()));
+    let command_line = cli::normalise(std::env::args_os());
+    let cli = Cli::parse_from(command_line.args);
     match &cli.verb {
         Verb::Boot(_) => boot::main(),
         Verb::Gofer(_) => gofer_process::main(),
         _ => {}
     }
-    let global = cli.global.clone();
-    let code = match run(cli) {
-        Ok(code) => code,
-        Err(error) => {
-            let message = report::line(&error);
-            eprintln!("runsc: {message}");
-            if let Some(path) = &global.log
-                && let Err(error) = report::log_error(path, global.log_format, &message)
-            {
-                eprintln!("runsc: {}", report::line(&error));
-            }
-            EXIT_FAILURE
-        }
-    };
+    if let Some(path) = &cli.global.log {
+        report::set_log(path.clone(), cli.global.log_format);
+    }
+    if !command_line.ignored.is_empty() {
+        report::note(&format!("accepted, and without effect here: --{}", command_line.ignored.join(", --")));
+    }
+    let code = run(cli).unwrap_or_else(|error| {
+        report::error(&report::line(&error));
+        EXIT_FAILURE
+    });
     std::process::exit(code);
 }
 
@@ -84,6 +83,17 @@ fn run(cli: Cli) -> Result<i32> {
         }
         Verb::Ps(args) => cmd::ps(&runtime, &args),
         Verb::Wait(args) => cmd::wait(&runtime, &args),
+        Verb::Events(args) => cmd::events(&runtime, &args),
+        Verb::Update(args) => {
+            cmd::update(&runtime, &args).with_context(|| format!("updating container {:?}", args.id))
+        }
+        Verb::Pause(_) | Verb::Resume(_) => bail!("pausing is not there yet"),
+        Verb::Features => cmd::features(),
+        Verb::Install(args) => cmd::install(&args),
+        Verb::Uninstall(args) => cmd::uninstall(&args),
+        Verb::Checkpoint(_) | Verb::Restore(_) => {
+            bail!("checkpoint and restore are not there yet: the state of a sandbox cannot be saved")
+        }
         Verb::Syscalls(args) => cmd::syscalls(&args),
         Verb::Platforms => cmd::platforms(),
         Verb::Boot(_) | Verb::Gofer(_) => bail!("not to be called by hand"),
@@ -107,6 +117,11 @@ fn runtime(global: &Global) -> Result<Runtime> {
         let file = report::open_log(&own)?;
         report::start_tracing(Some(file.into()), global.debug);
     }
+    let rootless = match global.rootless {
+        Some(cli::Rootless::True) => true,
+        Some(cli::Rootless::False) => false,
+        Some(cli::Rootless::Auto) | None => !nix::unistd::geteuid().is_root(),
+    };
     Ok(Runtime {
         root: state::Root::new(global.root.clone().unwrap_or_else(state::default_root)),
         options: Options {
@@ -125,7 +140,12 @@ fn runtime(global: &Global) -> Result<Runtime> {
             debug: global.debug,
             debug_log: global.debug_log.clone(),
             panic_log: global.panic_log.clone(),
-            rootless: global.rootless.unwrap_or_else(|| !nix::unistd::geteuid().is_root()),
+            rootless,
+            cgroups: cgroup::Policy {
+                ignore: global.ignore_cgroups,
+                systemd: global.systemd_cgroup,
+                rootless: rootless || process::in_user_namespace(),
+            },
             #[cfg(feature = "misbehave")]
             misbehave: global.misbehave.clone(),
             #[cfg(not(feature = "misbehave"))]

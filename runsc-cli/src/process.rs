@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
-use nix::sched::CloneFlags;
+use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::unistd::{Gid, Pid, Uid, pipe2, read, setsid, write};
 use serde::{Deserialize, Serialize};
@@ -43,6 +43,10 @@ pub struct Spawn<'a> {
     pub fds: Vec<BorrowedFd<'a>>,
     /// Make standard input the controlling terminal of the child's new session.
     pub controlling_terminal: bool,
+    /// The network namespace that the child starts in, instead of the caller's.
+    pub network: Option<BorrowedFd<'a>>,
+    /// What the caller does about the child before that executes anything: it can be put where its limits hold.
+    pub prepare: &'a dyn Fn(Pid) -> Result<()>,
 }
 
 /// A process that was started, or found again by its state file.
@@ -66,13 +70,20 @@ impl Spawn<'_> {
         if !matches!(self.identity, Identity::Inherited) {
             flags |= CloneFlags::CLONE_NEWUSER;
         }
-        let Some(child) = clone_process(flags).with_context(|| format!("clone({flags:?})"))? else {
+        let cloned = in_network(self.network, || {
+            let Some(child) = clone_process(flags).with_context(|| format!("clone({flags:?})"))? else {
+                return Ok(None);
+            };
+            Ok(Some(child))
+        })?;
+        let Some(child) = cloned else {
             drop((go_write, failed_read));
             self.child(&args, go_read, failed_write);
         };
         drop((go_read, failed_write));
         let result = self
             .map_ids(child.pid)
+            .and_then(|()| (self.prepare)(child.pid))
             .and_then(|()| Ok(write(&go_write, b"g")?))
             .and_then(|_| exec_outcome(&failed_read));
         if let Err(error) = result {
@@ -177,6 +188,36 @@ pub fn knows_nobody() -> bool {
     ["/proc/self/uid_map", "/proc/self/gid_map"]
         .iter()
         .all(|path| std::fs::read_to_string(path).is_ok_and(|map| map.lines().any(covers)))
+}
+
+/// Does `work`, which may make a child, in another network namespace. (The child cannot enter it by itself, if it starts
+/// in a user namespace of its own.)
+fn in_network<T>(network: Option<BorrowedFd<'_>>, work: impl FnOnce() -> Result<Option<T>>) -> Result<Option<T>> {
+    let Some(network) = network else { return work() };
+    let own = std::fs::File::open("/proc/self/ns/net").context("/proc/self/ns/net")?;
+    setns(network, CloneFlags::CLONE_NEWNET).context("entering the network namespace")?;
+    let result = work();
+    if !matches!(result, Ok(None)) {
+        setns(&own, CloneFlags::CLONE_NEWNET).context("leaving the network namespace")?;
+    }
+    result
+}
+
+/// Of what type a namespace is: `CLONE_NEW*`.
+pub fn namespace_type(file: &std::fs::File) -> nix::Result<CloneFlags> {
+    /// ioctl_nsfs(2).
+    const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
+    // SAFETY: the request takes no argument.
+    let rc = unsafe { libc::ioctl(file.as_raw_fd(), NS_GET_NSTYPE) };
+    Errno::result(rc).map(CloneFlags::from_bits_retain)
+}
+
+/// Whether this process's root is not the host's.
+pub fn in_user_namespace() -> bool {
+    std::fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| {
+        let numbers: Vec<&str> = map.split_whitespace().collect();
+        numbers != ["0", "0", "4294967295"]
+    })
 }
 
 /// Makes a terminal the controlling one of this process's session, which must be new.

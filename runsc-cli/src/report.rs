@@ -6,7 +6,7 @@ use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 
 use anyhow::{Context, Error, Result};
 use nix::errno::Errno;
@@ -66,16 +66,52 @@ pub enum LogFormat {
     #[default]
     Text,
     /// One object a line with the members level, msg and time, as runc writes it and its callers read it.
+    #[value(alias = "json-k8s")]
     Json,
 }
 
-/// Appends a failure to the file that `--log` names.
-pub fn log_error(path: &Path, format: LogFormat, message: &str) -> Result<()> {
+/// What `--log` and `--log-format` say, for the whole process.
+static LOG: OnceLock<(PathBuf, LogFormat)> = OnceLock::new();
+
+/// Names the file that [`error`] and [`warn`] append to.
+pub fn set_log(path: PathBuf, format: LogFormat) {
+    let _ = LOG.set((path, format));
+}
+
+/// Tells a failure: on standard error, and in the log.
+pub fn error(message: &str) {
+    eprintln!("runsc: {message}");
+    if let Some((path, format)) = LOG.get()
+        && let Err(error) = append(path, *format, "error", message)
+    {
+        eprintln!("runsc: {}", line(&error));
+    }
+}
+
+/// Tells what is not as it was asked for, and no failure: in the log, or, without one, on standard error.
+pub fn warn(message: &str) {
+    tracing::warn!("{message}");
+    match LOG.get() {
+        Some((path, format)) => {
+            let _ = append(path, *format, "warning", message);
+        }
+        None => eprintln!("runsc: warning: {message}"),
+    }
+}
+
+/// Tells what nobody needs to see who does not look: in the log alone.
+pub fn note(message: &str) {
+    if let Some((path, format)) = LOG.get() {
+        let _ = append(path, *format, "warning", message);
+    }
+}
+
+fn append(path: &Path, format: LogFormat, level: &str, message: &str) -> Result<()> {
     let time = clock::now();
     let entry = match format {
-        LogFormat::Text => format!("{time} error {message}\n"),
+        LogFormat::Text => format!("{time} {level} {message}\n"),
         LogFormat::Json => {
-            format!("{}\n", serde_json::json!({"level": "error", "msg": message, "time": time}))
+            format!("{}\n", serde_json::json!({"level": level, "msg": message, "time": time}))
         }
     };
     open_log(path)?.write_all(entry.as_bytes())?;
@@ -139,14 +175,14 @@ mod tests {
     fn errors_are_logged_as_runc_logs_them() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
-        log_error(&path, LogFormat::Json, "a \"b\"").unwrap();
-        log_error(&path, LogFormat::Json, "c").unwrap();
+        append(&path, LogFormat::Json, "error", "a \"b\"").unwrap();
+        append(&path, LogFormat::Json, "warning", "c").unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         let entries: Vec<serde_json::Value> =
             text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(entries[0]["level"], "error");
         assert_eq!(entries[0]["msg"], "a \"b\"");
-        assert_eq!(entries[1]["msg"], "c");
+        assert_eq!((&entries[1]["level"], &entries[1]["msg"]), (&"warning".into(), &"c".into()));
     }
 
     #[test]

@@ -10,11 +10,14 @@ use nix::fcntl::OFlag;
 use nix::sched::CloneFlags;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::pipe2;
+use oci_spec::runtime::Spec;
 use serde::{Deserialize, Serialize};
 
+use crate::cgroup::{self, Cgroup};
 use crate::boot::config::{BootConfig, Donated, Outcome};
 use crate::console::Stdio;
 use crate::control;
+use crate::host_namespaces::Network;
 use crate::message;
 use crate::process::{self, Child, FIRST_FD, Identity, ProcessId, Spawn};
 use crate::record;
@@ -27,6 +30,13 @@ pub const RECORD: &str = "record";
 
 /// How long a sentry may take to boot.
 const BOOT_LIMIT: Duration = Duration::from_secs(60);
+
+/// The namespaces that a sentry has of its own, unless it is put into one.
+const ALL_NAMESPACES: CloneFlags = CloneFlags::CLONE_NEWPID
+    .union(CloneFlags::CLONE_NEWNS)
+    .union(CloneFlags::CLONE_NEWNET)
+    .union(CloneFlags::CLONE_NEWIPC)
+    .union(CloneFlags::CLONE_NEWUTS);
 
 /// What the command line says about sandboxes.
 #[derive(Clone, Debug)]
@@ -53,6 +63,8 @@ pub struct Options {
     pub panic_log: Option<String>,
     /// In a user namespace that knows only the caller.
     pub rootless: bool,
+    /// `--ignore-cgroups` and `--systemd-cgroup`.
+    pub cgroups: cgroup::Policy,
     /// What a test makes the sentry try.
     pub misbehave: Option<String>,
 }
@@ -107,8 +119,10 @@ pub fn start(
     container: &Container,
     plan: Plan,
     stdio: &Stdio,
+    (cgroup, spec): (Option<&Cgroup>, &Spec),
     die_with_command: bool,
 ) -> Result<Sandbox> {
+    let prepare = |pid| cgroup.map_or(Ok(()), |cgroup| cgroup.join(pid, spec, options.cgroups));
     let id = &container.id;
     let null: OwnedFd =
         File::options().read(true).write(true).open("/dev/null").context("opening /dev/null")?.into();
@@ -161,12 +175,20 @@ pub fn start(
         stdio: [null.as_fd(), null.as_fd(), error_output],
         fds: donations.with_config(&config),
         controlling_terminal: false,
+        network: None,
+        prepare: &prepare,
     }
     .start()
     .context("starting the gofer")?;
     drop(server);
     let gofer = Guard(Some(gofer));
 
+    let network = match &plan.network {
+        // Who is not the host's root cannot enter it with a user namespace of its own.
+        Network::Of(_) if options.rootless => None,
+        Network::Of(file) => Some(file.as_fd()),
+        Network::New => None,
+    };
     let become_nobody = !options.rootless && process::knows_nobody();
     let mut donations = Donations { fds: Vec::new() };
     let donated = Donated {
@@ -203,11 +225,10 @@ pub fn start(
     };
     let sentry = Spawn {
         args: vec!["runsc-sandbox".into(), "boot".into(), id.clone()],
-        namespaces: CloneFlags::CLONE_NEWPID
-            | CloneFlags::CLONE_NEWNS
-            | CloneFlags::CLONE_NEWNET
-            | CloneFlags::CLONE_NEWIPC
-            | CloneFlags::CLONE_NEWUTS,
+        namespaces: match network {
+            Some(_) => ALL_NAMESPACES.difference(CloneFlags::CLONE_NEWNET),
+            None => ALL_NAMESPACES,
+        },
         identity: match become_nobody {
             true => Identity::RootAndNobody,
             false => Identity::Single,
@@ -215,6 +236,8 @@ pub fn start(
         stdio: [standard_input, null.as_fd(), error_output],
         fds: donations.with_config(&config),
         controlling_terminal: stdio.new_terminal,
+        network,
+        prepare: &prepare,
     }
     .start()
     .context("starting the sentry")?;

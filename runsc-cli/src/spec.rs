@@ -9,9 +9,12 @@ use anyhow::{Context, Result, anyhow, bail};
 use oci_spec::runtime as oci;
 use oci_spec::runtime::Spec;
 
+use crate::cgroup;
+use crate::boot::limits::Limits;
 use crate::boot::guest::{Capabilities, Device, Guest, Mount, MountKind, Overlay, Process, Rlimit, Root};
 use crate::capability;
 use crate::seccomp;
+use crate::host_namespaces::{self, Network};
 use crate::users;
 
 /// What `--overlay2` says.
@@ -65,6 +68,8 @@ pub struct Plan {
     pub guest: Guest,
     /// For the gofer: number N is what `gofer: N` means in the guest.
     pub served: Vec<Served>,
+    /// For the sandbox's process.
+    pub network: Network,
 }
 
 /// Reads and checks `config.json` of a bundle.
@@ -120,10 +125,46 @@ pub fn plan(id: &str, bundle: &Path, spec: &Spec, overlay: OverlayPolicy) -> Res
             .and_then(|linux| linux.sysctl().clone())
             .map_or_else(BTreeMap::new, |sysctl| sysctl.into_iter().collect()),
         process,
+        limits: cgroup::limits(spec).map_or_else(Limits::default, |resources| Limits::of(&resources)),
         cpus: cpus(spec),
         memory: memory(spec),
     };
-    Ok(Plan { guest, served })
+    Ok(Plan { guest, served, network: host_namespaces::network(spec)? })
+}
+
+/// Devices that the sentry has: memory, terminals.
+const OWN_DEVICES: [(i64, i64); 9] =
+    [(1, 1), (1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2)];
+
+/// Tells what config.json asks for and the container does not get.
+pub fn warn_of_ignored(spec: &Spec) {
+    let mut ignored: Vec<String> = Vec::new();
+    let mut given = |name: &str, is: bool| {
+        if is {
+            ignored.push(name.to_owned());
+        }
+    };
+    let text = |text: &Option<String>| text.as_deref().is_some_and(|text| !text.is_empty() && text != "unconfined");
+    if let Some(process) = spec.process() {
+        given("process.apparmorProfile", text(process.apparmor_profile()));
+        given("process.selinuxLabel", text(process.selinux_label()));
+        given("process.ioPriority", process.io_priority().is_some());
+        given("process.scheduler", process.scheduler().is_some());
+    }
+    if let Some(linux) = spec.linux() {
+        given("linux.mountLabel", text(linux.mount_label()));
+        given("linux.intelRdt", linux.intel_rdt().is_some());
+        given("linux.personality", linux.personality().is_some());
+        given("linux.timeOffsets", linux.time_offsets().is_some());
+        for device in linux.devices().iter().flatten() {
+            let number = (device.major(), device.minor());
+            let own = device.typ() == oci::LinuxDeviceType::P || OWN_DEVICES.contains(&number) || number.0 == 136;
+            given(&format!("linux.devices {:?}", device.path()), !own);
+        }
+    }
+    if !ignored.is_empty() {
+        crate::report::warn(&format!("without effect in the sandbox: {}", ignored.join(", ")));
+    }
 }
 
 /// Checks and converts a process; names of users are those of the root filesystem.
@@ -341,6 +382,18 @@ struct MountOptions {
     data: Vec<String>,
 }
 
+/// The options of mounts that are understood beside those of the filesystems themselves.
+pub fn mount_options() -> Vec<&'static str> {
+    let mut options = vec![
+        "async", "atime", "bind", "defaults", "dev", "diratime", "dirsync", "exec", "noatime", "nodev", "nodiratime",
+        "noexec", "norelatime", "nostrictatime", "nosuid", "private", "rbind", "relatime", "ro", "rprivate", "rro",
+        "rshared", "rslave", "runbindable", "rw", "shared", "slave", "strictatime", "suid", "sync", "tmpcopyup",
+        "unbindable",
+    ];
+    options.sort_unstable();
+    options
+}
+
 impl MountOptions {
     fn parse(options: &[String]) -> MountOptions {
         let mut parsed = MountOptions::default();
@@ -415,31 +468,39 @@ fn convert_device(device: &oci::LinuxDevice) -> Device {
     }
 }
 
-/// Processors that the container may use: those of this process, fewer if the CPU quota allows fewer.
+/// Processors that the container may use: those of this process, fewer if the cpuset has fewer or the CPU quota allows
+/// fewer.
 fn cpus(spec: &Spec) -> usize {
+    let resources = cgroup::limits(spec);
+    let cpu = resources.as_ref().and_then(|resources| resources.cpu().as_ref());
+    let cpuset = cpu.and_then(|cpu| cpu.cpus().as_deref()).filter(|list| !list.is_empty());
     let own = nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0)).map_or(1, |set| {
-        (0..nix::sched::CpuSet::count()).filter(|cpu| set.is_set(*cpu).unwrap_or(false)).count()
+        (0..nix::sched::CpuSet::count())
+            .filter(|cpu| set.is_set(*cpu).unwrap_or(false) && cpuset.is_none_or(|list| in_list(list, *cpu)))
+            .count()
     });
-    let quota = spec
-        .linux()
-        .as_ref()
-        .and_then(|linux| linux.resources().as_ref())
-        .and_then(|resources| resources.cpu().as_ref())
-        .and_then(|cpu| Some((u64::try_from(cpu.quota()?).ok()?, cpu.period()?)))
+    let quota = cpu
+        .and_then(|cpu| Some((u64::try_from(cpu.quota()?).ok()?, cpu.period().unwrap_or(100_000))))
         .filter(|(quota, period)| *quota > 0 && *period > 0)
         .map(|(quota, period)| quota.div_ceil(period) as usize);
     own.min(quota.unwrap_or(usize::MAX)).max(1)
+}
+
+/// Whether a list of ranges (`0-3,5`) has a number.
+fn in_list(list: &str, number: usize) -> bool {
+    list.split(',').any(|range| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let parse = |digits: &str| digits.trim().parse::<usize>();
+        matches!((parse(first), parse(last)), (Ok(first), Ok(last)) if (first..=last).contains(&number))
+    })
 }
 
 /// Memory that the container may use, in bytes: the host's, less if its limit is lower.
 fn memory(spec: &Spec) -> u64 {
     // Where sysinfo fails there is no host to ask either.
     let host = nix::sys::sysinfo::sysinfo().map_or(1 << 30, |info| info.ram_total());
-    let limit = spec
-        .linux()
-        .as_ref()
-        .and_then(|linux| linux.resources().as_ref())
-        .and_then(|resources| resources.memory().as_ref())
+    let limit = cgroup::limits(spec)
+        .and_then(|resources| *resources.memory())
         .and_then(|memory| u64::try_from(memory.limit()?).ok())
         .filter(|limit| *limit > 0);
     host.min(limit.unwrap_or(u64::MAX))

@@ -21,6 +21,7 @@ use crate::seccomp::{Filters, Mode};
 use crate::statistics::Statistics;
 use crate::task::counts::TaskCounts;
 use crate::task::exec::{self, ExecRequest};
+use crate::task::freezer::Freezer;
 use crate::task::futex::FutexTable;
 use crate::task::group::{GroupParts, ProcessGroup, ThreadGroup};
 use crate::task::limits::Limits;
@@ -110,6 +111,8 @@ pub struct Kernel {
     pub boot_id: [u8; 16],
     /// Woken when a process without a parent inside has ended.
     pub ended: crate::wait::WaitQueue,
+    /// Containers that are paused.
+    pub freezer: Freezer,
 }
 
 /// A process to be started from outside: a container's first, or one by `exec`.
@@ -178,6 +181,7 @@ impl Kernel {
             parameters: Parameters::default(),
             boot_id: random_uuid(),
             ended: crate::wait::WaitQueue::new(),
+            freezer: Freezer::default(),
         });
         let (cpus, memory) = (kernel.cpus, kernel.memory / 1024);
         kernel.log.add(5, 0, &format!("Linux version {RELEASE} (runsc) {VERSION}"));

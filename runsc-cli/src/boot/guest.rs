@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::limits::Limits;
+
 /// One container and the world that it sees.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Guest {
@@ -27,6 +29,8 @@ pub struct Guest {
     pub sysctl: BTreeMap<String, String>,
     /// The first process.
     pub process: Process,
+    /// Its limits.
+    pub limits: Limits,
     /// Processors that it sees.
     pub cpus: usize,
     /// Memory that it sees, in bytes.

@@ -103,6 +103,7 @@ pub fn start(
         strace_only: config.strace_calls,
     })
     .context("making the kernel")?;
+    guest.limits.apply(&kernel, &guest.id.as_str().into());
     let ipc = IpcNamespace::new(&kernel, kernel.user_ns.clone());
     let mounts = mounts::build(&kernel, &ipc, &guest, gofer, (config.shared_root, config.shared_mounts))?;
     let namespaces = kernel

@@ -10,6 +10,7 @@ pub mod guest;
 mod host_file;
 mod kernel;
 mod launcher;
+pub mod limits;
 mod mounts;
 mod oom;
 mod program;

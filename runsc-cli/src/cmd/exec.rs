@@ -24,7 +24,7 @@ pub fn exec(runtime: &Runtime, args: &Exec) -> Result<i32> {
     let state = runtime.root.read(&args.id)?;
     match state.status() {
         Status::Running | Status::Created => {}
-        status => bail!("cannot exec in a container that is {}", status.as_str()),
+        status => bail!("cannot exec in a {} container", status.as_str()),
     }
     let directory = runtime.root.directory(&args.id);
     let process = describe(&directory, &state.bundle, args)?;

@@ -1,10 +1,18 @@
 //! The verbs, one function each; the longer ones in modules of their own.
 
 mod do_;
+mod events;
 mod exec;
+mod features;
+mod install;
+mod update;
 
 pub use do_::run_do;
+pub use events::events;
 pub use exec::exec;
+pub use features::features;
+pub use install::{install, uninstall};
+pub use update::update;
 
 use std::io::Write;
 
@@ -42,6 +50,7 @@ fn create_args(flags: &cli::CreateFlags, detach: bool) -> CreateArgs {
         pid_file: flags.pid_file.clone(),
         detach,
         die_with_command: false,
+        no_cgroup: false,
     }
 }
 

@@ -137,7 +137,7 @@ impl CurrentTask {
         Ok(number)
     }
 
-    /// RLIMIT_NPROC and the limit of the sandbox; threads count as processes do. EAGAIN.
+    /// RLIMIT_NPROC, the limit of the sandbox and that of the container; threads count as processes do. EAGAIN.
     fn check_process_limit(&self) -> Result<()> {
         let kernel = self.kernel();
         let uid = self.credentials().uid;
@@ -148,6 +148,9 @@ impl CurrentTask {
         }
         self.too_many.store(false, Ordering::Relaxed);
         if kernel.counts.all() >= kernel.threads_max {
+            return Err(Errno::EAGAIN);
+        }
+        if !kernel.counts.has_room(&self.group.container.read()) {
             return Err(Errno::EAGAIN);
         }
         Ok(())

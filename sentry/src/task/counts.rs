@@ -1,5 +1,5 @@
-//! How many threads there are, in all and of each user (RLIMIT_NPROC, kernel/ucount.c). The first thread of a process
-//! counts until somebody has waited for the process.
+//! How many threads there are, in all, of each user (RLIMIT_NPROC, kernel/ucount.c) and of each container
+//! (kernel/cgroup/pids.c). The first thread of a process counts until somebody has waited for the process.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,6 +12,20 @@ use parking_lot::Mutex;
 pub struct TaskCounts {
     all: AtomicUsize,
     of_user: Mutex<HashMap<u32, usize>>,
+    of_container: Mutex<HashMap<Arc<str>, Pids>>,
+}
+
+/// A container's threads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pids {
+    /// How many there are.
+    pub current: usize,
+    /// The most there may be. Those that are started from outside are not held back by it.
+    pub max: Option<usize>,
+    /// The most there were.
+    pub peak: usize,
+    /// How often there would have been more.
+    pub refused: u64,
 }
 
 impl TaskCounts {
@@ -25,11 +39,34 @@ impl TaskCounts {
         self.of_user.lock().get(&uid).copied().unwrap_or(0)
     }
 
-    /// Counts a thread of `uid`.
-    pub fn count(self: &Arc<TaskCounts>, uid: u32) -> Counted {
+    /// Those of a container.
+    pub fn of_container(&self, container: &str) -> Pids {
+        self.of_container.lock().get(container).copied().unwrap_or_default()
+    }
+
+    /// Sets the most threads that a container may have.
+    pub fn limit(&self, container: &Arc<str>, max: Option<usize>) {
+        self.of_container.lock().entry(container.clone()).or_default().max = max;
+    }
+
+    /// Whether a container may have one more; that it may not is counted.
+    pub fn has_room(&self, container: &Arc<str>) -> bool {
+        let mut all = self.of_container.lock();
+        let pids = all.entry(container.clone()).or_default();
+        let room = pids.max.is_none_or(|max| pids.current < max);
+        pids.refused += u64::from(!room);
+        room
+    }
+
+    /// Counts a thread of `uid` in a container.
+    pub fn count(self: &Arc<TaskCounts>, uid: u32, container: &Arc<str>) -> Counted {
         self.all.fetch_add(1, Ordering::Relaxed);
         *self.of_user.lock().entry(uid).or_default() += 1;
-        Counted { counts: self.clone(), uid }
+        let mut all = self.of_container.lock();
+        let pids = all.entry(container.clone()).or_default();
+        pids.current += 1;
+        pids.peak = pids.peak.max(pids.current);
+        Counted { counts: self.clone(), uid, container: container.clone() }
     }
 
     fn leave(&self, uid: u32) {
@@ -47,6 +84,7 @@ impl TaskCounts {
 pub struct Counted {
     counts: Arc<TaskCounts>,
     uid: u32,
+    container: Arc<str>,
 }
 
 impl Counted {
@@ -64,6 +102,9 @@ impl Counted {
 impl Drop for Counted {
     fn drop(&mut self) {
         self.counts.all.fetch_sub(1, Ordering::Relaxed);
+        if let Some(pids) = self.counts.of_container.lock().get_mut(&self.container) {
+            pids.current = pids.current.saturating_sub(1);
+        }
         self.counts.leave(self.uid);
     }
 }
@@ -75,7 +116,14 @@ mod tests {
     #[test]
     fn counts_follow_threads_and_users() {
         let counts = Arc::new(TaskCounts::default());
-        let (mut a, b) = (counts.count(5), counts.count(5));
+        let container: Arc<str> = "c".into();
+        counts.limit(&container, Some(3));
+        let (mut a, b) = (counts.count(5, &container), counts.count(5, &container));
+        assert!(counts.has_room(&container));
+        let c = counts.count(6, &container);
+        assert!(!counts.has_room(&container));
+        drop(c);
+        assert_eq!(counts.of_container("c"), Pids { current: 2, max: Some(3), peak: 3, refused: 1 });
         assert_eq!((counts.all(), counts.of_user(5)), (2, 2));
         assert_eq!(a.change_user(7), 1);
         assert_eq!((counts.of_user(5), counts.of_user(7)), (1, 1));

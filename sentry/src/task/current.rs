@@ -311,7 +311,7 @@ impl CurrentTask {
     fn run_guest(&self) -> u32 {
         let table = self.kernel().syscalls;
         let mut resume = Resume::Context;
-        if self.work.load(Ordering::SeqCst)
+        if (self.work.load(Ordering::SeqCst) || self.kernel().freezer.any())
             && let Some(status) = self.do_work(&mut resume, None)
         {
             return status;
@@ -374,7 +374,7 @@ impl CurrentTask {
                     return self.group.begin_exit(abi::wait::signaled(Signal::SIGKILL, false));
                 }
             }
-            if (self.work.load(Ordering::SeqCst) || self.masked.get())
+            if (self.work.load(Ordering::SeqCst) || self.masked.get() || self.kernel().freezer.any())
                 && let Some(status) = self.do_work(&mut resume, restartable)
             {
                 return status;

@@ -14,6 +14,7 @@ pub mod credentials;
 pub mod current;
 pub mod exec;
 pub mod exit;
+pub mod freezer;
 pub mod futex;
 pub mod futex_pi;
 pub mod futex_robust;

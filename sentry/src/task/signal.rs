@@ -441,6 +441,9 @@ impl CurrentTask {
     /// Takes signals until one has a handler or ends the process; stops if the process is to stop (get_signal()).
     pub fn next_delivery(&self) -> Delivery {
         loop {
+            if self.kernel().freezer.any() {
+                self.stay_frozen();
+            }
             let mut group = self.group.signals.lock();
             if let Some(exit) = group.exit {
                 return Delivery::Exit(exit.status);

@@ -281,7 +281,8 @@ impl Task {
 
     /// It counts from now on.
     pub(crate) fn enter_counts(&self) {
-        let counted = self.kernel().counts.count(self.credentials().uid);
+        let container = self.group.container.read().clone();
+        let counted = self.kernel().counts.count(self.credentials().uid, &container);
         *self.counted.lock() = Some(counted);
     }
 

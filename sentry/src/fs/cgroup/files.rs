@@ -59,7 +59,7 @@ pub(super) const FILES: &[Entry<Group>] = &[
     Entry::file("memory.swap.high", 0o644, &Kept("memory.swap.high", "max", size_or_max)),
     Entry::file("memory.swap.max", 0o644, &Kept("memory.swap.max", "0", size_or_max)),
     Entry::text("pids.current", &Read(pids_current)),
-    Entry::text("pids.events", &Fixed("max 0\n")),
+    Entry::text("pids.events", &Read(pids_events)),
     Entry::file("pids.max", 0o644, &PidsMax),
     Entry::text("pids.peak", &Read(pids_current)),
 ];
@@ -299,9 +299,13 @@ impl Content<Group> for MemoryMax {
 struct PidsMax;
 
 impl Content<Group> for PidsMax {
-    fn read(&self, group: &Group, _io: &Io<'_>) -> Result<Vec<u8>> {
-        let of_container =
-            || if group.is_root() { group.kernel.threads_max.to_string() } else { "max".to_string() };
+    fn read(&self, group: &Group, io: &Io<'_>) -> Result<Vec<u8>> {
+        let max = io.task.and_then(|task| group.kernel.counts.of_container(&task.group.container.read()).max);
+        let of_container = || match (group.is_root(), max) {
+            (true, Some(max)) => max.to_string(),
+            (true, None) => group.kernel.threads_max.to_string(),
+            (false, _) => "max".to_string(),
+        };
         line(group.group.value("pids.max").unwrap_or_else(of_container))
     }
 
@@ -373,6 +377,13 @@ fn memory_stat(group: &Group, _io: &Io<'_>) -> Result<Vec<u8>> {
         ("pgmajfault", 0),
     ];
     Ok(lines.iter().map(|(name, value)| format!("{name} {value}\n")).collect::<String>().into_bytes())
+}
+
+/// How often a limit was in the way; the only ones that hold are those of containers.
+fn pids_events(group: &Group, io: &Io<'_>) -> Result<Vec<u8>> {
+    let container = io.task.map(|task| task.group.container.read().clone());
+    let refused = container.filter(|_| group.is_root()).map_or(0, |c| group.kernel.counts.of_container(&c).refused);
+    line(format_args!("max {refused}"))
 }
 
 fn pids_current(group: &Group, _io: &Io<'_>) -> Result<Vec<u8>> {

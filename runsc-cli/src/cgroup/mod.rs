@@ -1,0 +1,431 @@
+//! The host's cgroups: where a sandbox's processes are put, so that its limits hold and the host's tools find what it
+//! uses.
+//!
+//! Files of the hierarchies are written directly, as runc does it: that is a table ([`resources`]), works on version 1,
+//! version 2 and hybrid hosts alike, and leaves the decision of what is an error to us. (The crate libcgroups was
+//! considered: it stops at the first controller that fails, in the order of a hash table, wants the device controller to be
+//! there, and brings some thirty crates.) Systemd wants to make the group itself, and is told so over D-Bus ([`systemd`]).
+//!
+//! A group is removed with the container. Where it is stands in a file of the container's directory that is written before
+//! anything is made, so that whatever dies in between, delete finds it.
+
+mod bus;
+mod hierarchy;
+mod resources;
+mod stats;
+mod systemd;
+
+use std::collections::BTreeMap;
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use nix::unistd::Pid;
+use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources, Spec};
+use serde::{Deserialize, Serialize};
+
+use hierarchy::{Hierarchies, UNIFIED};
+use resources::{Before, Setting, settings};
+pub use stats::Stats;
+
+/// How often the removal of a group is tried while the host still buries its processes.
+const REMOVALS: u32 = 50;
+
+/// What the command line says about cgroups.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// `--ignore-cgroups`.
+    pub ignore: bool,
+    /// `--systemd-cgroup`.
+    pub systemd: bool,
+    /// The caller is not the host's root: what it may not do is a warning.
+    pub rootless: bool,
+}
+
+/// A container's group: one directory in each hierarchy.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cgroup {
+    /// All controllers are those of cgroup2.
+    v2: bool,
+    /// By controller; `unified` for cgroup2.
+    directories: BTreeMap<String, PathBuf>,
+    /// Systemd makes it, with its first process.
+    unit: Option<systemd::Unit>,
+}
+
+impl Cgroup {
+    /// Where the group of a container is to be; makes nothing. None if there is to be none.
+    pub fn plan(id: &str, spec: &Spec, policy: Policy) -> Result<Option<Cgroup>> {
+        if policy.ignore {
+            return Ok(None);
+        }
+        let path = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().clone()).unwrap_or_default();
+        let host = match Hierarchies::read() {
+            Ok(host) if !host.mounts.is_empty() => host,
+            result => {
+                let cause = result.err().map_or("none is mounted".to_owned(), |error| crate::report::line(&error));
+                if limits(spec).is_some() && !policy.rootless {
+                    bail!("cgroups: {cause}; limits of config.json cannot hold (--ignore-cgroups to go on)");
+                }
+                crate::report::warn(&format!("no cgroups: {cause}"));
+                return Ok(None);
+            }
+        };
+        let unit = policy.systemd.then(|| systemd::Unit::new(id, &path)).transpose()?;
+        let path = match &unit {
+            Some(unit) => unit.path()?,
+            None if path.as_os_str().is_empty() => PathBuf::from(id),
+            None => path,
+        };
+        // Groups of version 1 are made by hand, where systemd would make them: it does not know of most controllers there.
+        let unit = unit.filter(|_| host.v2);
+        Ok(Some(Cgroup { v2: host.v2, directories: host.directories(&path), unit }))
+    }
+
+    /// Makes the group and sets its limits. What could not be made is forgotten if that is no failure.
+    pub fn create(&mut self, spec: &Spec, policy: Policy) -> Result<()> {
+        if self.unit.is_some() {
+            return Ok(());
+        }
+        let needed = limits(spec).map(|resources| settings(&resources, self.v2, Before::default()));
+        let is_needed = |controller: &str| {
+            let needed = needed.iter().flatten().filter(|setting| !setting.optional);
+            needed.into_iter().any(|setting| setting.controller == controller)
+        };
+        let mut missing = Vec::new();
+        for (controller, directory) in &self.directories {
+            let made = self.make(controller, directory);
+            let Err(error) = made else { continue };
+            let error = anyhow::Error::new(error).context(format!("cgroups: creating {directory:?}"));
+            if !policy.rootless && (self.v2 && needed.is_some() || is_needed(controller)) {
+                return Err(error);
+            }
+            crate::report::warn(&crate::report::line(&error));
+            missing.push(controller.clone());
+        }
+        self.directories.retain(|controller, _| !missing.contains(controller));
+        if let Some(resources) = limits(spec) {
+            self.set(&resources, policy)?;
+        }
+        Ok(())
+    }
+
+    fn make(&self, controller: &str, directory: &Path) -> std::io::Result<()> {
+        let mut missing: Vec<&Path> = directory.ancestors().take_while(|path| !path.exists()).collect();
+        missing.reverse();
+        if self.v2 {
+            let above = missing.first().and_then(|first| first.parent()).unwrap_or(directory);
+            // As far up as there are groups; what cannot be handed down is missed when a limit needs it.
+            for group in above.ancestors().take_while(|path| path.join("cgroup.procs").exists()).collect::<Vec<_>>().iter().rev() {
+                hand_down(group);
+            }
+        }
+        for path in &missing {
+            match std::fs::create_dir(path) {
+                Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
+                _ => {}
+            }
+            if self.v2 && *path != directory {
+                hand_down(path);
+            }
+        }
+        if controller == "cpuset" {
+            // A new group has no processors and no memory, and nobody can enter it.
+            let from_top: Vec<&Path> = directory.ancestors().take_while(|path| path.join("cpuset.cpus").exists()).collect();
+            for file in ["cpuset.cpus", "cpuset.mems"] {
+                let mut above = String::new();
+                for path in from_top.iter().rev() {
+                    let path = path.join(file);
+                    let own = std::fs::read_to_string(&path)?;
+                    match own.trim() {
+                        "" => write_file(&path, above.trim())?,
+                        _ => above = own,
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts a process and those that it will make into the group.
+    pub fn join(&self, pid: Pid, spec: &Spec, policy: Policy) -> Result<()> {
+        if let Some(unit) = &self.unit
+            && !self.directories.values().all(|directory| directory.exists())
+        {
+            let resources = limits(spec);
+            match unit.start(pid, resources.as_ref()) {
+                Err(error) if policy.rootless => {
+                    crate::report::warn(&crate::report::line(&error));
+                    return Ok(());
+                }
+                result => result?,
+            }
+            return resources.map_or(Ok(()), |resources| self.write_all(&resources, policy));
+        }
+        for directory in self.directories.values() {
+            let file = directory.join("cgroup.procs");
+            let Err(error) = write_file(&file, &pid.to_string()) else { continue };
+            let error = anyhow::Error::new(error).context(format!("cgroups: writing {pid} to {file:?}"));
+            if !policy.rootless {
+                return Err(error);
+            }
+            crate::report::warn(&crate::report::line(&error));
+        }
+        Ok(())
+    }
+
+    /// Changes limits.
+    pub fn set(&self, resources: &LinuxResources, policy: Policy) -> Result<()> {
+        if let Some(unit) = &self.unit
+            && let Err(error) = unit.update(resources)
+        {
+            crate::report::warn(&crate::report::line(&error));
+        }
+        self.write_all(resources, policy)
+    }
+
+    fn write_all(&self, resources: &LinuxResources, policy: Policy) -> Result<()> {
+        let before = Before {
+            memory_and_swap: self.number("memory", "memory.memsw.limit_in_bytes"),
+        };
+        for setting in settings(resources, self.v2, before) {
+            let Err(error) = self.write(&setting) else { continue };
+            let error = error.context(format!("cgroups: setting {} to {:?}", setting.file, setting.value));
+            if !setting.optional && !policy.rootless {
+                return Err(error);
+            }
+            crate::report::warn(&crate::report::line(&error));
+        }
+        Ok(())
+    }
+
+    fn write(&self, setting: &Setting) -> Result<()> {
+        let controller = if self.v2 { UNIFIED } else { setting.controller };
+        let directory = self
+            .directories
+            .get(controller)
+            .ok_or_else(|| anyhow!("this host has no controller {controller}"))?;
+        let path = directory.join(&setting.file);
+        match (write_file(&path, &setting.value), &setting.or) {
+            (Err(error), Some((file, value))) if error.kind() == ErrorKind::NotFound => {
+                Ok(write_file(&directory.join(file), value)?)
+            }
+            (Err(error), None) if error.kind() == ErrorKind::NotFound => {
+                bail!("the controller {} is not there", setting.controller)
+            }
+            (result, _) => Ok(result?),
+        }
+    }
+
+    /// The directory of a controller.
+    fn directory(&self, controller: &str) -> Option<&Path> {
+        let name = if self.v2 { UNIFIED } else { controller };
+        self.directories.get(name).map(PathBuf::as_path)
+    }
+
+    fn text(&self, controller: &str, file: &str) -> Option<String> {
+        std::fs::read_to_string(self.directory(controller)?.join(file)).ok()
+    }
+
+    fn number(&self, controller: &str, file: &str) -> Option<u64> {
+        self.text(controller, file)?.trim().parse().ok()
+    }
+
+    /// Removes the group, with those below it. Its processes must be gone, or about to be.
+    pub fn remove(&self) -> Result<()> {
+        let mut first_failure = Ok(());
+        for directory in self.directories.values() {
+            let removed = remove_tree(directory).with_context(|| format!("cgroups: removing {directory:?}"));
+            first_failure = first_failure.and(removed);
+        }
+        first_failure
+    }
+}
+
+/// What the files of a cgroup2 would say.
+pub fn version_2_files(resources: &LinuxResources) -> Vec<(String, String)> {
+    settings(resources, true, Before::default()).into_iter().map(|setting| (setting.file, setting.value)).collect()
+}
+
+/// The limits of a configuration. Those of a pod, which its managers put into annotations of the sandbox's container
+/// because only the sum of its containers is known there, count where the configuration has none.
+pub fn limits(spec: &Spec) -> Option<LinuxResources> {
+    let own = spec.linux().as_ref().and_then(|linux| linux.resources().clone());
+    let pod = spec.annotations().as_ref().and_then(of_pod);
+    match (own, pod) {
+        (own, None) => own,
+        (None, pod) => pod,
+        (Some(mut own), Some(pod)) => {
+            let memory = own.memory().and_then(|memory| memory.limit()).filter(|limit| *limit > 0);
+            if memory.is_none() && pod.memory().is_some() {
+                own.set_memory(*pod.memory());
+            }
+            let quota = own.cpu().as_ref().and_then(|cpu| cpu.quota()).filter(|quota| *quota > 0);
+            if let (None, Some(of_pod)) = (quota, pod.cpu()) {
+                let mut cpu = own.cpu().clone().unwrap_or_default();
+                cpu.set_quota(of_pod.quota());
+                cpu.set_period(of_pod.period());
+                if of_pod.shares().is_some() {
+                    cpu.set_shares(of_pod.shares());
+                }
+                own.set_cpu(Some(cpu));
+            }
+            Some(own)
+        }
+    }
+}
+
+/// What containerd's annotations say about a whole pod.
+fn of_pod(annotations: &std::collections::HashMap<String, String>) -> Option<LinuxResources> {
+    let number = |name: &str| {
+        let text = annotations.get(&format!("io.kubernetes.cri.sandbox-{name}"))?;
+        text.parse::<i64>().ok().filter(|value| *value > 0)
+    };
+    let mut resources = LinuxResources::default();
+    resources.set_devices(None);
+    if let Some(limit) = number("memory") {
+        let mut memory = LinuxMemory::default();
+        memory.set_limit(Some(limit));
+        resources.set_memory(Some(memory));
+    }
+    let (quota, shares) = (number("cpu-quota"), number("cpu-shares"));
+    if quota.is_some() || shares.is_some() {
+        let mut cpu = LinuxCpu::default();
+        cpu.set_quota(quota);
+        cpu.set_period(number("cpu-period").and_then(|period| u64::try_from(period).ok()));
+        cpu.set_shares(shares.and_then(|shares| u64::try_from(shares).ok()));
+        resources.set_cpu(Some(cpu));
+    }
+    (resources.memory().is_some() || resources.cpu().is_some()).then_some(resources)
+}
+
+/// Hands all of a group's controllers down, each by itself, so that one that cannot be does not keep back the others.
+fn hand_down(group: &Path) {
+    let controllers = std::fs::read_to_string(group.join("cgroup.controllers")).unwrap_or_default();
+    for name in controllers.split_whitespace() {
+        let _ = write_file(&group.join("cgroup.subtree_control"), &format!("+{name}"));
+    }
+}
+
+/// One write to a file that must be there.
+fn write_file(path: &Path, text: &str) -> std::io::Result<()> {
+    std::fs::OpenOptions::new().write(true).open(path)?.write_all(text.as_bytes())
+}
+
+fn remove_tree(directory: &Path) -> std::io::Result<()> {
+    for attempt in 0.. {
+        let error = match std::fs::remove_dir(directory) {
+            Ok(()) => return Ok(()),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(error) => error,
+        };
+        if attempt == REMOVALS || error.kind() != ErrorKind::ResourceBusy {
+            return Err(error);
+        }
+        for entry in std::fs::read_dir(directory)?.flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                remove_tree(&entry.path())?;
+            }
+        }
+        std::thread::sleep(Duration::from_millis(if attempt < 10 { 1 } else { 20 }));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn spec(path: &str, resources: serde_json::Value) -> Spec {
+        serde_json::from_value(json!({
+            "ociVersion": "1.2.0",
+            "linux": {"cgroupsPath": path, "resources": resources}
+        }))
+        .unwrap()
+    }
+
+    /// A group that is made on this host, or None with the reason printed.
+    fn made(name: &str, resources: serde_json::Value) -> Option<(Cgroup, Spec)> {
+        let spec = spec(&format!("/runsc-test-{}-{name}", std::process::id()), resources);
+        let mut cgroup = Cgroup::plan("c1", &spec, Policy::default()).unwrap()?;
+        match cgroup.create(&spec, Policy::default()) {
+            Ok(()) => Some((cgroup, spec)),
+            Err(error) => {
+                println!("skipped: {}", crate::report::line(&error));
+                let _ = cgroup.remove();
+                None
+            }
+        }
+    }
+
+    #[test]
+    fn limits_are_set_changed_and_removed() {
+        let Some((cgroup, spec)) = made("limits", json!({"pids": {"limit": 7}})) else { return };
+        let mut child = std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
+        let pid = Pid::from_raw(child.id() as i32);
+        let joined = cgroup.join(pid, &spec, Policy::default());
+        let of_child = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+        let max = cgroup.number("pids", "pids.max");
+        let more: LinuxResources = serde_json::from_value(json!({"pids": {"limit": 9}})).unwrap();
+        let updated = cgroup.set(&more, Policy::default());
+        let max_after = cgroup.number("pids", "pids.max");
+        let stats = cgroup.stats();
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        let directories = cgroup.directories.clone();
+        let removed = cgroup.remove();
+        joined.unwrap();
+        updated.unwrap();
+        removed.unwrap();
+        assert!(of_child.contains("/runsc-test-"), "{of_child}");
+        assert_eq!((max, max_after), (Some(resources::room_for(7)), Some(resources::room_for(9))));
+        assert_eq!(stats.pids.current, Some(1));
+        assert!(directories.values().all(|directory| !directory.exists()));
+        cgroup.remove().unwrap();
+    }
+
+    #[test]
+    fn a_limit_without_its_controller_is_a_failure_unless_rootless() {
+        let spec = spec("/runsc-test-missing", json!({"pids": {"limit": 7}}));
+        let resources = limits(&spec).unwrap();
+        let cgroup = Cgroup::default();
+        let error = cgroup.set(&resources, Policy::default()).unwrap_err();
+        assert!(crate::report::line(&error).contains("no controller pids"));
+        cgroup.set(&resources, Policy { rootless: true, ..Policy::default() }).unwrap();
+    }
+
+    #[test]
+    fn limits_of_a_pod_fill_gaps() {
+        let spec = |resources: serde_json::Value| -> Spec {
+            serde_json::from_value(json!({
+                "ociVersion": "1.2.0",
+                "annotations": {
+                    "io.kubernetes.cri.sandbox-memory": "1000",
+                    "io.kubernetes.cri.sandbox-cpu-quota": "50000",
+                    "io.kubernetes.cri.sandbox-cpu-period": "100000",
+                    "io.kubernetes.cri.sandbox-cpu-shares": "0"
+                },
+                "linux": {"resources": resources}
+            }))
+            .unwrap()
+        };
+        let limits_of = |resources| limits(&spec(resources)).unwrap();
+        let pod = limits_of(json!({"cpu": {"shares": 2}, "devices": [{"allow": false}]}));
+        assert_eq!(pod.memory().unwrap().limit(), Some(1000));
+        let cpu = pod.cpu().clone().unwrap();
+        assert_eq!((cpu.quota(), cpu.period(), cpu.shares()), (Some(50000), Some(100000), Some(2)));
+        assert_eq!(pod.devices().as_ref().unwrap().len(), 1);
+        let own = limits_of(json!({"memory": {"limit": 7}, "cpu": {"quota": 8, "period": 9}}));
+        assert_eq!(own.memory().unwrap().limit(), Some(7));
+        assert_eq!(own.cpu().clone().unwrap().quota(), Some(8));
+    }
+
+    #[test]
+    fn groups_can_be_ignored() {
+        let spec = spec("/x", json!({}));
+        let ignore = Policy { ignore: true, ..Policy::default() };
+        assert_eq!(Cgroup::plan("c1", &spec, ignore).unwrap(), None);
+    }
+}

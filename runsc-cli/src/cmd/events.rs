@@ -1,0 +1,72 @@
+//! `runsc events`: what a container uses, in runc's form.
+
+use std::io::Write;
+
+use anyhow::{Result, bail};
+use serde_json::{Value, json};
+
+use crate::cgroup::{Cgroup, Stats};
+use crate::cli::Events;
+use crate::container::{self, Runtime};
+use crate::state::Status;
+
+/// Prints one object a line: once, or until the container has stopped.
+pub fn events(runtime: &Runtime, args: &Events) -> Result<i32> {
+    if runtime.root.read(&args.id)?.status() == Status::Stopped {
+        bail!("container not running");
+    }
+    let cgroup = container::read_cgroup(&runtime.root.directory(&args.id))?;
+    loop {
+        let stats = cgroup.as_ref().map(Cgroup::stats).unwrap_or_default();
+        let event = json!({"type": "stats", "id": args.id, "data": data(&stats)});
+        // A reader that has seen enough is no error.
+        if writeln!(std::io::stdout(), "{event}").is_err() || args.stats {
+            return Ok(0);
+        }
+        std::thread::sleep(args.interval);
+        if !runtime.root.read(&args.id).is_ok_and(|state| state.status() != Status::Stopped) {
+            return Ok(0);
+        }
+    }
+}
+
+/// The object that runc prints.
+fn data(stats: &Stats) -> Value {
+    let memory = &stats.memory;
+    let nothing = json!({"limit": 0, "failcnt": 0});
+    let raw: serde_json::Map<_, _> =
+        memory.raw.iter().map(|(name, value)| (name.clone(), Value::from(*value))).collect();
+    json!({
+        "cpu": {
+            "usage": {
+                "total": stats.cpu.total.unwrap_or(0),
+                "percpu": stats.cpu.percpu,
+                "kernel": stats.cpu.kernel,
+                "user": stats.cpu.user,
+            },
+            "throttling": {
+                "periods": stats.cpu.periods,
+                "throttledPeriods": stats.cpu.throttled_periods,
+                "throttledTime": stats.cpu.throttled_time,
+            },
+        },
+        "memory": {
+            "cache": memory.cache,
+            "usage": {
+                "limit": memory.limit,
+                "usage": memory.usage.unwrap_or(0),
+                "max": memory.max,
+                "failcnt": memory.failures,
+            },
+            "swap": nothing,
+            "kernel": nothing,
+            "kernelTCP": nothing,
+            "raw": raw,
+        },
+        "pids": {"current": stats.pids.current.unwrap_or(0), "limit": stats.pids.limit},
+        "blkio": {},
+        "hugetlb": {},
+        "intel_rdt": {},
+        "network_interfaces": null,
+    })
+}

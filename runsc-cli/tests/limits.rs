@@ -1,0 +1,168 @@
+//! Limits of a container: those that the sentry holds, those that the host's cgroups hold, and what the guest sees.
+
+mod common;
+
+use std::path::PathBuf;
+
+use common::{Runsc, describe, text};
+use serde_json::{Value, json};
+
+/// A place for a group that no other test has.
+fn group(name: &str) -> String {
+    format!("/runsc-test-{}-{name}", std::process::id())
+}
+
+/// The directories of a container's group, by controller.
+fn directories(runsc: &Runsc, id: &str) -> Vec<(String, PathBuf)> {
+    let text = std::fs::read(runsc.root().join(id).join("cgroup.json")).unwrap();
+    let cgroup: Value = serde_json::from_slice(&text).unwrap();
+    let directories = cgroup["directories"].as_object().unwrap();
+    directories.iter().map(|(name, path)| (name.clone(), path.as_str().unwrap().into())).collect()
+}
+
+/// A file of a controller's, by its name in version 1 or 2. None if the host has neither.
+fn host_file(runsc: &Runsc, id: &str, v1: &str, v2: &str) -> Option<PathBuf> {
+    let all = directories(runsc, id);
+    let paths = all.iter().flat_map(|(_, directory)| [directory.join(v1), directory.join(v2)]);
+    paths.into_iter().find(|path| path.exists())
+}
+
+/// Whether this test may make groups with limits.
+fn can_limit(test: &str) -> bool {
+    let writable = |dir: &str| {
+        let probe = PathBuf::from(dir).join(format!("runsc-probe-{}-{test}", std::process::id()));
+        let made = std::fs::create_dir(&probe);
+        let limited = ["memory.limit_in_bytes", "memory.max"].iter().any(|file| probe.join(file).exists());
+        let _ = std::fs::remove_dir(&probe);
+        made.is_ok() && limited
+    };
+    let can = writable("/sys/fs/cgroup/memory") || writable("/sys/fs/cgroup");
+    if !can {
+        eprintln!("skipped: {test}: no memory cgroup can be made here");
+    }
+    can
+}
+
+#[test]
+fn the_number_of_processes_is_limited() {
+    need_sandbox!();
+    let runsc = Runsc::with_flags(&["--ignore-cgroups"]);
+    let script = "cat /sys/fs/cgroup/pids.max; sleep 100 & sleep 100 & sleep 100 & echo four; \
+                  (sleep 100 & sleep 100 & sleep 100 & sleep 100) 2>&1 | grep -c -m1 -i fork; \
+                  grep max /sys/fs/cgroup/pids.events | grep -c -v 'max 0'; kill -9 -1";
+    let bundle = runsc.bundle("b", &["sh", "-c", script], |config| {
+        config["linux"] = json!({"resources": {"pids": {"limit": 6}}});
+        config["mounts"] = json!([{"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup"}]);
+    });
+    let output = runsc.output(&["run", "--bundle", bundle.to_str().unwrap(), "c1"]);
+    assert_eq!(text(&output.stdout), "6\nfour\n1\n1\n", "{}", describe(&output));
+}
+
+#[test]
+fn the_guest_sees_its_limits() {
+    need_sandbox!();
+    let runsc = Runsc::with_flags(&["--ignore-cgroups"]);
+    let script = "grep -c ^processor /proc/cpuinfo; grep MemTotal /proc/meminfo; cd /sys/fs/cgroup; \
+                  cat cpu.max memory.max memory.swap.max cpu.weight";
+    let bundle = runsc.bundle("b", &["sh", "-c", script], |config| {
+        config["linux"] = json!({"resources": {
+            "cpu": {"quota": 40000, "period": 50000, "shares": 1024},
+            "memory": {"limit": 209715200, "swap": 209715200}
+        }});
+        config["mounts"] = json!([{"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup"}]);
+    });
+    let output = runsc.output(&["run", "--bundle", bundle.to_str().unwrap(), "c1"]);
+    let expected = "1\nMemTotal:         204800 kB\n40000 50000\n209715200\n0\n39\n";
+    assert_eq!(text(&output.stdout), expected, "{}", describe(&output));
+}
+
+#[test]
+fn a_container_is_in_its_cgroup_until_it_is_deleted() {
+    need_sandbox!();
+    if !can_limit("a_container_is_in_its_cgroup_until_it_is_deleted") {
+        return;
+    }
+    let runsc = Runsc::new();
+    let bundle = runsc.bundle("b", &["sleep", "1000"], |config| {
+        config["linux"] = json!({
+            "cgroupsPath": group("life"),
+            "resources": {"memory": {"limit": 268435456}, "pids": {"limit": 100}}
+        });
+    });
+    // The container keeps what it is given as standard output.
+    let mut create = runsc.command(&["create", "--bundle", bundle.to_str().unwrap(), "c1"]);
+    assert!(create.stdout(std::process::Stdio::null()).status().unwrap().success());
+    let groups = directories(&runsc, "c1");
+    // All processes of the sandbox: the stubs are the sentry's children.
+    let sentry = runsc.state("c1")["pid"].as_u64().unwrap();
+    runsc.ok(&["start", "c1"]);
+    let members = |path: &PathBuf| std::fs::read_to_string(path.join("cgroup.procs")).unwrap();
+    for (controller, directory) in &groups {
+        let members = members(directory);
+        assert!(members.lines().any(|pid| pid == sentry.to_string()), "{controller}: {members:?}");
+        assert!(members.lines().count() >= 3, "{controller}: {members:?}");
+    }
+    let limit = || {
+        let file = host_file(&runsc, "c1", "memory.limit_in_bytes", "memory.max").unwrap();
+        std::fs::read_to_string(file).unwrap().trim().to_owned()
+    };
+    assert_eq!(limit(), "268435456");
+    runsc.ok(&["update", "--memory", "300m", "--pids-limit", "50", "c1"]);
+    assert_eq!(limit(), (300 << 20).to_string());
+    let resources = runsc.dir.path().join("resources.json");
+    std::fs::write(&resources, r#"{"memory": {"limit": 314576896}, "cpu": {"shares": 512}}"#).unwrap();
+    runsc.ok(&["update", "--resources", resources.to_str().unwrap(), "c1"]);
+    assert_eq!(limit(), "314576896");
+    let event: Value = serde_json::from_str(&runsc.ok(&["events", "--stats", "c1"])).unwrap();
+    assert_eq!((&event["type"], &event["id"]), (&json!("stats"), &json!("c1")));
+    assert_eq!(event["data"]["memory"]["usage"]["limit"], 314576896);
+    assert!(event["data"]["memory"]["usage"]["usage"].as_u64().unwrap() > 0);
+    assert!(event["data"]["cpu"]["usage"]["total"].as_u64().unwrap() > 0);
+    runsc.ok(&["delete", "--force", "c1"]);
+    for (_, directory) in &groups {
+        assert!(!directory.exists(), "{directory:?}");
+    }
+}
+
+#[test]
+fn who_takes_too_much_memory_dies_and_nobody_else() {
+    need_sandbox!();
+    if !can_limit("who_takes_too_much_memory_dies_and_nobody_else") {
+        return;
+    }
+    let runsc = Runsc::new();
+    // One that holds 40 MiB and waits, and one that wants 130: of 150 there are.
+    let script = "(dd if=/dev/zero bs=40M count=1 2>/dev/null | (head -c 1 >/dev/null; echo x >/tmp/ready; sleep 1000)) & \
+                  until [ -e /tmp/ready ]; do sleep 0.1; done; \
+                  dd if=/dev/zero of=/dev/null bs=130M count=1 2>/dev/null; echo $?; echo alive";
+    let bundle = runsc.bundle("b", &["sh", "-c", script], |config| {
+        config["linux"] = json!({
+            "cgroupsPath": group("memory"),
+            "resources": {"memory": {"limit": 157286400, "swap": 157286400}}
+        });
+    });
+    let output = runsc.output(&["run", "--bundle", bundle.to_str().unwrap(), "c1"]);
+    assert_eq!(text(&output.stdout), "137\nalive\n", "{}", describe(&output));
+}
+
+#[test]
+fn a_limit_that_cannot_hold_is_a_failure() {
+    need_sandbox!();
+    let runsc = Runsc::new();
+    let bundle = runsc.bundle("b", &["true"], |config| {
+        config["linux"] = json!({
+            "cgroupsPath": group("nonsense"),
+            "resources": {"cpu": {"cpus": "100000"}}
+        });
+    });
+    let bundle = bundle.to_str().unwrap();
+    let said = runsc.fails(&["run", "--bundle", bundle, "c1"]);
+    assert!(said.contains("cgroups: "), "{said}");
+    assert!(runsc.fails(&["state", "c1"]).contains("does not exist"));
+    for hierarchy in std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
+        let left = hierarchy.path().join(group("nonsense").trim_start_matches('/'));
+        assert!(!left.exists(), "{left:?}");
+    }
+    let output = runsc.output(&["--ignore-cgroups", "run", "--bundle", bundle, "c1"]);
+    assert!(output.status.success(), "{}", describe(&output));
+}
