@@ -36,6 +36,7 @@ const ALL_NAMESPACES: CloneFlags = CloneFlags::CLONE_NEWPID
     .union(CloneFlags::CLONE_NEWNS)
     .union(CloneFlags::CLONE_NEWNET)
     .union(CloneFlags::CLONE_NEWIPC)
+    .union(CloneFlags::CLONE_NEWCGROUP)
     .union(CloneFlags::CLONE_NEWUTS);
 
 /// What the command line says about sandboxes.
