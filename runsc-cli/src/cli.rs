@@ -266,12 +266,14 @@ fn long_flags(
         };
         let name = flag.split('=').next().unwrap_or(flag);
         let known = command.get_arguments().find(|arg| {
-            arg.get_long() == Some(name) || arg.get_visible_aliases().is_some_and(|names| names.contains(&name))
+            arg.get_long() == Some(name)
+                || arg.get_visible_aliases().is_some_and(|names| names.contains(&name))
         });
         let own = known.map(|arg| arg.get_action().takes_values() && !arg.is_require_equals_set());
         let ignored = accepted.iter().find(|(known, _)| *known == name).map(|(_, takes)| *takes);
         let short = || {
-            let arg = command.get_arguments().find(|arg| arg.get_short().is_some_and(|c| c.to_string() == flag));
+            let arg =
+                command.get_arguments().find(|arg| arg.get_short().is_some_and(|c| c.to_string() == flag));
             arg.is_some_and(|arg| arg.get_action().takes_values() && !arg.is_require_equals_set())
         };
         let (form, takes) = match (own, ignored) {
@@ -691,7 +693,12 @@ pub fn parse_bytes(text: &str) -> Result<i64, String> {
 #[derive(Debug, clap::Args)]
 pub struct Install {
     /// Docker's configuration
-    #[arg(long = "config_file", visible_alias = "config-file", value_name = "FILE", default_value = "/etc/docker/daemon.json")]
+    #[arg(
+        long = "config_file",
+        visible_alias = "config-file",
+        value_name = "FILE",
+        default_value = "/etc/docker/daemon.json"
+    )]
     pub config_file: PathBuf,
     /// What Docker calls the runtime
     #[arg(long, value_name = "NAME", default_value = "runsc")]
@@ -717,7 +724,12 @@ pub struct Install {
 #[derive(Debug, clap::Args)]
 pub struct Uninstall {
     /// Docker's configuration
-    #[arg(long = "config_file", visible_alias = "config-file", value_name = "FILE", default_value = "/etc/docker/daemon.json")]
+    #[arg(
+        long = "config_file",
+        visible_alias = "config-file",
+        value_name = "FILE",
+        default_value = "/etc/docker/daemon.json"
+    )]
     pub config_file: PathBuf,
     /// What Docker calls the runtime
     #[arg(long, value_name = "NAME", default_value = "runsc")]

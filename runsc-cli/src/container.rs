@@ -87,7 +87,14 @@ impl Runtime {
             gofer: None,
         };
         let started = self.make_cgroup(&container, spec, args).and_then(|cgroup| {
-            sandbox::start(&self.options, &container, plan, &stdio, (cgroup.as_ref(), spec), args.die_with_command)
+            sandbox::start(
+                &self.options,
+                &container,
+                plan,
+                &stdio,
+                (cgroup.as_ref(), spec),
+                args.die_with_command,
+            )
         });
         let sandbox = match started {
             Ok(sandbox) => sandbox,

@@ -33,8 +33,11 @@ pub fn network(spec: &Spec) -> Result<Network> {
         if namespaces.iter().take(index).any(|other| other.typ() == kind) {
             bail!("config.json: linux.namespaces: {kind} is given twice");
         }
-        let Some(path) = namespace.path().as_deref().filter(|path| !path.as_os_str().is_empty()) else { continue };
-        let file = open(kind, path).with_context(|| format!("config.json: linux.namespaces: {kind} {path:?}"))?;
+        let Some(path) = namespace.path().as_deref().filter(|path| !path.as_os_str().is_empty()) else {
+            continue;
+        };
+        let file =
+            open(kind, path).with_context(|| format!("config.json: linux.namespaces: {kind} {path:?}"))?;
         match kind {
             LinuxNamespaceType::Network => network = Network::Of(file),
             _ => tracing::info!("the {kind} namespace {path:?} is the host's, the container has its own"),

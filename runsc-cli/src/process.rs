@@ -192,7 +192,10 @@ pub fn knows_nobody() -> bool {
 
 /// Does `work`, which may make a child, in another network namespace. (The child cannot enter it by itself, if it starts
 /// in a user namespace of its own.)
-fn in_network<T>(network: Option<BorrowedFd<'_>>, work: impl FnOnce() -> Result<Option<T>>) -> Result<Option<T>> {
+fn in_network<T>(
+    network: Option<BorrowedFd<'_>>,
+    work: impl FnOnce() -> Result<Option<T>>,
+) -> Result<Option<T>> {
     let Some(network) = network else { return work() };
     let own = std::fs::File::open("/proc/self/ns/net").context("/proc/self/ns/net")?;
     setns(network, CloneFlags::CLONE_NEWNET).context("entering the network namespace")?;

@@ -13,8 +13,8 @@ use nix::unistd::pipe2;
 use oci_spec::runtime::Spec;
 use serde::{Deserialize, Serialize};
 
-use crate::cgroup::{self, Cgroup};
 use crate::boot::config::{BootConfig, Donated, Outcome};
+use crate::cgroup::{self, Cgroup};
 use crate::console::Stdio;
 use crate::control;
 use crate::host_namespaces::Network;

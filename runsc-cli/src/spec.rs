@@ -9,12 +9,12 @@ use anyhow::{Context, Result, anyhow, bail};
 use oci_spec::runtime as oci;
 use oci_spec::runtime::Spec;
 
-use crate::cgroup;
-use crate::boot::limits::Limits;
 use crate::boot::guest::{Capabilities, Device, Guest, Mount, MountKind, Overlay, Process, Rlimit, Root};
+use crate::boot::limits::Limits;
 use crate::capability;
-use crate::seccomp;
+use crate::cgroup;
 use crate::host_namespaces::{self, Network};
+use crate::seccomp;
 use crate::users;
 
 /// What `--overlay2` says.
@@ -133,8 +133,7 @@ pub fn plan(id: &str, bundle: &Path, spec: &Spec, overlay: OverlayPolicy) -> Res
 }
 
 /// Devices that the sentry has: memory, terminals.
-const OWN_DEVICES: [(i64, i64); 9] =
-    [(1, 1), (1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2)];
+const OWN_DEVICES: [(i64, i64); 9] = [(1, 1), (1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2)];
 
 /// Tells what config.json asks for and the container does not get.
 pub fn warn_of_ignored(spec: &Spec) {
@@ -144,7 +143,8 @@ pub fn warn_of_ignored(spec: &Spec) {
             ignored.push(name.to_owned());
         }
     };
-    let text = |text: &Option<String>| text.as_deref().is_some_and(|text| !text.is_empty() && text != "unconfined");
+    let text =
+        |text: &Option<String>| text.as_deref().is_some_and(|text| !text.is_empty() && text != "unconfined");
     if let Some(process) = spec.process() {
         given("process.apparmorProfile", text(process.apparmor_profile()));
         given("process.selinuxLabel", text(process.selinux_label()));
@@ -158,7 +158,8 @@ pub fn warn_of_ignored(spec: &Spec) {
         given("linux.timeOffsets", linux.time_offsets().is_some());
         for device in linux.devices().iter().flatten() {
             let number = (device.major(), device.minor());
-            let own = device.typ() == oci::LinuxDeviceType::P || OWN_DEVICES.contains(&number) || number.0 == 136;
+            let own =
+                device.typ() == oci::LinuxDeviceType::P || OWN_DEVICES.contains(&number) || number.0 == 136;
             given(&format!("linux.devices {:?}", device.path()), !own);
         }
     }
@@ -385,9 +386,37 @@ struct MountOptions {
 /// The options of mounts that are understood beside those of the filesystems themselves.
 pub fn mount_options() -> Vec<&'static str> {
     let mut options = vec![
-        "async", "atime", "bind", "defaults", "dev", "diratime", "dirsync", "exec", "noatime", "nodev", "nodiratime",
-        "noexec", "norelatime", "nostrictatime", "nosuid", "private", "rbind", "relatime", "ro", "rprivate", "rro",
-        "rshared", "rslave", "runbindable", "rw", "shared", "slave", "strictatime", "suid", "sync", "tmpcopyup",
+        "async",
+        "atime",
+        "bind",
+        "defaults",
+        "dev",
+        "diratime",
+        "dirsync",
+        "exec",
+        "noatime",
+        "nodev",
+        "nodiratime",
+        "noexec",
+        "norelatime",
+        "nostrictatime",
+        "nosuid",
+        "private",
+        "rbind",
+        "relatime",
+        "ro",
+        "rprivate",
+        "rro",
+        "rshared",
+        "rslave",
+        "runbindable",
+        "rw",
+        "shared",
+        "slave",
+        "strictatime",
+        "suid",
+        "sync",
+        "tmpcopyup",
         "unbindable",
     ];
     options.sort_unstable();

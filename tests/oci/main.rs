@@ -65,7 +65,9 @@ fn main() -> ExitCode {
                 println!("ok      {name}");
             }
             (Outcome::Failed(_), Some(reason)) => println!("known   {name}: {reason}"),
-            (Outcome::Passed, Some(_)) => unexpected.push(format!("{name}: passes, and is listed as a difference")),
+            (Outcome::Passed, Some(_)) => {
+                unexpected.push(format!("{name}: passes, and is listed as a difference"))
+            }
             (Outcome::Failed(why), None) => unexpected.push(format!("{name}: {why}")),
         }
     }

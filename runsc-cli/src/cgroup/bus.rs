@@ -132,8 +132,12 @@ fn message(method: &Method<'_>, serial: u32, body: &Body) -> Vec<u8> {
     all.number(body.0.len() as u32);
     all.number(serial);
     all.array(8, |all| {
-        let fields =
-            [(1, "o", method.path), (2, "s", method.interface), (3, "s", method.member), (6, "s", method.destination)];
+        let fields = [
+            (1, "o", method.path),
+            (2, "s", method.interface),
+            (3, "s", method.member),
+            (6, "s", method.destination),
+        ];
         for (code, signature, text) in fields {
             all.align(8);
             all.0.push(code);
@@ -214,7 +218,8 @@ impl Bus {
         if head[0] != b'l' {
             bail!("an answer in an order that was not asked for");
         }
-        let number = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]) as usize;
+        let number =
+            |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]) as usize;
         let (body, fields) = (number(4), number(12));
         let total = fields.next_multiple_of(8).saturating_add(body);
         if total > MESSAGE_MAX {
@@ -222,12 +227,15 @@ impl Bus {
         }
         let mut rest = vec![0; total];
         self.stream.read_exact(&mut rest)?;
-        let (fields, body) = (rest.get(..fields).unwrap_or_default(), rest.get(total - body..).unwrap_or_default());
+        let (fields, body) =
+            (rest.get(..fields).unwrap_or_default(), rest.get(total - body..).unwrap_or_default());
         let mut answer = Answer { kind: head[1], to: 0, said: String::new() };
         let mut at = 0;
         // Each field: a code, a signature of one letter, a value.
         while let Some([code, 1, kind, 0]) = fields.get(at..at + 4) {
-            let word = |at: usize| fields.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_le_bytes);
+            let word = |at: usize| {
+                fields.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_le_bytes)
+            };
             let start = at + 4;
             let end = match kind {
                 b'u' => start + 4,

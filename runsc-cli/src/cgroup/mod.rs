@@ -64,7 +64,8 @@ impl Cgroup {
         let host = match Hierarchies::read() {
             Ok(host) if !host.mounts.is_empty() => host,
             result => {
-                let cause = result.err().map_or("none is mounted".to_owned(), |error| crate::report::line(&error));
+                let cause =
+                    result.err().map_or("none is mounted".to_owned(), |error| crate::report::line(&error));
                 if limits(spec).is_some() && !policy.rootless {
                     bail!("cgroups: {cause}; limits of config.json cannot hold (--ignore-cgroups to go on)");
                 }
@@ -117,7 +118,13 @@ impl Cgroup {
         if self.v2 {
             let above = missing.first().and_then(|first| first.parent()).unwrap_or(directory);
             // As far up as there are groups; what cannot be handed down is missed when a limit needs it.
-            for group in above.ancestors().take_while(|path| path.join("cgroup.procs").exists()).collect::<Vec<_>>().iter().rev() {
+            for group in above
+                .ancestors()
+                .take_while(|path| path.join("cgroup.procs").exists())
+                .collect::<Vec<_>>()
+                .iter()
+                .rev()
+            {
                 hand_down(group);
             }
         }
@@ -132,7 +139,8 @@ impl Cgroup {
         }
         if controller == "cpuset" {
             // A new group has no processors and no memory, and nobody can enter it.
-            let from_top: Vec<&Path> = directory.ancestors().take_while(|path| path.join("cpuset.cpus").exists()).collect();
+            let from_top: Vec<&Path> =
+                directory.ancestors().take_while(|path| path.join("cpuset.cpus").exists()).collect();
             for file in ["cpuset.cpus", "cpuset.mems"] {
                 let mut above = String::new();
                 for path in from_top.iter().rev() {
@@ -186,9 +194,7 @@ impl Cgroup {
     }
 
     fn write_all(&self, resources: &LinuxResources, policy: Policy) -> Result<()> {
-        let before = Before {
-            memory_and_swap: self.number("memory", "memory.memsw.limit_in_bytes"),
-        };
+        let before = Before { memory_and_swap: self.number("memory", "memory.memsw.limit_in_bytes") };
         for setting in settings(resources, self.v2, before) {
             let Err(error) = self.write(&setting) else { continue };
             let error = error.context(format!("cgroups: setting {} to {:?}", setting.file, setting.value));
@@ -245,7 +251,10 @@ impl Cgroup {
 
 /// What the files of a cgroup2 would say.
 pub fn version_2_files(resources: &LinuxResources) -> Vec<(String, String)> {
-    settings(resources, true, Before::default()).into_iter().map(|setting| (setting.file, setting.value)).collect()
+    settings(resources, true, Before::default())
+        .into_iter()
+        .map(|setting| (setting.file, setting.value))
+        .collect()
 }
 
 /// The limits of a configuration. Those of a pod, which its managers put into annotations of the sandbox's container
@@ -363,7 +372,8 @@ mod tests {
     #[test]
     fn limits_are_set_changed_and_removed() {
         let Some((cgroup, spec)) = made("limits", json!({"pids": {"limit": 7}})) else { return };
-        let mut child = std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
+        let mut child =
+            std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
         let pid = Pid::from_raw(child.id() as i32);
         let joined = cgroup.join(pid, &spec, Policy::default());
         let of_child = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();

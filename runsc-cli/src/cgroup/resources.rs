@@ -1,6 +1,8 @@
 //! From `linux.resources` to what is written to which file of a group, as runc writes it.
 
-use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxDeviceCgroup, LinuxMemory, LinuxResources, LinuxThrottleDevice};
+use oci_spec::runtime::{
+    LinuxBlockIo, LinuxCpu, LinuxDeviceCgroup, LinuxMemory, LinuxResources, LinuxThrottleDevice,
+};
 
 /// One write.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -243,10 +245,14 @@ fn io_v1(io: &LinuxBlockIo, all: &mut Vec<Setting>) {
         let name = format!("{}:{}", device.major(), device.minor());
         if let Some(weight) = device.weight().filter(|weight| *weight != 0) {
             let value = format!("{name} {weight}");
-            all.push(Setting::new("blkio", "blkio.weight_device", &value).or("blkio.bfq.weight_device", &value));
+            all.push(
+                Setting::new("blkio", "blkio.weight_device", &value).or("blkio.bfq.weight_device", &value),
+            );
         }
         if let Some(weight) = device.leaf_weight().filter(|weight| *weight != 0) {
-            all.push(Setting::new("blkio", "blkio.leaf_weight_device", format!("{name} {weight}")).optional());
+            all.push(
+                Setting::new("blkio", "blkio.leaf_weight_device", format!("{name} {weight}")).optional(),
+            );
         }
     }
     for (file, _, devices) in throttles(io) {
@@ -281,8 +287,17 @@ fn io_v2(io: &LinuxBlockIo, all: &mut Vec<Setting>) {
 /// What runc allows every container, and what the sandbox itself may need: making nodes; null, zero, full, random, urandom,
 /// tty, ptmx, terminals, kvm.
 const ALWAYS: [&str; 11] = [
-    "c *:* m", "b *:* m", "c 1:3 rwm", "c 1:5 rwm", "c 1:7 rwm", "c 1:8 rwm", "c 1:9 rwm", "c 5:0 rwm", "c 5:2 rwm",
-    "c 136:* rwm", "c 10:232 rw",
+    "c *:* m",
+    "b *:* m",
+    "c 1:3 rwm",
+    "c 1:5 rwm",
+    "c 1:7 rwm",
+    "c 1:8 rwm",
+    "c 1:9 rwm",
+    "c 5:0 rwm",
+    "c 5:2 rwm",
+    "c 136:* rwm",
+    "c 10:232 rw",
 ];
 
 /// A rule of the device list, in version 1 alone: in version 2 it would take a BPF program. Rules stand behind what the

@@ -63,7 +63,9 @@ impl Cgroup {
     pub fn stats(&self) -> Stats {
         let mut stats = Stats::default();
         let keyed = |controller, file| pairs(&self.text(controller, file).unwrap_or_default());
-        let find = |pairs: &[(String, u64)], key: &str| pairs.iter().find(|(name, _)| name == key).map_or(0, |(_, n)| *n);
+        let find = |pairs: &[(String, u64)], key: &str| {
+            pairs.iter().find(|(name, _)| name == key).map_or(0, |(_, n)| *n)
+        };
         let cpu = keyed("cpu", "cpu.stat");
         stats.cpu.periods = find(&cpu, "nr_periods");
         stats.cpu.throttled_periods = find(&cpu, "nr_throttled");

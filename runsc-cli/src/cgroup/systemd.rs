@@ -38,7 +38,9 @@ impl Unit {
         }
         let parts: Vec<&str> = text.split(':').collect();
         let [slice, prefix, name] = parts[..] else {
-            bail!("expected cgroupsPath to be of format \"slice:prefix:name\" for systemd cgroups, got {text:?} instead");
+            bail!(
+                "expected cgroupsPath to be of format \"slice:prefix:name\" for systemd cgroups, got {text:?} instead"
+            );
         };
         let slice = if slice.is_empty() { default_slice() } else { slice.to_owned() };
         Ok(Unit { slice, prefix: prefix.into(), name: name.into() })
@@ -97,7 +99,10 @@ impl Unit {
         // The answer comes when the job is queued, not when it is done.
         let start = Instant::now();
         let group = format!("/{}", self.scope());
-        while !std::fs::read_to_string(format!("/proc/{pid}/cgroup"))?.lines().any(|line| line.ends_with(&group)) {
+        while !std::fs::read_to_string(format!("/proc/{pid}/cgroup"))?
+            .lines()
+            .any(|line| line.ends_with(&group))
+        {
             if start.elapsed() > LIMIT {
                 bail!("{} has not started", self.scope());
             }
@@ -167,7 +172,10 @@ fn limits(resources: &LinuxResources) -> Vec<(&'static str, Value)> {
     if let Some(pids) = resources.pids()
         && pids.limit() != 0
     {
-        all.push(("TasksMax", u64::try_from(pids.limit()).map_or(Value::Number(u64::MAX), |n| Value::Number(room_for(n)))));
+        all.push((
+            "TasksMax",
+            u64::try_from(pids.limit()).map_or(Value::Number(u64::MAX), |n| Value::Number(room_for(n))),
+        ));
     }
     all
 }

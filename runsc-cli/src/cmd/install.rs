@@ -15,7 +15,10 @@ pub fn install(args: &Install) -> Result<i32> {
     let mut config = read(&args.config_file)?;
     add(&mut config, args, &program)?;
     write(&args.config_file, &config)?;
-    eprintln!("runsc: runtime {:?} is in {:?} now; dockerd reads it when it starts", args.runtime, args.config_file);
+    eprintln!(
+        "runsc: runtime {:?} is in {:?} now; dockerd reads it when it starts",
+        args.runtime, args.config_file
+    );
     Ok(0)
 }
 
@@ -106,7 +109,8 @@ mod tests {
             Verb::Uninstall(args) => uninstall(&args),
             _ => panic!("{line}"),
         };
-        run(format!("runsc install --config_file {file} --cgroupdriver cgroupfs -- --debug --strace")).unwrap();
+        run(format!("runsc install --config_file {file} --cgroupdriver cgroupfs -- --debug --strace"))
+            .unwrap();
         let config = read(&path).unwrap();
         assert_eq!(config["runtimes"]["runsc"]["runtimeArgs"], json!(["--debug", "--strace"]));
         assert_eq!(config["userland-proxy"], false);

@@ -382,7 +382,8 @@ fn memory_stat(group: &Group, _io: &Io<'_>) -> Result<Vec<u8>> {
 /// How often a limit was in the way; the only ones that hold are those of containers.
 fn pids_events(group: &Group, io: &Io<'_>) -> Result<Vec<u8>> {
     let container = io.task.map(|task| task.group.container.read().clone());
-    let refused = container.filter(|_| group.is_root()).map_or(0, |c| group.kernel.counts.of_container(&c).refused);
+    let refused =
+        container.filter(|_| group.is_root()).map_or(0, |c| group.kernel.counts.of_container(&c).refused);
     line(format_args!("max {refused}"))
 }
 
