@@ -14,6 +14,7 @@ use crate::fs::memfd::Memfds;
 use crate::fs::nsfs::NsFs;
 use crate::ipc::IpcNamespace;
 use crate::ipc::mqueue::QueueBytes;
+use crate::keys::Keys;
 use crate::log::KernelLog;
 use crate::net::NetNamespace;
 use crate::parameters::Parameters;
@@ -103,6 +104,8 @@ pub struct Kernel {
     pub ptys: AtomicU32,
     /// Sums over all that has happened.
     pub statistics: Statistics,
+    /// Keys.
+    pub keys: Keys,
     /// What syslog(2) reads.
     pub log: KernelLog,
     /// Kernel parameters that were set.
@@ -177,6 +180,7 @@ impl Kernel {
             unimplemented: Mutex::default(),
             ptys: AtomicU32::new(0),
             statistics: Statistics::default(),
+            keys: Keys::default(),
             log: KernelLog::default(),
             parameters: Parameters::default(),
             boot_id: random_uuid(),

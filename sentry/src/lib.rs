@@ -11,7 +11,9 @@
 //! | [`net`] | sockets |
 //! | [`ipc`] | System V IPC and POSIX message queues |
 //! | [`time`] | clocks and timers |
+//! | [`aio`] | results of asynchronous I/O |
 //! | [`seccomp`] | filters that guests install |
+//! | [`keys`] | keys and keyrings |
 //! | [`log`] | what syslog(2) reads |
 //! | [`parameters`] | kernel parameters (sysctl) |
 //! | [`statistics`] | sums over all that has happened |
@@ -20,9 +22,11 @@
 // Tasks refer to files, files to sockets, sockets to tasks: the compiler follows a long way to see that all are `Send`.
 #![recursion_limit = "256"]
 
+pub mod aio;
 pub mod fs;
 pub mod ipc;
 pub mod kernel;
+pub mod keys;
 pub mod loader;
 pub mod log;
 pub mod mm;

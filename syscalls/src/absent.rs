@@ -47,24 +47,7 @@ pub const ROWS: &[Row] = rows! {
     LSM_LIST_MODULES => absent, Missing, "as without CONFIG_SECURITY";
     MEMFD_SECRET => absent, Missing, "as without CONFIG_SECRETMEM";
     MAP_SHADOW_STACK => not_supported, Missing, "as on a processor without shadow stacks";
-    CACHESTAT => absent, Missing, "not there yet";
     PTRACE => absent, Missing, "not there yet";
-    REMAP_FILE_PAGES => absent, Missing, "not there yet";
-    IO_SETUP => absent, Missing, "as without CONFIG_AIO";
-    IO_DESTROY => absent, Missing, "as without CONFIG_AIO";
-    IO_GETEVENTS => absent, Missing, "as without CONFIG_AIO";
-    IO_PGETEVENTS => absent, Missing, "as without CONFIG_AIO";
-    IO_SUBMIT => absent, Missing, "as without CONFIG_AIO";
-    IO_CANCEL => absent, Missing, "as without CONFIG_AIO";
-    MBIND => absent, Missing, "as without CONFIG_NUMA";
-    SET_MEMPOLICY => absent, Missing, "as without CONFIG_NUMA";
-    GET_MEMPOLICY => absent, Missing, "as without CONFIG_NUMA";
-    SET_MEMPOLICY_HOME_NODE => absent, Missing, "as without CONFIG_NUMA";
-    MIGRATE_PAGES => absent, Missing, "as without CONFIG_NUMA";
-    MOVE_PAGES => absent, Missing, "as without CONFIG_MIGRATION";
-    ADD_KEY => absent, Missing, "as without CONFIG_KEYS";
-    REQUEST_KEY => absent, Missing, "as without CONFIG_KEYS";
-    KEYCTL => absent, Missing, "as without CONFIG_KEYS";
     OPEN_TREE => absent, Missing, "not there yet";
     OPEN_TREE_ATTR => absent, Missing, "not there yet";
     MOVE_MOUNT => absent, Missing, "not there yet";
@@ -75,8 +58,6 @@ pub const ROWS: &[Row] = rows! {
     MOUNT_SETATTR => absent, Missing, "not there yet";
     STATMOUNT => absent, Missing, "not there yet";
     LISTMOUNT => absent, Missing, "not there yet";
-    PROCESS_MADVISE => absent, Missing, "as without CONFIG_ADVISE_SYSCALLS";
-    MSEAL => absent, Missing, "not there yet";
 };
 
 fn absent(_task: &CurrentTask) -> Result<()> {

@@ -2,17 +2,19 @@
 
 use std::sync::Arc;
 
-use abi::capability::CAP_SYS_ADMIN;
+use abi::capability::{CAP_SYS_ADMIN, CAP_SYS_NICE};
 use abi::fcntl::OpenFlags;
 use abi::mman as m;
 use abi::stat::FileType;
+use abi::uio::Iovec;
 use abi::{Errno, Result};
 use platform::Prot;
 use sentry::mm::{Fixed, MapFile, MapRequest, RemapRequest};
 use sentry::task::CurrentTask;
 use sentry::vfs::{File, MountFlags};
 
-use crate::arguments::Address;
+use crate::arguments::{Address, UserPtr};
+use crate::io::read_iovecs;
 use crate::rows;
 use crate::table::Row;
 
@@ -31,6 +33,9 @@ pub const ROWS: &[Row] = rows! {
     MUNLOCKALL => munlockall;
     MSYNC => msync;
     MINCORE => mincore;
+    MSEAL => mseal;
+    REMAP_FILE_PAGES => remap_file_pages;
+    PROCESS_MADVISE => process_madvise;
     PKEY_MPROTECT => pkey_mprotect;
     PKEY_ALLOC => pkey_alloc;
     PKEY_FREE => pkey_free;
@@ -257,4 +262,64 @@ fn mincore(task: &CurrentTask, addr: u64, len: u64, vec: Address) -> Result<()> 
         done += part.len() as u64;
     }
     Ok(())
+}
+
+fn mseal(task: &CurrentTask, addr: u64, len: u64, flags: u64) -> Result<()> {
+    if flags == 0 { task.mm().seal(addr, len) } else { Err(Errno::EINVAL) }
+}
+
+fn remap_file_pages(
+    task: &CurrentTask,
+    addr: u64,
+    len: u64,
+    prot: u64,
+    page: u64,
+    _flags: u64,
+) -> Result<()> {
+    if prot != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let mask = !(platform::PAGE_SIZE - 1);
+    let offset = page.checked_mul(platform::PAGE_SIZE).ok_or(Errno::EINVAL)?;
+    let (mm, limits) = (task.mm(), task.memory_limits());
+    task.with_thread(|thread| mm.remap_file_pages(thread, addr & mask, len & mask, offset, &limits))
+}
+
+fn process_madvise(
+    task: &CurrentTask,
+    pidfd: i32,
+    iov: UserPtr<Iovec>,
+    count: usize,
+    advice: u32,
+    flags: u32,
+) -> Result<u64> {
+    if flags != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let ranges = read_iovecs(task, iov, count)?;
+    let file = task.file(pidfd)?;
+    let pidfd = file.ops::<sentry::fs::pidfd::PidFd>().ok_or(Errno::EBADF)?;
+    let target = pidfd.pid.group().and_then(|g| g.any_task()).ok_or(Errno::ESRCH)?;
+    let own = Arc::ptr_eq(&target.group, &task.group);
+    let for_others = [m::MADV_COLD, m::MADV_PAGEOUT, m::MADV_WILLNEED];
+    if !own && !for_others.contains(&advice) {
+        return Err(Errno::EINVAL);
+    }
+    crate::credentials::may_inspect(task, &target)?;
+    if !own && !task.capable(CAP_SYS_NICE) {
+        return Err(Errno::EPERM);
+    }
+    let mm = target.memory().ok_or(Errno::ESRCH)?;
+    let can_admin = task.capable(CAP_SYS_ADMIN);
+    let mut done = 0;
+    for (addr, len) in ranges {
+        let advise = |thread: sentry::mm::By<'_>| mm.advise(thread, addr, len, advice, can_admin);
+        let result = if own { task.with_thread(advise) } else { advise(None) };
+        match result {
+            Ok(()) => done += len,
+            Err(_) if done > 0 => break,
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(done)
 }

@@ -43,6 +43,14 @@ fn after(task: &CurrentTask, timeout: Option<std::time::Duration>) -> Option<u64
     Some(task.kernel().clock.monotonic().saturating_add(nanos))
 }
 
+/// The deadline that a timeout means; none for a null pointer. EFAULT, EINVAL.
+pub(crate) fn deadline_of(task: &CurrentTask, timeout: UserPtr<Timespec>) -> Result<Option<u64>> {
+    match timeout.non_null() {
+        Some(pointer) => Ok(after(task, Some(pointer.read(task)?.to_duration()?))),
+        None => Ok(None),
+    }
+}
+
 fn millis(timeout: i32) -> Option<std::time::Duration> {
     u64::try_from(timeout).ok().map(std::time::Duration::from_millis)
 }
@@ -393,10 +401,7 @@ fn epoll_pwait2(
     timeout: UserPtr<Timespec>,
     mask: UserPtr<SignalSet>,
 ) -> Result<usize> {
-    let deadline = match timeout.non_null() {
-        Some(pointer) => after(task, Some(pointer.read(task)?.to_duration()?)),
-        None => None,
-    };
+    let deadline = deadline_of(task, timeout)?;
     if !mask.is_null() {
         let mask = read_mask(task, mask, task.arguments().1[5] as usize)?;
         task.set_temporary_mask(mask);

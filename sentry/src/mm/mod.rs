@@ -267,6 +267,8 @@ pub struct MemoryManager {
     resident_peak: AtomicU64,
     /// Registrations of membarrier(2), as a mask of its commands.
     pub membarrier: AtomicU32,
+    /// Contexts of asynchronous I/O.
+    pub aio: crate::aio::Contexts,
     /// Who reads memory in a way that has to see all of an exec(2) or none of it (`exec_update_lock`).
     pub exec_update: Mutex<()>,
 }
@@ -286,6 +288,7 @@ impl MemoryManager {
             dumpable: AtomicU32::new(dumpable),
             resident_peak: AtomicU64::new(0),
             membarrier: AtomicU32::new(membarrier),
+            aio: crate::aio::Contexts::default(),
             exec_update: Mutex::new(()),
         })
     }

@@ -15,11 +15,11 @@ pub struct Policy {
 }
 
 impl MemoryManager {
-    /// mbind(2), after the checks of the policy. EFAULT for holes.
-    pub fn set_policy(&self, start: u64, end: u64, policy: Policy) -> Result<()> {
+    /// mbind(2), after the checks of the policy. EFAULT for holes, unless they do not matter.
+    pub fn set_policy(&self, start: u64, end: u64, policy: Policy, holes: bool) -> Result<()> {
         let mut state = self.state.write();
         let covered = clamp(start, end) == Some((start, end)) && state.vmas.covers(start, end);
-        if start < end && !covered {
+        if start < end && !covered && !holes {
             return Err(Errno::EFAULT);
         }
         if start < end {

@@ -3,7 +3,7 @@
 use abi::limits::TASK_SIZE_MAX;
 use platform::{Change, PAGE_SIZE, USER_MAX};
 
-use super::map::check_fixed;
+use super::map::{Fixed, MapFile, MapRequest, check_fixed};
 use super::range_map::Segment;
 use super::vma::{Backing, Vma, VmaFlags};
 use super::{By, Limits, MAP_COUNT_MAX, MemoryManager, Piece, State, again, is_page_aligned, page_up};
@@ -77,6 +77,52 @@ impl MemoryManager {
             let _ = self.populate(by, addr, len, vma.prot);
         }
         result
+    }
+
+    /// remap_file_pages(2), which is mmap(2) of the same file in other words. EINVAL for what is not one shared mapping.
+    pub fn remap_file_pages(
+        &self,
+        by: By<'_>,
+        start: u64,
+        len: u64,
+        offset: u64,
+        limits: &Limits,
+    ) -> Result<()> {
+        let end = start.checked_add(len).filter(|&end| end > start).ok_or(Errno::EINVAL)?;
+        offset.checked_add(len).ok_or(Errno::EINVAL)?;
+        let request = {
+            let state = self.state.read();
+            let (_, _, vma) = state.vmas.get(start).ok_or(Errno::EINVAL)?;
+            let Backing::File { mapping, .. } = &vma.backing else { return Err(Errno::EINVAL) };
+            let alike = |other: &Vma| {
+                let same = matches!(&other.backing, Backing::File { mapping: m, .. }
+                    if m.mappable.object() == mapping.mappable.object());
+                same && other.flags == vma.flags && other.prot == vma.prot
+            };
+            let whole = state.vmas.covers(start, end)
+                && state.vmas.overlapping(start, end).all(|(_, _, vma)| alike(vma));
+            if !vma.is_shared() || !whole {
+                return Err(Errno::EINVAL);
+            }
+            MapRequest {
+                addr: start,
+                len,
+                prot: vma.prot,
+                shared: true,
+                fixed: Fixed::Replace,
+                locked: vma.flags.contains(VmaFlags::LOCKED),
+                file: Some(MapFile {
+                    mappable: mapping.mappable.clone(),
+                    file: mapping.file.clone(),
+                    name: mapping.name.clone(),
+                    offset,
+                    max_prot: vma.max_prot,
+                }),
+                limits: *limits,
+                ..MapRequest::default()
+            }
+        };
+        self.map(by, &request).map(drop)
     }
 
     #[allow(clippy::too_many_arguments, reason = "the arguments of the call, and its outcome")]

@@ -217,6 +217,8 @@ impl CurrentTask {
         } else {
             scheduling
         };
+        *task.keyrings.session.lock() = self.keyrings.session.lock().clone();
+        *task.memory_policy.lock() = *self.memory_policy.lock();
         *task.affinity.lock() = self.affinity.lock().clone();
         task.timer_slack.store(self.timer_slack.load(Ordering::Relaxed), Ordering::Relaxed);
     }

@@ -222,6 +222,7 @@ impl CurrentTask {
             let mut own = self.signals.lock();
             own.stack = abi::signal::StackT { ss_flags: abi::signal::SS_DISABLE, ..Default::default() };
         }
+        drop((self.keyrings.thread.lock().take(), group.keyring.lock().take()));
         self.robust_list.store(0, Ordering::Relaxed);
         self.futexes_left.store(false, Ordering::Release);
         let old = self.credentials();

@@ -171,6 +171,8 @@ pub struct ThreadGroup {
     pub is_init: bool,
     /// The container whose process this is.
     pub container: RwLock<Arc<str>>,
+    /// KEY_SPEC_PROCESS_KEYRING.
+    pub keyring: Mutex<Option<Arc<crate::keys::Key>>>,
     /// Registered for membarrier's private expedited commands.
     pub membarrier: AtomicU32,
     /// Bytes read and written, for `/proc/PID/io`.
@@ -319,6 +321,7 @@ impl ThreadGroup {
             start_time,
             is_init: parts.is_init,
             container: RwLock::new(parts.container),
+            keyring: Mutex::default(),
             membarrier: AtomicU32::new(0),
             io_bytes: Default::default(),
             dead: AtomicBool::new(false),

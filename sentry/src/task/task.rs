@@ -111,6 +111,10 @@ pub struct Task {
     pub(super) host_thread: AtomicI32,
     /// Voluntary waits.
     pub waits: AtomicU64,
+    /// Keyrings of its own.
+    pub keyrings: crate::keys::TaskKeyrings,
+    /// set_mempolicy(2).
+    pub memory_policy: Mutex<crate::mm::policy::Policy>,
     /// What its calls go through.
     pub seccomp: crate::seccomp::Seccomp,
     /// A vfork parent waits for this: set when memory was given up.
@@ -203,6 +207,8 @@ impl Task {
             system_time: AtomicU64::new(0),
             host_thread: AtomicI32::new(0),
             waits: AtomicU64::new(0),
+            keyrings: Default::default(),
+            memory_policy: Mutex::default(),
             seccomp: Default::default(),
             vfork_done: OnceLock::new(),
             syscall: AtomicI32::new(-1),

@@ -271,7 +271,7 @@ const VM: &[Entry<Sysctl>] = &[
 ];
 
 const FS: &[Entry<Sysctl>] = &[
-    number!("aio-max-nr", "fs.aio-max-nr", System, [65536], 0, i64::MAX),
+    Entry::file("aio-max-nr", 0o644, &parameters::AIO_MAX_NR),
     number!("aio-nr", "fs.aio-nr", System, [0], 0, 0, 0o444),
     Entry::dir("binfmt_misc", &[]),
     number!("dentry-state", "fs.dentry-state", System, [0, 0, 0, 0, 0, 0], 0, 0, 0o444),
