@@ -17,7 +17,7 @@ use sentry::vfs::File;
 
 use crate::arguments::{Address, UserPtr};
 use crate::io::{self, Place};
-use crate::poll::deadline_of;
+use crate::poll::after_timeout;
 use crate::rows;
 use crate::signals::read_mask;
 use crate::table::Row;
@@ -198,7 +198,7 @@ fn io_getevents(
     events: UserPtr<a::IoEvent>,
     timeout: UserPtr<Timespec>,
 ) -> Result<usize> {
-    let deadline = deadline_of(task, timeout)?;
+    let deadline = after_timeout(task, timeout)?;
     get_events(task, id, (min, max), events, deadline)
 }
 
@@ -211,7 +211,7 @@ fn io_pgetevents(
     timeout: UserPtr<Timespec>,
     mask: UserPtr<[u64; 2]>,
 ) -> Result<usize> {
-    let deadline = deadline_of(task, timeout)?;
+    let deadline = after_timeout(task, timeout)?;
     if let Some(mask) = mask.non_null() {
         let [pointer, size] = mask.read(task)?;
         if pointer != 0 {

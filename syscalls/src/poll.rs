@@ -44,7 +44,7 @@ fn after(task: &CurrentTask, timeout: Option<std::time::Duration>) -> Option<u64
 }
 
 /// The deadline that a timeout means; none for a null pointer. EFAULT, EINVAL.
-pub(crate) fn deadline_of(task: &CurrentTask, timeout: UserPtr<Timespec>) -> Result<Option<u64>> {
+pub(crate) fn after_timeout(task: &CurrentTask, timeout: UserPtr<Timespec>) -> Result<Option<u64>> {
     match timeout.non_null() {
         Some(pointer) => Ok(after(task, Some(pointer.read(task)?.to_duration()?))),
         None => Ok(None),
@@ -401,7 +401,7 @@ fn epoll_pwait2(
     timeout: UserPtr<Timespec>,
     mask: UserPtr<SignalSet>,
 ) -> Result<usize> {
-    let deadline = deadline_of(task, timeout)?;
+    let deadline = after_timeout(task, timeout)?;
     if !mask.is_null() {
         let mask = read_mask(task, mask, task.arguments().1[5] as usize)?;
         task.set_temporary_mask(mask);
