@@ -48,16 +48,6 @@ pub const ROWS: &[Row] = rows! {
     MEMFD_SECRET => absent, Missing, "as without CONFIG_SECRETMEM";
     MAP_SHADOW_STACK => not_supported, Missing, "as on a processor without shadow stacks";
     PTRACE => absent, Missing, "not there yet";
-    OPEN_TREE => absent, Missing, "not there yet";
-    OPEN_TREE_ATTR => absent, Missing, "not there yet";
-    MOVE_MOUNT => absent, Missing, "not there yet";
-    FSOPEN => absent, Missing, "not there yet";
-    FSCONFIG => absent, Missing, "not there yet";
-    FSMOUNT => absent, Missing, "not there yet";
-    FSPICK => absent, Missing, "not there yet";
-    MOUNT_SETATTR => absent, Missing, "not there yet";
-    STATMOUNT => absent, Missing, "not there yet";
-    LISTMOUNT => absent, Missing, "not there yet";
 };
 
 fn absent(_task: &CurrentTask) -> Result<()> {

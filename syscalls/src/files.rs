@@ -282,7 +282,9 @@ fn statx(
     let a = place.inode().attributes()?;
     let time =
         |t: Timespec| StatxTimestamp { tv_sec: t.tv_sec, tv_nsec: t.tv_nsec as u32, ..Default::default() };
-    let mut result_mask = StatxMask::STATX_BASIC_STATS | StatxMask::STATX_MNT_ID;
+    let unique = mask & StatxMask::STATX_MNT_ID_UNIQUE.bits() != 0;
+    let id_mask = if unique { StatxMask::STATX_MNT_ID_UNIQUE } else { StatxMask::STATX_MNT_ID };
+    let mut result_mask = StatxMask::STATX_BASIC_STATS | id_mask;
     if a.btime != Timespec::default() {
         result_mask |= StatxMask::STATX_BTIME;
     }
@@ -309,7 +311,11 @@ fn statx(
             stx_rdev_minor: abi::stat::minor(a.rdev),
             stx_dev_major: abi::stat::major(s.st_dev),
             stx_dev_minor: abi::stat::minor(s.st_dev),
-            stx_mnt_id: place.mount().id().into(),
+            stx_mnt_id: if unique {
+                crate::mount_list::unique_id(place.mount())
+            } else {
+                place.mount().id().into()
+            },
             ..Statx::default()
         },
     )

@@ -22,6 +22,8 @@ pub mod io_control;
 pub mod keys;
 pub mod memory;
 pub mod messages;
+pub mod mount_api;
+pub mod mount_list;
 pub mod mounts;
 pub mod mqueue;
 pub mod numa;

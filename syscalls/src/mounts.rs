@@ -11,7 +11,7 @@ use sentry::task::clone::in_new_user_namespace;
 use sentry::task::{CurrentTask, Namespaces};
 use sentry::vfs::mount::{MountTree, Propagation};
 use sentry::vfs::operations::resolve;
-use sentry::vfs::{Mount, MountFlags, Path, SuperBlock, WalkFlags};
+use sentry::vfs::{Dentry, Mount, MountFlags, Path, SuperBlock, WalkFlags};
 
 use crate::arguments::UserCStr;
 use crate::files::{AT_FDCWD, resolve_at};
@@ -38,7 +38,8 @@ const OF_MOUNT: M = M::MS_RDONLY
 
 const PROPAGATION: M = M::MS_SHARED.union(M::MS_PRIVATE).union(M::MS_SLAVE).union(M::MS_UNBINDABLE);
 
-fn check_admin(task: &CurrentTask) -> Result<()> {
+/// EPERM without CAP_SYS_ADMIN over the mount namespace (may_mount()).
+pub(crate) fn check_admin(task: &CurrentTask) -> Result<()> {
     let ns = task.namespaces().mount.user_ns.clone();
     if task.credentials().capable_in(&ns, CAP_SYS_ADMIN) { Ok(()) } else { Err(Errno::EPERM) }
 }
@@ -105,18 +106,24 @@ fn mount(
     if kind.is_empty() {
         return Err(Errno::EINVAL);
     }
-    let root = if kind == "overlay" {
-        SuperBlock::make(Overlay::mount(&data, |path| resolve(task, None, path, WalkFlags::FOLLOW))?)
-    } else {
-        sentry::fs::make(task.kernel(), &task.pid_ns(), &task.namespaces().ipc, kind, &data)?
-    };
+    let root = new_filesystem(task, kind, &data)?;
     let shown =
         if source_name.is_empty() { root.superblock().fs().source().into_bytes() } else { source_name };
     let mount = Mount::new(root, mount_flags(flags), &shown);
     ns.attach(MountTree::single(mount), &target)
 }
 
-fn is_mount_root(place: &Path) -> bool {
+/// The root of a new filesystem. ENODEV for a type that is not there.
+pub(crate) fn new_filesystem(task: &CurrentTask, kind: &str, data: &[u8]) -> Result<Arc<Dentry>> {
+    if kind == "overlay" {
+        let layers = Overlay::mount(data, |path| resolve(task, None, path, WalkFlags::FOLLOW))?;
+        return Ok(SuperBlock::make(layers));
+    }
+    sentry::fs::make(task.kernel(), &task.pid_ns(), &task.namespaces().ipc, kind, data)
+}
+
+/// True if the path is where a mount begins.
+pub(crate) fn is_mount_root(place: &Path) -> bool {
     Arc::ptr_eq(place.dentry(), place.mount().root())
 }
 
@@ -128,10 +135,10 @@ fn remount(target: &Path, flags: M) -> Result<()> {
 }
 
 fn change_propagation(task: &CurrentTask, target: &Path, flags: M) -> Result<()> {
-    let kind = flags & PROPAGATION;
-    if !(flags - PROPAGATION - M::MS_REC - M::MS_SILENT).is_empty() || kind.bits().count_ones() != 1 {
+    if !(flags - PROPAGATION - M::MS_REC - M::MS_SILENT).is_empty() {
         return Err(Errno::EINVAL);
     }
+    let kind = propagation_of((flags & PROPAGATION).bits()).ok_or(Errno::EINVAL)?;
     if !is_mount_root(target) {
         return Err(Errno::EINVAL);
     }
@@ -144,19 +151,29 @@ fn change_propagation(task: &CurrentTask, target: &Path, flags: M) -> Result<()>
         next += 1;
     }
     for mount in mounts {
-        let old = mount.propagation();
-        mount.set_propagation(match kind {
-            M::MS_SHARED => {
-                let group = if old.group == 0 { Mount::new_group() } else { old.group };
-                Propagation { group, unbindable: false, ..old }
-            }
-            M::MS_SLAVE if old.group != 0 => Propagation { group: 0, master: old.group, unbindable: false },
-            M::MS_SLAVE => old,
-            M::MS_UNBINDABLE => Propagation { group: 0, master: 0, unbindable: true },
-            _ => Propagation::default(),
-        });
+        set_propagation(&mount, kind);
     }
     Ok(())
+}
+
+/// One of MS_SHARED, MS_PRIVATE, MS_SLAVE and MS_UNBINDABLE.
+pub(crate) fn propagation_of(flags: u64) -> Option<M> {
+    let kind = M::from_bits_retain(flags);
+    (PROPAGATION.contains(kind) && flags.count_ones() == 1).then_some(kind)
+}
+
+pub(crate) fn set_propagation(mount: &Mount, kind: M) {
+    let old = mount.propagation();
+    mount.set_propagation(match kind {
+        M::MS_SHARED => {
+            let group = if old.group == 0 { Mount::new_group() } else { old.group };
+            Propagation { group, unbindable: false, ..old }
+        }
+        M::MS_SLAVE if old.group != 0 => Propagation { group: 0, master: old.group, unbindable: false },
+        M::MS_SLAVE => old,
+        M::MS_UNBINDABLE => Propagation { group: 0, master: 0, unbindable: true },
+        _ => Propagation::default(),
+    });
 }
 
 fn umount2(task: &CurrentTask, target: UserCStr, flags: u32) -> Result<()> {

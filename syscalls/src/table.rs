@@ -119,6 +119,8 @@ const FAMILIES: &[&[Row]] = &[
     crate::keys::ROWS,
     crate::memory::ROWS,
     crate::messages::ROWS,
+    crate::mount_api::ROWS,
+    crate::mount_list::ROWS,
     crate::mounts::ROWS,
     crate::mqueue::ROWS,
     crate::numa::ROWS,

@@ -9,6 +9,7 @@ pub mod eventfd;
 pub mod gofer;
 pub mod inotify;
 pub mod memfd;
+pub mod mount_context;
 pub mod mqueue;
 pub mod nsfs;
 pub mod overlay;
@@ -34,6 +35,11 @@ use crate::vfs::{Dentry, FileSystem, SuperBlock};
 pub(crate) fn register_drivers(kernel: &Arc<Kernel>) {
     kernel.drivers.register(dev::MAJOR, Arc::new(dev::MemoryDevices));
     tty::register_drivers(kernel);
+}
+
+/// True for the types that [`make`] makes.
+pub fn is_known(kind: &str) -> bool {
+    matches!(kind, "tmpfs" | "ramfs" | "devpts" | "proc" | "sysfs" | "cgroup2" | "devtmpfs" | "mqueue")
 }
 
 /// The root of a filesystem for mount(2), by a process of `pid_ns` and `ipc`. ENODEV for a type that is not there.

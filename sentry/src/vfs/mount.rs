@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 
 use abi::fcntl::OpenFlags;
 use abi::poll::PollEvents;
@@ -63,7 +63,7 @@ pub struct Mount {
     writers: AtomicI64,
     /// MNT_EXPIRE came by, and no file was opened since.
     expiring: AtomicBool,
-    namespace: OnceLock<Weak<MountNamespace>>,
+    namespace: RwLock<Weak<MountNamespace>>,
 }
 
 impl Mount {
@@ -79,7 +79,7 @@ impl Mount {
             state: RwLock::new(State { parent: None, flags, propagation: Propagation::default() }),
             writers: AtomicI64::new(0),
             expiring: AtomicBool::new(false),
-            namespace: OnceLock::new(),
+            namespace: RwLock::default(),
         })
     }
 
@@ -151,7 +151,7 @@ impl Mount {
 
     /// The namespace it is attached in, if it is.
     pub fn namespace(&self) -> Option<Arc<MountNamespace>> {
-        self.namespace.get()?.upgrade()
+        self.namespace.read().upgrade()
     }
 
     pub(super) fn file_opened(&self, flags: OpenFlags) {
@@ -201,6 +201,8 @@ pub struct MountNamespace {
     pub ino: u64,
     /// The user namespace whose capabilities allow changes.
     pub user_ns: Arc<UserNamespace>,
+    /// A detached tree.
+    anonymous: bool,
     table: RwLock<Table>,
     /// Serialises compound changes.
     change: Mutex<()>,
@@ -216,18 +218,51 @@ const MOUNT_MAX: usize = 100_000;
 impl MountNamespace {
     /// A namespace with `root` at its root.
     pub fn new(root: Arc<Mount>, user_ns: Arc<UserNamespace>) -> Arc<MountNamespace> {
-        let mut all = BTreeMap::new();
-        all.insert(root.id, root.clone());
-        let ns = Arc::new(MountNamespace {
+        let ns = Arc::new(MountNamespace::with_root(root.clone(), user_ns));
+        *root.namespace.write() = Arc::downgrade(&ns);
+        ns
+    }
+
+    fn with_root(root: Arc<Mount>, user_ns: Arc<UserNamespace>) -> MountNamespace {
+        let all = BTreeMap::from([(root.id, root.clone())]);
+        MountNamespace {
             ino: crate::task::next_namespace_ino(),
             user_ns,
-            table: RwLock::new(Table { root: root.clone(), attached: HashMap::new(), all }),
+            anonymous: false,
+            table: RwLock::new(Table { root, attached: HashMap::new(), all }),
             change: Mutex::new(()),
             events: AtomicU64::new(0),
             changed: WaitQueue::new(),
-        });
-        let _ = root.namespace.set(Arc::downgrade(&ns));
+        }
+    }
+
+    /// A tree that is attached nowhere (open_tree(2), fsmount(2)): it lasts as long as the result, or until
+    /// [`MountNamespace::take_tree`].
+    pub fn detached(tree: MountTree, user_ns: Arc<UserNamespace>) -> Arc<MountNamespace> {
+        let ns = Arc::new(MountNamespace { anonymous: true, ..MountNamespace::with_root(tree.root, user_ns) });
+        *ns.table.read().root.namespace.write() = Arc::downgrade(&ns);
+        ns.link(tree.children.into_iter().map(|(mount, parent, at)| (mount, Path::new(parent, at))));
         ns
+    }
+
+    /// True for [`MountNamespace::detached`] trees.
+    pub fn is_anonymous(&self) -> bool {
+        self.anonymous
+    }
+
+    /// Takes the mounts of a detached tree out, to be attached somewhere.
+    pub fn take_tree(&self) -> MountTree {
+        let mut table = self.table.write();
+        let mut tree = MountTree { root: table.root.clone(), children: Vec::new() };
+        for mount in std::mem::take(&mut table.attached).into_values().flatten() {
+            let Some((parent, dentry)) = mount.state.write().parent.take() else { continue };
+            dentry.add_mounts(-1);
+            if let Some(parent) = parent.upgrade() {
+                tree.children.push((mount, parent, dentry));
+            }
+        }
+        tree.children.sort_by_key(|(mount, _, _)| mount.id);
+        tree
     }
 
     /// The root directory, with what is mounted over it.
@@ -254,6 +289,13 @@ impl MountNamespace {
 
     /// Where a path leads when mounts on it are entered: the root of the topmost mount there, or the path itself.
     pub fn top(&self, mut path: Path) -> Path {
+        if path.dentry().mounts() > 0
+            && let Some(other) = path.mount().namespace()
+            && !std::ptr::eq(&raw const *other, self)
+        {
+            // A detached tree, or another namespace that a descriptor leads to.
+            return other.top(path);
+        }
         while path.dentry().mounts() > 0 {
             let table = self.table.read();
             let Some(mount) =
@@ -302,20 +344,21 @@ impl MountNamespace {
     }
 
     fn attach_one(self: &Arc<Self>, tree: MountTree, at: &Path) {
+        let children =
+            tree.children.into_iter().map(|(mount, parent, dentry)| (mount, Path::new(parent, dentry)));
+        self.link([(tree.root, at.clone())].into_iter().chain(children));
+        self.count_change();
+    }
+
+    fn link(self: &Arc<Self>, links: impl Iterator<Item = (Arc<Mount>, Path)>) {
         let mut table = self.table.write();
-        let mut links = vec![(tree.root, at.clone())];
-        links.extend(
-            tree.children.into_iter().map(|(mount, parent, dentry)| (mount, Path::new(parent, dentry))),
-        );
         for (mount, at) in links {
             mount.state.write().parent = Some((Arc::downgrade(at.mount()), at.dentry().clone()));
-            let _ = mount.namespace.set(Arc::downgrade(self));
+            *mount.namespace.write() = Arc::downgrade(self);
             at.dentry().add_mounts(1);
             table.attached.entry(point(at.mount(), at.dentry())).or_default().push(mount.clone());
             table.all.insert(mount.id, mount);
         }
-        drop(table);
-        self.count_change();
     }
 
     /// The places that a mount event at `at` propagates to; the flag says that the receiver is a slave.
@@ -532,7 +575,7 @@ impl MountNamespace {
                         continue;
                     };
                     copy.state.write().parent = Some((Arc::downgrade(parent), at.dentry().clone()));
-                    let _ = copy.namespace.set(Arc::downgrade(&new));
+                    *copy.namespace.write() = Arc::downgrade(&new);
                     at.dentry().add_mounts(1);
                     table.attached.entry(point(parent, at.dentry())).or_default().push(copy.clone());
                     table.all.insert(copy.id, copy.clone());
