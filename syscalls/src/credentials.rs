@@ -61,37 +61,87 @@ fn getegid(task: &CurrentTask) -> Result<u32> {
     Ok(creds.user_ns.gid(creds.egid))
 }
 
-fn getresuid(
+/// Ids of users or of groups: what the calls on both have in common.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    User,
+    Group,
+}
+
+#[derive(Clone, Copy)]
+struct Ids {
+    real: u32,
+    effective: u32,
+    saved: u32,
+    fs: u32,
+}
+
+impl Kind {
+    fn of(self, creds: &Credentials) -> Ids {
+        match self {
+            Kind::User => {
+                Ids { real: creds.uid, effective: creds.euid, saved: creds.suid, fs: creds.fsuid }
+            }
+            Kind::Group => {
+                Ids { real: creds.gid, effective: creds.egid, saved: creds.sgid, fs: creds.fsgid }
+            }
+        }
+    }
+
+    fn with(self, creds: &Credentials, ids: Ids) -> Credentials {
+        let Ids { real, effective, saved, fs } = ids;
+        match self {
+            Kind::User => {
+                Credentials { uid: real, euid: effective, suid: saved, fsuid: fs, ..creds.clone() }
+            }
+            Kind::Group => {
+                Credentials { gid: real, egid: effective, sgid: saved, fsgid: fs, ..creds.clone() }
+            }
+        }
+    }
+
+    /// The id as the caller's user namespace has it.
+    fn shown(self, creds: &Credentials, id: u32) -> u32 {
+        match self {
+            Kind::User => creds.user_ns.uid(id),
+            Kind::Group => creds.user_ns.gid(id),
+        }
+    }
+
+    /// An argument: `None` for -1, else the kernel id. EINVAL.
+    fn argument(self, creds: &Credentials, id: u32) -> Result<Option<u32>> {
+        match self {
+            _ if id == u32::MAX => Ok(None),
+            Kind::User => creds.user_ns.kernel_uid(id).map(Some),
+            Kind::Group => creds.user_ns.kernel_gid(id).map(Some),
+        }
+    }
+
+    fn is_capable(self, creds: &Credentials) -> bool {
+        creds.capable(if self == Kind::User { CAP_SETUID } else { CAP_SETGID })
+    }
+}
+
+fn get_all(
     task: &CurrentTask,
+    kind: Kind,
     real: UserPtr<u32>,
     effective: UserPtr<u32>,
     saved: UserPtr<u32>,
 ) -> Result<()> {
     let creds = task.credentials();
-    real.write(task, &creds.user_ns.uid(creds.uid))?;
-    effective.write(task, &creds.user_ns.uid(creds.euid))?;
-    saved.write(task, &creds.user_ns.uid(creds.suid))
+    let ids = kind.of(&creds);
+    real.write(task, &kind.shown(&creds, ids.real))?;
+    effective.write(task, &kind.shown(&creds, ids.effective))?;
+    saved.write(task, &kind.shown(&creds, ids.saved))
 }
 
-fn getresgid(
-    task: &CurrentTask,
-    real: UserPtr<u32>,
-    effective: UserPtr<u32>,
-    saved: UserPtr<u32>,
-) -> Result<()> {
-    let creds = task.credentials();
-    real.write(task, &creds.user_ns.gid(creds.gid))?;
-    effective.write(task, &creds.user_ns.gid(creds.egid))?;
-    saved.write(task, &creds.user_ns.gid(creds.sgid))
+fn getresuid(task: &CurrentTask, r: UserPtr<u32>, e: UserPtr<u32>, s: UserPtr<u32>) -> Result<()> {
+    get_all(task, Kind::User, r, e, s)
 }
 
-/// An id argument: `None` for -1, else the kernel id.
-fn uid(creds: &Credentials, id: u32) -> Result<Option<u32>> {
-    if id == u32::MAX { Ok(None) } else { creds.user_ns.kernel_uid(id).map(Some) }
-}
-
-fn gid(creds: &Credentials, id: u32) -> Result<Option<u32>> {
-    if id == u32::MAX { Ok(None) } else { creds.user_ns.kernel_gid(id).map(Some) }
+fn getresgid(task: &CurrentTask, r: UserPtr<u32>, e: UserPtr<u32>, s: UserPtr<u32>) -> Result<()> {
+    get_all(task, Kind::Group, r, e, s)
 }
 
 /// New user ids: capabilities follow (cap_emulate_setxuid()), and the process is no longer dumpable.
@@ -129,148 +179,123 @@ fn commit(task: &CurrentTask, old: &Credentials, new: Credentials) {
     task.set_credentials(new);
 }
 
-fn setuid(task: &CurrentTask, id: u32) -> Result<()> {
+/// Replaces the ids by what `change` makes of them.
+fn change(
+    task: &CurrentTask,
+    kind: Kind,
+    change: impl FnOnce(&Credentials, Ids) -> Result<Ids>,
+) -> Result<()> {
     let old = task.credentials();
-    let id = uid(&old, id)?.ok_or(Errno::EINVAL)?;
-    let mut new = (*old).clone();
-    if old.capable(CAP_SETUID) {
-        new.uid = id;
-        new.suid = id;
-    } else if id != old.uid && id != old.suid {
-        return Err(Errno::EPERM);
+    let new = kind.with(&old, change(&old, kind.of(&old))?);
+    match kind {
+        Kind::User => commit_uids(task, &old, new),
+        Kind::Group => {
+            commit(task, &old, new);
+            Ok(())
+        }
     }
-    new.euid = id;
-    new.fsuid = id;
-    commit_uids(task, &old, new)
+}
+
+fn set(task: &CurrentTask, kind: Kind, id: u32) -> Result<()> {
+    change(task, kind, |creds, old| {
+        let id = kind.argument(creds, id)?.ok_or(Errno::EINVAL)?;
+        let capable = kind.is_capable(creds);
+        if !capable && id != old.real && id != old.saved {
+            return Err(Errno::EPERM);
+        }
+        let (real, saved) = if capable { (id, id) } else { (old.real, old.saved) };
+        Ok(Ids { real, effective: id, saved, fs: id })
+    })
+}
+
+fn set_two(task: &CurrentTask, kind: Kind, real: u32, effective: u32) -> Result<()> {
+    change(task, kind, |creds, old| {
+        let (real, effective) = (kind.argument(creds, real)?, kind.argument(creds, effective)?);
+        let capable = kind.is_capable(creds);
+        let own = [old.real, old.effective, old.saved];
+        let refused = |id: Option<u32>, own: &[u32]| id.is_some_and(|id| !own.contains(&id) && !capable);
+        if refused(real, &own[..2]) || refused(effective, &own) {
+            return Err(Errno::EPERM);
+        }
+        let resaves = real.is_some() || effective.is_some_and(|e| e != old.real);
+        let effective = effective.unwrap_or(old.effective);
+        let saved = if resaves { effective } else { old.saved };
+        Ok(Ids { real: real.unwrap_or(old.real), effective, saved, fs: effective })
+    })
+}
+
+fn set_three(task: &CurrentTask, kind: Kind, ids: [u32; 3]) -> Result<()> {
+    change(task, kind, |creds, old| {
+        let [real, effective, saved] = ids;
+        let real = kind.argument(creds, real)?;
+        let effective = kind.argument(creds, effective)?;
+        let saved = kind.argument(creds, saved)?;
+        let own = [old.real, old.effective, old.saved];
+        let foreign = [real, effective, saved].iter().flatten().any(|id| !own.contains(id));
+        if foreign && !kind.is_capable(creds) {
+            return Err(Errno::EPERM);
+        }
+        let effective = effective.unwrap_or(old.effective);
+        Ok(Ids {
+            real: real.unwrap_or(old.real),
+            effective,
+            saved: saved.unwrap_or(old.saved),
+            fs: effective,
+        })
+    })
+}
+
+fn setuid(task: &CurrentTask, id: u32) -> Result<()> {
+    set(task, Kind::User, id)
 }
 
 fn setgid(task: &CurrentTask, id: u32) -> Result<()> {
-    let old = task.credentials();
-    let id = gid(&old, id)?.ok_or(Errno::EINVAL)?;
-    let mut new = (*old).clone();
-    if old.capable(CAP_SETGID) {
-        new.gid = id;
-        new.sgid = id;
-    } else if id != old.gid && id != old.sgid {
-        return Err(Errno::EPERM);
-    }
-    new.egid = id;
-    new.fsgid = id;
-    commit(task, &old, new);
-    Ok(())
+    set(task, Kind::Group, id)
 }
 
 fn setreuid(task: &CurrentTask, real: u32, effective: u32) -> Result<()> {
-    let old = task.credentials();
-    let (real, effective) = (uid(&old, real)?, uid(&old, effective)?);
-    let mut new = (*old).clone();
-    let capable = old.capable(CAP_SETUID);
-    if let Some(real) = real {
-        if real != old.uid && real != old.euid && !capable {
-            return Err(Errno::EPERM);
-        }
-        new.uid = real;
-    }
-    if let Some(effective) = effective {
-        if effective != old.uid && effective != old.euid && effective != old.suid && !capable {
-            return Err(Errno::EPERM);
-        }
-        new.euid = effective;
-    }
-    if real.is_some() || effective.is_some_and(|e| e != old.uid) {
-        new.suid = new.euid;
-    }
-    new.fsuid = new.euid;
-    commit_uids(task, &old, new)
+    set_two(task, Kind::User, real, effective)
 }
 
 fn setregid(task: &CurrentTask, real: u32, effective: u32) -> Result<()> {
-    let old = task.credentials();
-    let (real, effective) = (gid(&old, real)?, gid(&old, effective)?);
-    let mut new = (*old).clone();
-    let capable = old.capable(CAP_SETGID);
-    if let Some(real) = real {
-        if real != old.gid && real != old.egid && !capable {
-            return Err(Errno::EPERM);
-        }
-        new.gid = real;
-    }
-    if let Some(effective) = effective {
-        if effective != old.gid && effective != old.egid && effective != old.sgid && !capable {
-            return Err(Errno::EPERM);
-        }
-        new.egid = effective;
-    }
-    if real.is_some() || effective.is_some_and(|e| e != old.gid) {
-        new.sgid = new.egid;
-    }
-    new.fsgid = new.egid;
-    commit(task, &old, new);
-    Ok(())
+    set_two(task, Kind::Group, real, effective)
 }
 
 fn setresuid(task: &CurrentTask, real: u32, effective: u32, saved: u32) -> Result<()> {
-    let old = task.credentials();
-    let ids = [uid(&old, real)?, uid(&old, effective)?, uid(&old, saved)?];
-    let own = [old.uid, old.euid, old.suid];
-    if ids.iter().flatten().any(|id| !own.contains(id)) && !old.capable(CAP_SETUID) {
-        return Err(Errno::EPERM);
-    }
-    let mut new = (*old).clone();
-    new.uid = ids[0].unwrap_or(old.uid);
-    new.euid = ids[1].unwrap_or(old.euid);
-    new.suid = ids[2].unwrap_or(old.suid);
-    new.fsuid = new.euid;
-    commit_uids(task, &old, new)
+    set_three(task, Kind::User, [real, effective, saved])
 }
 
 fn setresgid(task: &CurrentTask, real: u32, effective: u32, saved: u32) -> Result<()> {
-    let old = task.credentials();
-    let ids = [gid(&old, real)?, gid(&old, effective)?, gid(&old, saved)?];
-    let own = [old.gid, old.egid, old.sgid];
-    if ids.iter().flatten().any(|id| !own.contains(id)) && !old.capable(CAP_SETGID) {
-        return Err(Errno::EPERM);
-    }
-    let mut new = (*old).clone();
-    new.gid = ids[0].unwrap_or(old.gid);
-    new.egid = ids[1].unwrap_or(old.egid);
-    new.sgid = ids[2].unwrap_or(old.sgid);
-    new.fsgid = new.egid;
-    commit(task, &old, new);
-    Ok(())
+    set_three(task, Kind::Group, [real, effective, saved])
 }
 
 /// Returns the old id whether it was changed or not.
-fn setfsuid(task: &CurrentTask, id: u32) -> Result<u32> {
-    let old = task.credentials();
-    let shown = old.user_ns.uid(old.fsuid);
-    if let Ok(Some(id)) = uid(&old, id)
-        && ([old.uid, old.euid, old.suid, old.fsuid].contains(&id) || old.capable(CAP_SETUID))
+fn set_fs(task: &CurrentTask, kind: Kind, id: u32) -> u32 {
+    let creds = task.credentials();
+    let old = kind.of(&creds);
+    if let Ok(Some(id)) = kind.argument(&creds, id)
+        && ([old.real, old.effective, old.saved, old.fs].contains(&id) || kind.is_capable(&creds))
     {
-        let mut new = (*old).clone();
-        new.fsuid = id;
+        let mut new = kind.with(&creds, Ids { fs: id, ..old });
         let root = new.user_ns.kernel_uid(0).ok();
-        if old.securebits & SECBIT_NO_SETUID_FIXUP == 0 {
-            if Some(old.fsuid) == root && Some(id) != root {
+        if kind == Kind::User && creds.securebits & SECBIT_NO_SETUID_FIXUP == 0 {
+            if Some(old.fs) == root && Some(id) != root {
                 new.effective = new.effective.difference(CapSet::FS);
-            } else if Some(old.fsuid) != root && Some(id) == root {
+            } else if Some(old.fs) != root && Some(id) == root {
                 new.effective = new.effective.union(new.permitted.intersection(CapSet::FS));
             }
         }
-        commit(task, &old, new);
+        commit(task, &creds, new);
     }
-    Ok(shown)
+    kind.shown(&creds, old.fs)
+}
+
+fn setfsuid(task: &CurrentTask, id: u32) -> Result<u32> {
+    Ok(set_fs(task, Kind::User, id))
 }
 
 fn setfsgid(task: &CurrentTask, id: u32) -> Result<u32> {
-    let old = task.credentials();
-    let shown = old.user_ns.gid(old.fsgid);
-    if let Ok(Some(id)) = gid(&old, id)
-        && ([old.gid, old.egid, old.sgid, old.fsgid].contains(&id) || old.capable(CAP_SETGID))
-    {
-        commit(task, &old, Credentials { fsgid: id, ..(*old).clone() });
-    }
-    Ok(shown)
+    Ok(set_fs(task, Kind::Group, id))
 }
 
 /// NGROUPS_MAX.

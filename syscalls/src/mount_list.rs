@@ -61,6 +61,9 @@ fn listmount(task: &CurrentTask, at: Address, ids: UserPtr<u64>, count: usize, f
         return Err(Errno::EOVERFLOW);
     }
     let request = request(task, at)?;
+    if (1..=FIRST_ID).contains(&request.param) {
+        return Err(Errno::EINVAL);
+    }
     let above = if request.mnt_id == m::LSMT_ROOT { None } else { Some(find(task, request.mnt_id)?) };
     let below = |mount: &Arc<Mount>| match &above {
         None => true,

@@ -22,34 +22,83 @@ bitflags::bitflags! {
 /// The largest number a table can hold, whatever RLIMIT_NOFILE says (`fs.nr_open`).
 pub const NR_OPEN: u64 = 1 << 20;
 
-#[derive(Default)]
+/// How many descriptors are kept together. A table takes memory for those numbers that are near one in use.
+const CHUNK: usize = 64;
+
+type Entry = (Arc<File>, FdFlags);
+
+#[derive(Clone)]
+struct Chunk {
+    used: usize,
+    entries: [Option<Entry>; CHUNK],
+}
+
+#[derive(Clone, Default)]
 struct Slots {
-    slots: Vec<Option<(Arc<File>, FdFlags)>>,
+    /// The last one is never empty.
+    chunks: Vec<Option<Box<Chunk>>>,
     /// No number below is free.
     first_free: usize,
 }
 
 impl Slots {
+    fn get(&self, fd: usize) -> Option<&Entry> {
+        self.chunks.get(fd / CHUNK)?.as_ref()?.entries[fd % CHUNK].as_ref()
+    }
+
+    fn get_mut(&mut self, fd: usize) -> Option<&mut Entry> {
+        self.chunks.get_mut(fd / CHUNK)?.as_mut()?.entries[fd % CHUNK].as_mut()
+    }
+
+    /// Descriptors and entries, in order.
+    fn iter(&self) -> impl Iterator<Item = (usize, &Entry)> {
+        let chunks = self.chunks.iter().enumerate().filter_map(|(i, chunk)| Some((i, chunk.as_ref()?)));
+        chunks.flat_map(|(i, chunk)| {
+            let entries = chunk.entries.iter().enumerate();
+            entries.filter_map(move |(k, entry)| Some((i * CHUNK + k, entry.as_ref()?)))
+        })
+    }
+
     fn free_from(&self, min: usize) -> usize {
         let start = min.max(self.first_free);
-        (start..self.slots.len()).find(|&i| self.slots[i].is_none()).unwrap_or(self.slots.len().max(min))
+        let mut fd = start;
+        while let Some(chunk) = self.chunks.get(fd / CHUNK) {
+            let Some(chunk) = chunk.as_ref().filter(|chunk| chunk.used > 0) else { return fd };
+            if chunk.used < CHUNK
+                && let Some(free) = (fd % CHUNK..CHUNK).find(|&k| chunk.entries[k].is_none())
+            {
+                return fd - fd % CHUNK + free;
+            }
+            fd = fd - fd % CHUNK + CHUNK;
+        }
+        fd
     }
 
     fn set(&mut self, fd: usize, file: Arc<File>, flags: FdFlags) -> Option<Arc<File>> {
-        if fd >= self.slots.len() {
-            self.slots.resize(fd + 1, None);
+        if fd / CHUNK >= self.chunks.len() {
+            self.chunks.resize(fd / CHUNK + 1, None);
         }
         if fd == self.first_free {
             self.first_free += 1;
         }
-        self.slots[fd].replace((file, flags)).map(|(old, _)| old)
+        let empty = || Box::new(Chunk { used: 0, entries: [const { None }; CHUNK] });
+        let chunk = self.chunks[fd / CHUNK].get_or_insert_with(empty);
+        let old = chunk.entries[fd % CHUNK].replace((file, flags));
+        chunk.used += usize::from(old.is_none());
+        old.map(|(file, _)| file)
     }
 
     fn take(&mut self, fd: usize) -> Option<Arc<File>> {
-        let (file, _) = self.slots.get_mut(fd)?.take()?;
+        let place = self.chunks.get_mut(fd / CHUNK)?;
+        let chunk = place.as_mut()?;
+        let (file, _) = chunk.entries[fd % CHUNK].take()?;
+        chunk.used -= 1;
+        if chunk.used == 0 {
+            *place = None;
+        }
         self.first_free = self.first_free.min(fd);
-        while self.slots.last().is_some_and(Option::is_none) {
-            self.slots.pop();
+        while self.chunks.last().is_some_and(Option::is_none) {
+            self.chunks.pop();
         }
         Some(file)
     }
@@ -68,8 +117,7 @@ impl FdTable {
 
     /// A copy that refers to the same files, for a new process.
     pub fn fork(&self) -> FdTable {
-        let slots = self.0.read();
-        FdTable(RwLock::new(Slots { slots: slots.slots.clone(), first_free: slots.first_free }))
+        FdTable(RwLock::new(self.0.read().clone()))
     }
 
     /// The file of a descriptor. EBADF.
@@ -80,7 +128,7 @@ impl FdTable {
     /// The file and flags of a descriptor. EBADF.
     pub fn entry(&self, fd: Fd) -> Result<(Arc<File>, FdFlags)> {
         let index = usize::try_from(fd).map_err(|_| Errno::EBADF)?;
-        self.0.read().slots.get(index).cloned().flatten().ok_or(Errno::EBADF)
+        self.0.read().get(index).cloned().ok_or(Errno::EBADF)
     }
 
     /// Installs a file at the lowest free number from `min` on. EMFILE at `limit` (RLIMIT_NOFILE).
@@ -126,57 +174,100 @@ impl FdTable {
     /// Sets FD_CLOEXEC. EBADF.
     pub fn set_flags(&self, fd: Fd, flags: FdFlags) -> Result<()> {
         let index = usize::try_from(fd).map_err(|_| Errno::EBADF)?;
-        match self.0.write().slots.get_mut(index) {
-            Some(Some((_, old))) => {
-                *old = flags;
-                Ok(())
-            }
-            _ => Err(Errno::EBADF),
-        }
+        self.0.write().get_mut(index).ok_or(Errno::EBADF)?.1 = flags;
+        Ok(())
     }
 
     /// Sets FD_CLOEXEC on a range (close_range(2) with CLOSE_RANGE_CLOEXEC).
     pub fn set_cloexec_range(&self, first: u32, last: u32) {
-        for (_, flags) in
-            self.0.write().slots.iter_mut().take(last as usize + 1).skip(first as usize).flatten()
-        {
-            *flags |= FdFlags::CLOEXEC;
+        let mut slots = self.0.write();
+        let range = first as usize..=last as usize;
+        let there: Vec<usize> = slots.iter().map(|(fd, _)| fd).filter(|fd| range.contains(fd)).collect();
+        for fd in there {
+            if let Some((_, flags)) = slots.get_mut(fd) {
+                *flags |= FdFlags::CLOEXEC;
+            }
         }
     }
 
     /// Takes out the descriptors that `which` selects.
     pub fn remove_where(&self, mut which: impl FnMut(Fd, FdFlags) -> bool) -> Vec<Arc<File>> {
         let mut slots = self.0.write();
-        let mut removed = Vec::new();
-        for fd in 0..slots.slots.len() {
-            if let Some(Some((_, flags))) = slots.slots.get(fd)
-                && which(fd as Fd, *flags)
-            {
-                removed.extend(slots.take(fd));
-            }
-        }
-        removed
+        let chosen: Vec<usize> = slots
+            .iter()
+            .filter(|(fd, (_, flags))| which(*fd as Fd, *flags))
+            .map(|(fd, _)| fd)
+            .collect();
+        chosen.into_iter().filter_map(|fd| slots.take(fd)).collect()
     }
 
     /// How many descriptors there is room for, as `FDSize` of `/proc/PID/status` shows it.
     pub fn capacity(&self) -> usize {
-        self.0.read().slots.len().next_power_of_two().max(64)
+        (self.0.read().chunks.len() * CHUNK).next_power_of_two().max(64)
     }
 
     /// The open descriptors.
     pub fn list(&self) -> Vec<(Fd, Arc<File>, FdFlags)> {
         let slots = self.0.read();
-        let open = slots.slots.iter().enumerate();
-        open.filter_map(|(fd, slot)| slot.as_ref().map(|(file, flags)| (fd as Fd, file.clone(), *flags)))
-            .collect()
+        slots.iter().map(|(fd, (file, flags))| (fd as Fd, file.clone(), *flags)).collect()
     }
 }
 
 impl Drop for FdTable {
     fn drop(&mut self) {
         let owner = super::locks::Owner::process(self);
-        for (file, _) in self.0.get_mut().slots.iter().flatten() {
+        for (_, (file, _)) in self.0.get_mut().iter() {
             super::locks::owner_closed(owner, file);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::tmpfs::{Tmpfs, TmpfsOptions};
+    use crate::vfs::file::PathOnly;
+    use crate::vfs::{Mount, MountFlags, Path, SuperBlock};
+
+    fn file() -> Arc<File> {
+        let root = SuperBlock::make(Tmpfs::new(&TmpfsOptions::unlimited()));
+        let mount = Mount::new(root.clone(), MountFlags::empty(), b"t");
+        File::new(Arc::new(PathOnly), Path::new(mount, root), abi::fcntl::OpenFlags::O_PATH)
+    }
+
+    const NONE: FdFlags = FdFlags::empty();
+
+    #[test]
+    fn the_lowest_free_number_is_taken() {
+        let (table, file) = (FdTable::new(), file());
+        for fd in 0..200 {
+            assert_eq!(table.install(file.clone(), NONE, 0, NR_OPEN), Ok(fd));
+        }
+        for fd in [150, 3, 64, 127] {
+            table.remove(fd).unwrap();
+        }
+        for fd in [3, 64, 127, 150, 200] {
+            assert_eq!(table.install(file.clone(), NONE, 0, NR_OPEN), Ok(fd));
+        }
+        assert_eq!(table.install(file.clone(), NONE, 500, NR_OPEN), Ok(500));
+        assert_eq!(table.install(file.clone(), NONE, 0, 201).err(), Some(Errno::EMFILE));
+        assert_eq!(table.list().len(), 202);
+        assert_eq!(table.remove_where(|fd, _| fd >= 100).len(), 102);
+        assert_eq!(table.capacity(), 128);
+        assert_eq!(table.get(100).err(), Some(Errno::EBADF));
+    }
+
+    #[test]
+    fn a_high_number_takes_little_memory() {
+        let (table, file) = (FdTable::new(), file());
+        let high = NR_OPEN as Fd - 1;
+        assert!(table.install_at(high, file.clone(), FdFlags::CLOEXEC, NR_OPEN).unwrap().is_none());
+        assert_eq!(table.0.read().chunks.iter().flatten().count(), 1);
+        assert_eq!(table.install(file.clone(), NONE, 0, NR_OPEN), Ok(0));
+        assert_eq!(table.fork().entry(high).unwrap().1, FdFlags::CLOEXEC);
+        table.set_cloexec_range(0, u32::MAX);
+        assert_eq!(table.entry(0).unwrap().1, FdFlags::CLOEXEC);
+        table.remove(high).unwrap();
+        assert_eq!(table.0.read().chunks.len(), 1);
     }
 }

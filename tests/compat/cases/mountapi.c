@@ -199,7 +199,7 @@ TEST(statmount_and_listmount) {
     CHECK_ERRNO(syscall(457, &q, &st, sizeof st, 0), EINVAL);
     q = (struct request){24, 0, 12345, 1}; // a number of the old kind
     CHECK_ERRNO(syscall(457, &q, &st, sizeof st, 0), EINVAL);
-    q.id = 0xffffffff;
+    q = (struct request){24, 0, 0xffffffff, 0};
     CHECK_ERRNO(syscall(457, &q, &st, sizeof st, 0), ENOENT);
     CHECK_ERRNO(syscall(458, &q, ids, 10, 0), ENOENT);
     CHECK_ERRNO(syscall(458, &q, ids, 10, 2), EINVAL);
