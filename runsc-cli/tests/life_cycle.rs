@@ -37,6 +37,38 @@ fn a_container_has_what_its_configuration_says() {
 }
 
 #[test]
+fn seccomp_of_the_configuration_holds_for_each_process() {
+    need_sandbox!();
+    let script = "mkdir /tmp/a; mkdir -m 700 /tmp/b && echo made; grep Seccomp: /proc/self/status";
+    let filter = |config: &mut Value| {
+        config["linux"] = json!({"seccomp": {
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86"],
+            "syscalls": [
+                {"names": ["mkdir", "mkdirat", "no_such_call"], "action": "SCMP_ACT_ERRNO", "errnoRet": 30},
+                {"names": ["kill"], "action": "SCMP_ACT_KILL_PROCESS",
+                 "args": [{"index": 1, "value": 10, "op": "SCMP_CMP_EQ"}]},
+            ]
+        }});
+    };
+    let runsc = Runsc::new();
+    let output = run(&runsc, &["sh", "-c", script], filter);
+    let (out, err) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(out, "Seccomp:\t2\n", "{}", describe(&output));
+    assert_eq!(err.matches("Read-only file system").count(), 2, "{err}");
+    let runsc = Runsc::new();
+    let output = run(&runsc, &["sh", "-c", "sh -c 'kill -10 1; echo alive'; echo $?"], filter);
+    // Killed by SIGSYS.
+    assert!(text(&output.stdout).ends_with("159\n"), "{}", describe(&output));
+    let runsc = Runsc::new();
+    let bundle = runsc.bundle("b", &["true"], |config| {
+        config["linux"] = json!({"seccomp": {"defaultAction": "SCMP_ACT_NOTIFY"}});
+    });
+    let error = runsc.fails(&["run", "--bundle", bundle.to_str().unwrap(), "c1"]);
+    assert!(error.contains("linux.seccomp") && error.contains("SCMP_ACT_NOTIFY"), "{error}");
+}
+
+#[test]
 fn exit_codes_and_signals_are_passed_on() {
     need_sandbox!();
     for (script, code) in
