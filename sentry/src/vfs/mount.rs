@@ -218,29 +218,28 @@ const MOUNT_MAX: usize = 100_000;
 impl MountNamespace {
     /// A namespace with `root` at its root.
     pub fn new(root: Arc<Mount>, user_ns: Arc<UserNamespace>) -> Arc<MountNamespace> {
-        let ns = Arc::new(MountNamespace::with_root(root.clone(), user_ns));
-        *root.namespace.write() = Arc::downgrade(&ns);
-        ns
+        MountNamespace::make(root, user_ns, false)
     }
 
-    fn with_root(root: Arc<Mount>, user_ns: Arc<UserNamespace>) -> MountNamespace {
+    fn make(root: Arc<Mount>, user_ns: Arc<UserNamespace>, anonymous: bool) -> Arc<MountNamespace> {
         let all = BTreeMap::from([(root.id, root.clone())]);
-        MountNamespace {
+        let ns = Arc::new(MountNamespace {
             ino: crate::task::next_namespace_ino(),
             user_ns,
-            anonymous: false,
-            table: RwLock::new(Table { root, attached: HashMap::new(), all }),
+            anonymous,
+            table: RwLock::new(Table { root: root.clone(), attached: HashMap::new(), all }),
             change: Mutex::new(()),
             events: AtomicU64::new(0),
             changed: WaitQueue::new(),
-        }
+        });
+        *root.namespace.write() = Arc::downgrade(&ns);
+        ns
     }
 
     /// A tree that is attached nowhere (open_tree(2), fsmount(2)): it lasts as long as the result, or until
     /// [`MountNamespace::take_tree`].
     pub fn detached(tree: MountTree, user_ns: Arc<UserNamespace>) -> Arc<MountNamespace> {
-        let ns = Arc::new(MountNamespace { anonymous: true, ..MountNamespace::with_root(tree.root, user_ns) });
-        *ns.table.read().root.namespace.write() = Arc::downgrade(&ns);
+        let ns = MountNamespace::make(tree.root, user_ns, true);
         ns.link(tree.children.into_iter().map(|(mount, parent, at)| (mount, Path::new(parent, at))));
         ns
     }
