@@ -208,7 +208,8 @@ impl Key {
         if !task.capable(CAP_SYS_ADMIN) && !task.capable(CAP_CHOWN) {
             let creds = task.credentials();
             let in_group = |gid: u32| gid == creds.fsgid || creds.groups.contains(&gid);
-            if uid.is_some_and(|uid| uid != owner.0) || gid.is_some_and(|gid| gid != owner.1 && !in_group(gid))
+            if uid.is_some_and(|uid| uid != owner.0)
+                || gid.is_some_and(|gid| gid != owner.1 && !in_group(gid))
             {
                 return Err(Errno::EACCES);
             }
@@ -291,9 +292,8 @@ impl Key {
             return Some(found.clone());
         }
         let depth = depth.checked_sub(1)?;
-        let open = |key: &&Arc<Key>| {
-            key.kind == KeyType::Keyring && key.allows(creds, possessed, need::SEARCH)
-        };
+        let open =
+            |key: &&Arc<Key>| key.kind == KeyType::Keyring && key.allows(creds, possessed, need::SEARCH);
         links.iter().filter(open).find_map(|ring| ring.find(creds, possessed, depth, wanted))
     }
 }

@@ -85,7 +85,8 @@ fn io_submit(task: &CurrentTask, id: u64, count: i64, requests: UserPtr<u64>) ->
     let context = context(task, id)?;
     let count = count.min(context.capacity() as i64);
     for i in 0..count {
-        let one = requests.at(i as usize).and_then(|at| at.read(task)).and_then(|at| submit(task, &context, at));
+        let one =
+            requests.at(i as usize).and_then(|at| at.read(task)).and_then(|at| submit(task, &context, at));
         match one {
             Ok(()) => {}
             Err(_) if i > 0 => return Ok(i),

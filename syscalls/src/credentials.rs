@@ -79,21 +79,15 @@ struct Ids {
 impl Kind {
     fn of(self, creds: &Credentials) -> Ids {
         match self {
-            Kind::User => {
-                Ids { real: creds.uid, effective: creds.euid, saved: creds.suid, fs: creds.fsuid }
-            }
-            Kind::Group => {
-                Ids { real: creds.gid, effective: creds.egid, saved: creds.sgid, fs: creds.fsgid }
-            }
+            Kind::User => Ids { real: creds.uid, effective: creds.euid, saved: creds.suid, fs: creds.fsuid },
+            Kind::Group => Ids { real: creds.gid, effective: creds.egid, saved: creds.sgid, fs: creds.fsgid },
         }
     }
 
     fn with(self, creds: &Credentials, ids: Ids) -> Credentials {
         let Ids { real, effective, saved, fs } = ids;
         match self {
-            Kind::User => {
-                Credentials { uid: real, euid: effective, suid: saved, fsuid: fs, ..creds.clone() }
-            }
+            Kind::User => Credentials { uid: real, euid: effective, suid: saved, fsuid: fs, ..creds.clone() },
             Kind::Group => {
                 Credentials { gid: real, egid: effective, sgid: saved, fsgid: fs, ..creds.clone() }
             }

@@ -204,4 +204,3 @@ fn pipe2(task: &CurrentTask, fds: UserPtr<[i32; 2]>, flags: u32) -> Result<()> {
         undo(write_fd);
     })
 }
-

@@ -52,11 +52,7 @@ pub const RW_MAX: usize = 0x7fff_f000;
 pub type Segments = smallvec::SmallVec<[(u64, u64); 8]>;
 
 /// The segments of an iovec array. EINVAL for too many or a negative length, EFAULT.
-pub fn read_iovecs(
-    task: &CurrentTask,
-    iov: UserPtr<Iovec>,
-    count: usize,
-) -> Result<Segments> {
+pub fn read_iovecs(task: &CurrentTask, iov: UserPtr<Iovec>, count: usize) -> Result<Segments> {
     if count > IOV_MAX {
         return Err(Errno::EINVAL);
     }
@@ -260,7 +256,11 @@ fn file_for(task: &CurrentTask, fd: i32, place: Place, write: bool) -> Result<Ar
     }
     let file = task.file(fd)?;
     place.check(&file, 0)?;
-    if write { file.check_writable()? } else { file.check_readable()? }
+    if write {
+        file.check_writable()?
+    } else {
+        file.check_readable()?
+    }
     Ok(file)
 }
 
@@ -472,7 +472,6 @@ fn readahead(task: &CurrentTask, fd: i32, _offset: i64, _count: usize) -> Result
     file.check_readable()?;
     if file.path().inode().file_type() == FileType::Regular { Ok(()) } else { Err(Errno::EINVAL) }
 }
-
 
 fn cachestat(
     task: &CurrentTask,

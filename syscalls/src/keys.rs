@@ -101,9 +101,7 @@ fn keyctl(task: &CurrentTask, operation: u32, arg2: u64, arg3: u64, arg4: u64, a
     let id = arg2 as i32;
     let done = |()| 0;
     match operation {
-        k::KEYCTL_GET_KEYRING_ID => {
-            Ok(task.key(id, arg3 as i32 != 0, need::SEARCH)?.serial as u64)
-        }
+        k::KEYCTL_GET_KEYRING_ID => Ok(task.key(id, arg3 as i32 != 0, need::SEARCH)?.serial as u64),
         k::KEYCTL_JOIN_SESSION_KEYRING => {
             let name = match arg2 {
                 0 => None,

@@ -115,10 +115,8 @@ fn move_mount(
         }
         at.bits()
     };
-    let target =
-        at_path(task, to_fd, to, walk(F::MOVE_MOUNT_T_SYMLINKS, F::MOVE_MOUNT_T_EMPTY_PATH))?;
-    let source =
-        at_path(task, from_fd, from, walk(F::MOVE_MOUNT_F_SYMLINKS, F::MOVE_MOUNT_F_EMPTY_PATH))?;
+    let target = at_path(task, to_fd, to, walk(F::MOVE_MOUNT_T_SYMLINKS, F::MOVE_MOUNT_T_EMPTY_PATH))?;
+    let source = at_path(task, from_fd, from, walk(F::MOVE_MOUNT_F_SYMLINKS, F::MOVE_MOUNT_F_EMPTY_PATH))?;
     let into = namespace_of(task, target.mount())?;
     let out_of = namespace_of(task, source.mount())?;
     if !is_mount_root(&source) {
@@ -158,7 +156,8 @@ fn fsopen(task: &CurrentTask, kind: UserCStr, flags: u32) -> Result<i32> {
 
 fn fspick(task: &CurrentTask, dirfd: i32, path: UserCStr, flags: u32) -> Result<i32> {
     check_admin(task)?;
-    let known = m::FSPICK_CLOEXEC | m::FSPICK_SYMLINK_NOFOLLOW | m::FSPICK_NO_AUTOMOUNT | m::FSPICK_EMPTY_PATH;
+    let known =
+        m::FSPICK_CLOEXEC | m::FSPICK_SYMLINK_NOFOLLOW | m::FSPICK_NO_AUTOMOUNT | m::FSPICK_EMPTY_PATH;
     if flags & !known != 0 {
         return Err(Errno::EINVAL);
     }

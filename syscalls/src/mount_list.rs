@@ -106,7 +106,8 @@ fn attributes(flags: MountFlags) -> u64 {
         (MountFlags::NOEXEC, A::MOUNT_ATTR_NOEXEC),
         (MountFlags::NODIRATIME, A::MOUNT_ATTR_NODIRATIME),
     ];
-    let plain = pairs.iter().filter(|(flag, _)| flags.contains(*flag)).fold(0, |all, pair| all | pair.1.bits());
+    let plain =
+        pairs.iter().filter(|(flag, _)| flags.contains(*flag)).fold(0, |all, pair| all | pair.1.bits());
     plain
         | if flags.contains(MountFlags::NOATIME) {
             A::MOUNT_ATTR_NOATIME.bits()

@@ -193,11 +193,8 @@ impl FdTable {
     /// Takes out the descriptors that `which` selects.
     pub fn remove_where(&self, mut which: impl FnMut(Fd, FdFlags) -> bool) -> Vec<Arc<File>> {
         let mut slots = self.0.write();
-        let chosen: Vec<usize> = slots
-            .iter()
-            .filter(|(fd, (_, flags))| which(*fd as Fd, *flags))
-            .map(|(fd, _)| fd)
-            .collect();
+        let chosen: Vec<usize> =
+            slots.iter().filter(|(fd, (_, flags))| which(*fd as Fd, *flags)).map(|(fd, _)| fd).collect();
         chosen.into_iter().filter_map(|fd| slots.take(fd)).collect()
     }
 
