@@ -123,6 +123,12 @@ parameters! {
     MSGMNB = "kernel.msgmnb", Ipc, [abi::ipc::MSGMNB as i64], 0, 1 << 24;
     /// System V message queues.
     MSGMNI = "kernel.msgmni", Ipc, [abi::ipc::MSGMNI as i64], 0, 32768;
+    /// The id of the next System V message queue, if it is not negative.
+    MSG_NEXT_ID = "kernel.msg_next_id", Ipc, [-1], -1, INT;
+    /// The id of the next set of System V semaphores.
+    SEM_NEXT_ID = "kernel.sem_next_id", Ipc, [-1], -1, INT;
+    /// The id of the next System V shared memory segment.
+    SHM_NEXT_ID = "kernel.shm_next_id", Ipc, [-1], -1, INT;
     /// Whether addresses are randomized.
     RANDOMIZE_VA_SPACE = "kernel.randomize_va_space", System, [2], 0, 2;
     /// System V semaphores: of a set, in all, operations of a call, sets.

@@ -15,11 +15,19 @@ use parking_lot::Mutex;
 pub trait Wake: Send + Sync {
     /// Called with the events that occurred. Must not block, and must not touch the queue that calls.
     fn wake(&self, events: PollEvents);
+
+    /// As [`Wake::wake`], of one waiter among many of which one is enough. False if another is to be woken as well.
+    fn wake_exclusively(&self, events: PollEvents) -> bool {
+        self.wake(events);
+        true
+    }
 }
 
 struct Entry {
     key: u64,
     mask: PollEvents,
+    /// Of all of these, an event wakes one (WQ_FLAG_EXCLUSIVE).
+    exclusive: bool,
     wake: Arc<dyn Wake>,
 }
 
@@ -49,10 +57,21 @@ impl WaitQueue {
     /// Adds a waiter for the events of `mask` (POLLERR and POLLHUP are always included) until the result is dropped.
     #[must_use]
     pub fn register(&self, mask: PollEvents, wake: Arc<dyn Wake>) -> Registration {
+        self.add(mask, wake, false)
+    }
+
+    /// As [`WaitQueue::register`], but of all waiters that say so, an event that is no POLLERR or POLLHUP wakes one.
+    #[must_use]
+    pub fn register_exclusive(&self, mask: PollEvents, wake: Arc<dyn Wake>) -> Registration {
+        self.add(mask, wake, true)
+    }
+
+    fn add(&self, mask: PollEvents, wake: Arc<dyn Wake>, exclusive: bool) -> Registration {
         let mut entries = self.0.entries.lock();
         entries.next_key += 1;
         let key = entries.next_key;
-        entries.list.push(Entry { key, mask: mask | PollEvents::POLLERR | PollEvents::POLLHUP, wake });
+        let mask = mask | PollEvents::POLLERR | PollEvents::POLLHUP;
+        entries.list.push(Entry { key, mask, exclusive, wake });
         self.0.len.store(entries.list.len(), Ordering::SeqCst);
         Registration { queue: self.clone(), key }
     }
@@ -62,9 +81,16 @@ impl WaitQueue {
         if self.0.len.load(Ordering::SeqCst) == 0 {
             return;
         }
+        let for_all = events.intersects(PollEvents::POLLERR | PollEvents::POLLHUP);
+        let mut served = false;
         for entry in &self.0.entries.lock().list {
-            if entry.mask.intersects(events) {
+            if !entry.mask.intersects(events) {
+                continue;
+            }
+            if !entry.exclusive || for_all {
                 entry.wake.wake(events);
+            } else if !served {
+                served = entry.wake.wake_exclusively(events);
             }
         }
     }

@@ -1,6 +1,5 @@
 //! Clocks, sleeping and timers (kernel/time/).
 
-use abi::capability::CAP_SYS_TIME;
 use abi::fcntl::OpenFlags;
 use abi::signal::{SIGEV_NONE, SIGEV_SIGNAL, SIGEV_THREAD, SIGEV_THREAD_ID, Sigevent, Signal};
 use abi::time as t;
@@ -124,15 +123,25 @@ fn adjtimex(task: &CurrentTask, timex: UserPtr<Timex>) -> Result<u32> {
     clock_adjtime(task, t::CLOCK_REALTIME, timex)
 }
 
+/// What adjtimex(2) may change (ntp_validate_timex()): nothing, since the clock is the host's. EINVAL, EPERM.
+fn check_adjustment(task: &CurrentTask, modes: u32) -> Result<()> {
+    const ADJ_ADJTIME: u32 = 0x8000;
+    const ADJ_OFFSET_SINGLESHOT: u32 = 1;
+    const ADJ_OFFSET_READONLY: u32 = 0x2000;
+    if modes & ADJ_ADJTIME != 0 && modes & ADJ_OFFSET_SINGLESHOT == 0 {
+        return Err(Errno::EINVAL);
+    }
+    let reads = modes == 0 || modes & ADJ_ADJTIME != 0 && modes & ADJ_OFFSET_READONLY != 0;
+    if reads { Ok(()) } else { Err(Errno::EPERM) }
+}
+
 fn clock_adjtime(task: &CurrentTask, clock: i32, timex: UserPtr<Timex>) -> Result<u32> {
     const TIME_ERROR: u32 = 5;
     let mut read = timex.read(task)?;
     if clock != t::CLOCK_REALTIME {
         return Err(if clock_nanos(task, clock).is_ok() { Errno::EOPNOTSUPP } else { Errno::EINVAL });
     }
-    if read.modes != 0 && !(read.modes == 0xa001 && task.capable(CAP_SYS_TIME)) {
-        return Err(Errno::EPERM);
-    }
+    check_adjustment(task, read.modes)?;
     let now = task.kernel().clock.realtime_nanos();
     read.time = Timeval::from_nanos(now as i64);
     read.status = 0x40;
@@ -288,7 +297,8 @@ fn timer_create(task: &CurrentTask, clock: i32, event: UserPtr<Sigevent>, id: Us
             Base::Cpu
         }
         t::CLOCK_REALTIME | t::CLOCK_MONOTONIC | t::CLOCK_BOOTTIME | t::CLOCK_TAI => Base::Real,
-        t::CLOCK_REALTIME_ALARM | t::CLOCK_BOOTTIME_ALARM => return Err(Errno::EPERM),
+        // There is no clock that could wake the machine (alarmtimer_get_rtcdev()).
+        t::CLOCK_REALTIME_ALARM | t::CLOCK_BOOTTIME_ALARM => return Err(Errno::EOPNOTSUPP),
         t::CLOCK_MONOTONIC_RAW | t::CLOCK_REALTIME_COARSE | t::CLOCK_MONOTONIC_COARSE => {
             return Err(Errno::EOPNOTSUPP);
         }

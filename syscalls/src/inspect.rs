@@ -304,13 +304,12 @@ fn effective_io_priority(task: &Task) -> u32 {
 
 fn ioprio_get(task: &CurrentTask, which: i32, who: i32) -> Result<u32> {
     let targets = io_targets(task, which, who)?;
+    // Of one process what was set; of several the best of what that comes to, which is the lowest number.
     let priority = |t: &Arc<Task>| match which {
-        1 => effective_io_priority(t),
-        _ => t.scheduling.lock().io_priority.into(),
+        1 => t.scheduling.lock().io_priority.into(),
+        _ => effective_io_priority(t),
     };
-    // The best: the lowest number, where "none" counts as the middle (ioprio_best()).
-    let rank = |p: u32| if p == 0 { s::IOPRIO_CLASS_BE << s::IOPRIO_CLASS_SHIFT | 4 } else { p };
-    targets.iter().map(priority).map(rank).min().ok_or(Errno::ESRCH)
+    targets.iter().map(priority).min().ok_or(Errno::ESRCH)
 }
 
 fn ioprio_set(task: &CurrentTask, which: i32, who: i32, priority: i32) -> Result<()> {

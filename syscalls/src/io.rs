@@ -8,7 +8,7 @@ use abi::mman::{Cachestat, CachestatRange};
 use abi::poll::PollEvents;
 use abi::resource::{RLIM_INFINITY, RLIMIT_FSIZE};
 use abi::signal::Signal;
-use abi::stat::FileType;
+use abi::stat::{FileType, S_IFMT};
 use abi::uio::Iovec;
 use abi::{Errno, Result};
 use sentry::mm::{UserSink, UserSource};
@@ -470,7 +470,9 @@ fn fadvise64(task: &CurrentTask, fd: i32, _offset: i64, len: i64, advice: u32) -
 fn readahead(task: &CurrentTask, fd: i32, _offset: i64, _count: usize) -> Result<()> {
     let file = task.file(fd)?;
     file.check_readable()?;
-    if file.path().inode().file_type() == FileType::Regular { Ok(()) } else { Err(Errno::EINVAL) }
+    // Nameless files have no type.
+    let has_pages = file.path().inode().attributes()?.mode & S_IFMT == FileType::Regular.mode();
+    if has_pages { Ok(()) } else { Err(Errno::EINVAL) }
 }
 
 fn cachestat(

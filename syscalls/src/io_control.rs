@@ -76,6 +76,7 @@ pub(crate) fn fcntl(task: &CurrentTask, fd: i32, file: &Arc<File>, command: u32,
             locks::set_lease(task, file, kind).map(|()| 0)
         }
         f::F_GETLEASE => Ok(f::F_UNLCK as u64),
+        f::F_CREATED_QUERY => Ok(file.created().into()),
         f::F_GET_SEALS => memfd::seals(file).map(|seals| seals.bits().into()),
         f::F_ADD_SEALS => memfd::add_seals(file, arg as u32).map(|()| 0),
         f::F_GET_RW_HINT | f::F_GET_FILE_RW_HINT => {

@@ -135,10 +135,17 @@ fn mapped_file(file: Arc<File>, shared: bool, prot: Prot, offset: u64) -> Result
         max_prot -= Prot::EXEC;
     }
     if file.operations().maps_anonymous() {
-        return Ok(None);
+        // Shared, it is memory of its own, to be used as far as the descriptor may.
+        return if shared { mapped_zeroes(max_prot).map(Some) } else { Ok(None) };
     }
     let mappable = file.operations().mappable()?;
     Ok(Some(MapFile { mappable, file: Some(file), name: None, offset, max_prot }))
+}
+
+/// Shared memory that is mapped by way of `/dev/zero` (shmem_zero_setup()).
+fn mapped_zeroes(max_prot: Prot) -> Result<MapFile> {
+    let mappable = sentry::mm::AnonymousShared::zero_device()?;
+    Ok(MapFile { mappable, file: None, name: Some("/dev/zero (deleted)".into()), offset: 0, max_prot })
 }
 
 fn munmap(task: &CurrentTask, addr: u64, len: u64) -> Result<()> {

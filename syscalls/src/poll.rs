@@ -184,7 +184,9 @@ fn no_handler(e: Errno) -> Errno {
 
 /// ppoll and pselect6 write the time that is left back, if they can.
 fn write_rest(task: &CurrentTask, timeout: UserPtr<Timespec>, deadline: Option<u64>) {
-    if let (Some(pointer), Some(deadline)) = (timeout.non_null(), deadline) {
+    if let (Some(pointer), Some(deadline)) = (timeout.non_null(), deadline)
+        && !keeps_timeouts(task)
+    {
         let left = deadline.saturating_sub(task.kernel().clock.monotonic());
         // As Linux: a constant timeout in read-only memory is no error.
         let _ = pointer.write(task, &Timespec::from_nanos(i64::try_from(left).unwrap_or(i64::MAX)));
@@ -243,6 +245,11 @@ fn do_select(task: &CurrentTask, count: i32, sets: [Address; 3], deadline: Optio
     Ok(total)
 }
 
+/// personality(STICKY_TIMEOUTS): the time that is left is not written back.
+fn keeps_timeouts(task: &CurrentTask) -> bool {
+    task.group.personality.load(std::sync::atomic::Ordering::Relaxed) & abi::personality::STICKY_TIMEOUTS != 0
+}
+
 fn select(
     task: &CurrentTask,
     count: i32,
@@ -263,7 +270,9 @@ fn select(
         None => None,
     };
     let result = do_select(task, count, [read, write, except], deadline);
-    if let (Some(pointer), Some(deadline)) = (timeout.non_null(), deadline) {
+    if let (Some(pointer), Some(deadline)) = (timeout.non_null(), deadline)
+        && !keeps_timeouts(task)
+    {
         let left = deadline.saturating_sub(task.kernel().clock.monotonic());
         // As Linux: not being able to write it is no error.
         let _ = pointer.write(task, &Timeval::from_nanos(i64::try_from(left).unwrap_or(i64::MAX)));

@@ -114,7 +114,8 @@ fn prctl(task: &CurrentTask, option: u32, arg2: u64, arg3: u64, arg4: u64, arg5:
             Ok(0)
         }
         p::PR_SET_TIMERSLACK => {
-            let slack = if arg2 as i64 <= 0 { 50_000 } else { arg2 };
+            let default = task.default_timer_slack.load(Ordering::Relaxed);
+            let slack = if arg2 as i64 <= 0 { default } else { arg2 };
             task.timer_slack.store(slack, Ordering::Relaxed);
             Ok(0)
         }

@@ -14,7 +14,7 @@ use sentry::ipc::msg::{Queue, Select};
 use sentry::ipc::sem::Set;
 use sentry::ipc::shm::{self, Segment};
 use sentry::mm::{Fixed, MapFile, MapRequest};
-use sentry::parameters::{MSGMAX, MSGMNB, SEM, SHMMAX};
+use sentry::parameters::{MSGMAX, MSGMNB, MSGMNI, SEM, SHMMAX, SHMMNI};
 use sentry::task::CurrentTask;
 
 use crate::arguments::{Address, UserPtr};
@@ -55,7 +55,7 @@ fn shmget(task: &CurrentTask, key: i32, size: u64, flags: u32) -> Result<u32> {
     shm::sweep(&ns.shm);
     let creds = task.credentials();
     let check = |segment: &Segment| if size > segment.size() { Err(Errno::EINVAL) } else { Ok(()) };
-    ns.shm.get(key, flags, &creds, &ns.user_ns, check, |permission| {
+    ns.shm.get(key, flags, &creds, (&ns.user_ns, &ns.parameters), check, |permission| {
         if size < i::SHMMIN || size > SHMMAX.get(&ns.parameters) as u64 {
             return Err(Errno::EINVAL);
         }
@@ -140,8 +140,8 @@ fn shmctl(task: &CurrentTask, id: u32, command: u32, buf: Address) -> Result<u32
             let info = Shminfo {
                 shmmax: SHMMAX.get(&ns.parameters) as u64,
                 shmmin: i::SHMMIN,
-                shmmni: i::SHMMNI,
-                shmseg: i::SHMMNI,
+                shmmni: SHMMNI.get(&ns.parameters) as u64,
+                shmseg: SHMMNI.get(&ns.parameters) as u64,
                 shmall: i::SHMALL,
                 ..Shminfo::default()
             };
@@ -198,7 +198,7 @@ fn semget(task: &CurrentTask, key: i32, count: i32, flags: u32) -> Result<u32> {
     let count = usize::try_from(count).ok().filter(|&c| c <= most).ok_or(Errno::EINVAL)?;
     let creds = task.credentials();
     let check = |set: &Set| if count > set.len() { Err(Errno::EINVAL) } else { Ok(()) };
-    ns.sem.get(key, flags, &creds, &ns.user_ns, check, |permission| {
+    ns.sem.get(key, flags, &creds, (&ns.user_ns, &ns.parameters), check, |permission| {
         if count == 0 { Err(Errno::EINVAL) } else { Ok(Set::new(permission, count)) }
     })
 }
@@ -247,7 +247,7 @@ fn semctl(task: &CurrentTask, id: u32, index: i32, command: u32, arg: u64) -> Re
             let [semmsl, semopm] = semaphore_limits(&ns).map(|limit| limit as i32);
             let mut info = Seminfo {
                 semmap: i::SEMMNS as i32,
-                semmni: i::SEMMNI as i32,
+                semmni: SEM.values(&ns.parameters).get(3).copied().unwrap_or(0) as i32,
                 semmns: i::SEMMNS as i32,
                 semmnu: i::SEMMNS as i32,
                 semmsl,
@@ -329,7 +329,7 @@ fn msgget(task: &CurrentTask, key: i32, flags: u32) -> Result<u32> {
         key,
         flags,
         &creds,
-        &ns.user_ns,
+        (&ns.user_ns, &ns.parameters),
         |_| Ok(()),
         |permission| Ok(Queue::new(permission, bytes_max)),
     )
@@ -393,12 +393,13 @@ fn msgctl(task: &CurrentTask, id: u32, command: u32, buf: Address) -> Result<u32
             let all: Vec<MsqidDs> =
                 ns.msg.list().iter().map(|(_, q)| q.status(&user_ns, &task.pid_ns())).collect();
             let msgmnb = MSGMNB.get(&ns.parameters) as i32;
+            let msgmni = MSGMNI.get(&ns.parameters);
             let mut info = Msginfo {
-                msgpool: (i64::from(i::MSGMNI) * i64::from(msgmnb) / 1024) as i32,
+                msgpool: (msgmni * i64::from(msgmnb) / 1024) as i32,
                 msgmap: msgmnb,
                 msgmax: MSGMAX.get(&ns.parameters) as i32,
                 msgmnb,
-                msgmni: i::MSGMNI as i32,
+                msgmni: msgmni as i32,
                 msgssz: 16,
                 msgtql: msgmnb,
                 msgseg: 0xffff,

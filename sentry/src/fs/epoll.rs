@@ -59,6 +59,13 @@ impl Wake for Item {
         // An edge-triggered item reports each event anew, also if it is on the list already.
         instance.queue.notify(PollEvents::POLLIN);
     }
+
+    fn wake_exclusively(&self, events: PollEvents) -> bool {
+        // One that nobody waits on keeps the event for later, and leaves the wake to the next (ep_poll_callback()).
+        let waited_for = self.instance.upgrade().is_some_and(|instance| !instance.queue.is_empty());
+        self.wake(events);
+        waited_for && events.bits() & self.wanted.load(Ordering::Acquire) != 0
+    }
 }
 
 struct Watched {
@@ -128,7 +135,7 @@ fn interest(event: &EpollEvent) -> Interest {
 impl Epoll {
     /// How deep the instances below this one go. ELOOP if `seek` is among them, or too deep.
     fn depth(&self, seek: &Arc<Inner>, level: usize) -> Result<usize> {
-        if Arc::ptr_eq(&self.inner, seek) || level >= NESTING_MAX {
+        if Arc::ptr_eq(&self.inner, seek) || level > NESTING_MAX {
             return Err(Errno::ELOOP);
         }
         let files: Vec<Arc<File>> =
@@ -181,7 +188,10 @@ impl Epoll {
             closed.extend(dead.iter().filter_map(|key| items.remove(key)));
         }
         // Everything is listened to: a later EPOLL_CTL_MOD changes only what is reported.
-        let registration = queue.register(PollEvents::all(), item.clone());
+        let registration = match new.flags.contains(EpollFlags::EPOLLEXCLUSIVE) {
+            true => queue.register_exclusive(PollEvents::all(), item.clone()),
+            false => queue.register(PollEvents::all(), item.clone()),
+        };
         items.insert(key, Watched { item: item.clone(), _registration: registration });
         drop(items);
         drop(closed);

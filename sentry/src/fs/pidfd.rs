@@ -21,12 +21,12 @@ pub struct PidFd {
 }
 
 /// What a signal can be sent to by way of a file: that of a process descriptor, and whether it means a thread; or the process
-/// of a directory of proc (tgid_pidfd_to_pid). EBADF.
+/// of a directory of proc (tgid_pidfd_to_pid). EBADF, ESRCH for a directory of what is gone.
 pub fn target(file: &File) -> Result<(Arc<Pid>, bool)> {
     if let Some(pidfd) = file.ops::<PidFd>() {
         return Ok((pidfd.pid.clone(), pidfd.thread));
     }
-    super::proc::process_of(file.path().inode()).map(|pid| (pid, false)).ok_or(Errno::EBADF)
+    super::proc::process_of(file.path().inode()).map(|pid| (pid, false))
 }
 
 /// Opens a descriptor of `pid`.

@@ -1,6 +1,6 @@
 //! Keys, ids and permissions of System V objects (ipc/util.c).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use abi::capability::{CAP_IPC_OWNER, CAP_SYS_ADMIN};
@@ -8,6 +8,7 @@ use abi::ipc::{IPC_CREAT, IPC_EXCL, IPC_PRIVATE, IpcPerm};
 use abi::{Errno, Result};
 use parking_lot::Mutex;
 
+use crate::parameters::{Parameter, Parameters};
 use crate::task::{Credentials, UserNamespace};
 
 /// Ids are an index and a sequence number, so that a stale id is not taken for a new object's.
@@ -81,6 +82,10 @@ pub trait Object: Send + Sync {
 
 struct Entries<T> {
     by_index: BTreeMap<u32, (u16, Arc<T>)>,
+    /// Indices below that of the newest object, which are in use no more.
+    freed: BTreeSet<u32>,
+    /// Neither in use nor freed from here on.
+    fresh: u32,
     keys: HashMap<i32, u32>,
     next_seq: u16,
 }
@@ -88,16 +93,45 @@ struct Entries<T> {
 /// The objects of one kind in a namespace.
 pub struct Table<T> {
     entries: Mutex<Entries<T>>,
-    max: usize,
+    /// How many objects there may be.
+    max: fn(&Parameters) -> i64,
+    /// The id that the next object is to have, if it is not negative.
+    next_id: &'static Parameter,
+}
+
+impl<T> Entries<T> {
+    /// A free index, from `start` on.
+    fn free_index(&mut self, start: Option<u32>) -> Option<u32> {
+        let end = 1 << INDEX_BITS;
+        match start {
+            None => self.freed.pop_first().or_else(|| {
+                let fresh = (self.fresh < end).then_some(self.fresh)?;
+                self.fresh += 1;
+                Some(fresh)
+            }),
+            Some(start) => {
+                let index = (start..end).find(|index| !self.by_index.contains_key(index))?;
+                if !self.freed.remove(&index) {
+                    self.freed.extend(self.fresh..index);
+                    self.fresh = index + 1;
+                }
+                Some(index)
+            }
+        }
+    }
 }
 
 impl<T: Object> Table<T> {
-    /// With room for `max` objects.
-    pub fn new(max: usize) -> Table<T> {
-        Table {
-            entries: Mutex::new(Entries { by_index: BTreeMap::new(), keys: HashMap::new(), next_seq: 0 }),
-            max: max.min(1 << INDEX_BITS),
-        }
+    /// With room for what the first function says, and the parameter that chooses an id.
+    pub fn new(max: fn(&Parameters) -> i64, next_id: &'static Parameter) -> Table<T> {
+        let entries = Entries {
+            by_index: BTreeMap::new(),
+            freed: BTreeSet::new(),
+            fresh: 0,
+            keys: HashMap::new(),
+            next_seq: 0,
+        };
+        Table { entries: Mutex::new(entries), max, next_id }
     }
 
     /// `*get(2)`: finds the object of a key or makes one. `check` looks at one that is there; `make` gets its
@@ -107,7 +141,7 @@ impl<T: Object> Table<T> {
         key: i32,
         flags: u32,
         creds: &Credentials,
-        user_ns: &Arc<UserNamespace>,
+        (user_ns, parameters): (&Arc<UserNamespace>, &Parameters),
         check: impl FnOnce(&T) -> Result<()>,
         make: impl FnOnce(Permission) -> Result<Arc<T>>,
     ) -> Result<u32> {
@@ -128,14 +162,19 @@ impl<T: Object> Table<T> {
         if key != IPC_PRIVATE && flags & IPC_CREAT == 0 {
             return Err(Errno::ENOENT);
         }
-        if entries.by_index.len() >= self.max {
+        if entries.by_index.len() as i64 >= (self.max)(parameters) {
             return Err(Errno::ENOSPC);
         }
-        let index = (0..self.max as u32).find(|i| !entries.by_index.contains_key(i)).ok_or(Errno::ENOSPC)?;
-        let seq = entries.next_seq;
+        let wanted = u32::try_from(self.next_id.get(parameters)).ok();
+        let seq = wanted.map_or(entries.next_seq, |id| (id >> INDEX_BITS) as u16);
         let (uid, gid) = (creds.euid, creds.egid);
         let object = make(Permission { key, uid, gid, cuid: uid, cgid: gid, mode: flags & 0o777, seq })?;
-        entries.next_seq = (seq + 1) & 0x7fff;
+        let start = wanted.map(|id| id & ((1 << INDEX_BITS) - 1));
+        let index = entries.free_index(start).ok_or(Errno::ENOSPC)?;
+        match wanted {
+            Some(_) => self.next_id.set(parameters, &[-1])?,
+            None => entries.next_seq = (seq + 1) & 0x7fff,
+        }
         entries.by_index.insert(index, (seq, object));
         if key != IPC_PRIVATE {
             entries.keys.insert(key, index);
@@ -168,6 +207,7 @@ impl<T: Object> Table<T> {
             _ => return Err(Errno::EINVAL),
         }
         entries.keys.retain(|_, i| *i != index);
+        entries.freed.insert(index);
         entries.by_index.remove(&index).map(|(_, object)| object).ok_or(Errno::EINVAL)
     }
 

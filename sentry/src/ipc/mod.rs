@@ -11,7 +11,7 @@ pub mod shm;
 use std::sync::Arc;
 
 use crate::Kernel;
-use crate::parameters::Parameters;
+use crate::parameters::{MSG_NEXT_ID, MSGMNI, Parameters, SEM, SEM_NEXT_ID, SHM_NEXT_ID, SHMMNI};
 use crate::task::UserNamespace;
 use crate::vfs::Mount;
 use ids::Table;
@@ -41,9 +41,9 @@ impl IpcNamespace {
             ino: crate::task::next_namespace_ino(),
             user_ns,
             parameters: Parameters::default(),
-            shm: Table::new(abi::ipc::SHMMNI as usize),
-            sem: Table::new(abi::ipc::SEMMNI as usize),
-            msg: Table::new(abi::ipc::MSGMNI as usize),
+            shm: Table::new(|of| SHMMNI.get(of), &SHM_NEXT_ID),
+            sem: Table::new(|of| SEM.values(of).get(3).copied().unwrap_or(0), &SEM_NEXT_ID),
+            msg: Table::new(|of| MSGMNI.get(of), &MSG_NEXT_ID),
             queues: crate::fs::mqueue::mount(me.clone(), kernel.queue_bytes.clone()),
         })
     }

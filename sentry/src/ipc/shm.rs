@@ -44,6 +44,10 @@ impl Mappable for Attachment {
     fn host_fd(&self, prot: Prot, shared: bool) -> Result<(Arc<OwnedFd>, u64)> {
         self.segment.memory.host_fd(prot, shared)
     }
+
+    fn counts_mappings(&self) -> bool {
+        true
+    }
 }
 
 impl Drop for Attachment {

@@ -32,7 +32,7 @@ pub enum FutexKey {
 
 impl MemoryManager {
     /// The key of the word at `addr`; without `shared` (FUTEX_PRIVATE_FLAG) the address alone counts. EINVAL for an
-    /// address that is not aligned to 4 bytes, EFAULT for one where nothing is mapped.
+    /// address that is not aligned to 4 bytes, EFAULT for a shared one where nothing can be read.
     pub fn futex_key(&self, addr: u64, shared: bool) -> Result<FutexKey> {
         if !addr.is_multiple_of(4) {
             return Err(Errno::EINVAL);
@@ -44,6 +44,8 @@ impl MemoryManager {
         }
         // Linux keeps shared futexes on private memory apart from private ones (FUT_OFF_MMSHARED).
         let own = FutexKey::SharedOnPrivate { mm: self.id, addr };
+        // The page has to be there and readable (get_user_pages_fast() of get_futex_key()).
+        self.read_object::<u32>(addr)?;
         let state = self.state.read();
         let (start, _, vma) = state.vmas.get(addr).ok_or(Errno::EFAULT)?;
         if !Vma::is_shared(vma) {

@@ -318,7 +318,7 @@ impl MemoryManager {
                 continue;
             }
             let flags = vma.flags - (VmaFlags::LOCKED | VmaFlags::LOCK_ON_FAULT);
-            let none = copy.insert(start, end, Vma { flags, ..vma.clone() });
+            let none = copy.insert(start, end, Vma { flags, backing: vma.backing.forked(), ..vma.clone() });
             debug_assert!(none.is_empty());
         }
         drop(state);

@@ -80,6 +80,24 @@ pub enum Backing {
 }
 
 impl Backing {
+    /// The same for the copy of an address space.
+    pub fn forked(&self) -> Backing {
+        match self {
+            Backing::File { mapping, offset } if mapping.mappable.counts_mappings() => {
+                let mapping = Mapping {
+                    mappable: mapping.mappable.clone(),
+                    file: mapping.file.clone(),
+                    name: mapping.name.clone(),
+                    host: mapping.host.clone(),
+                };
+                Backing::File { mapping: Arc::new(mapping), offset: *offset }
+            }
+            other => other.clone(),
+        }
+    }
+}
+
+impl Backing {
     /// The backing of what begins `by` bytes later.
     pub fn advanced(&self, by: u64) -> Backing {
         match self {

@@ -220,7 +220,9 @@ impl CurrentTask {
         *task.keyrings.session.lock() = self.keyrings.session.lock().clone();
         *task.memory_policy.lock() = *self.memory_policy.lock();
         *task.affinity.lock() = self.affinity.lock().clone();
-        task.timer_slack.store(self.timer_slack.load(Ordering::Relaxed), Ordering::Relaxed);
+        let timer_slack = self.timer_slack.load(Ordering::Relaxed);
+        task.timer_slack.store(timer_slack, Ordering::Relaxed);
+        task.default_timer_slack.store(timer_slack, Ordering::Relaxed);
     }
 
     fn attach(&self, task: &Arc<Task>, thread: bool) -> Result<()> {

@@ -95,6 +95,8 @@ pub struct Task {
     pub no_new_privs: AtomicBool,
     /// PR_SET_TIMERSLACK in nanoseconds.
     pub timer_slack: AtomicU64,
+    /// What PR_SET_TIMERSLACK goes back to: that of the thread that made this one.
+    pub default_timer_slack: AtomicU64,
     /// Scheduling parameters.
     pub scheduling: Mutex<Scheduling>,
     /// sched_setaffinity(2), as bits.
@@ -199,6 +201,7 @@ impl Task {
             parent_death_signal: AtomicI32::new(0),
             no_new_privs: AtomicBool::new(false),
             timer_slack: AtomicU64::new(50_000),
+            default_timer_slack: AtomicU64::new(50_000),
             scheduling: Mutex::default(),
             affinity: Mutex::new(all_cpus(cpus)),
             user_time: AtomicU64::new(0),

@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use abi::fcntl::OpenFlags;
 use abi::poll::PollEvents;
@@ -150,6 +150,8 @@ pub struct File {
     counted: i64,
     /// A number unique among the open file descriptions of the sandbox, for OFD locks and epoll.
     id: u64,
+    /// The open that this file comes from has also made the inode (F_CREATED_QUERY).
+    created: AtomicBool,
 }
 
 impl File {
@@ -187,7 +189,18 @@ impl File {
             asynchronous: Mutex::default(),
             directory_notification: Mutex::default(),
             id: NEXT.fetch_add(1, Ordering::Relaxed),
+            created: AtomicBool::new(false),
         })
+    }
+
+    /// The open that this file comes from has also made the inode.
+    pub fn set_created(&self) {
+        self.created.store(true, Ordering::Relaxed);
+    }
+
+    /// See [`File::set_created`].
+    pub fn created(&self) -> bool {
+        self.created.load(Ordering::Relaxed)
     }
 
     /// The implementation, if it is a `T`.

@@ -140,6 +140,11 @@ pub trait Mappable: Send + Sync {
     fn is_zero(&self) -> bool {
         false
     }
+
+    /// True if the handles to it are counted, one for each mapping: a copy of an address space takes new ones.
+    fn counts_mappings(&self) -> bool {
+        false
+    }
 }
 
 /// A name in a directory and what it stands for.

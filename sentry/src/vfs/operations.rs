@@ -242,6 +242,9 @@ pub fn open_found(task: &CurrentTask, place: Path, flags: OpenFlags, created: bo
         inode.open(&io, &place, flags)?
     };
     let file = File::opened(ops, place, flags)?;
+    if created {
+        file.set_created();
+    }
     file.operations().opened(task);
     notify::opened(file.path());
     Ok(file)

@@ -1,5 +1,6 @@
 // Device nodes.
 #include "compat.h"
+#include <linux/random.h>
 #include <sys/sysmacros.h>
 
 static char b[8192];
@@ -110,4 +111,22 @@ TEST(shm_directory) {
     CHECK_EQ(st.st_mode & 07777, 01777);
     int fd = OK(open("/dev/shm", O_TMPFILE | O_RDWR, 0600));
     OK(write(fd, "x", 1));
+}
+
+TEST(random_devices_tell_their_entropy) {
+    int fd = OK(open("/dev/urandom", O_RDONLY)), bits = 0, other = 0;
+    OK(ioctl(fd, RNDGETENTCNT, &bits));
+    CHECK_V(bits > 0 && bits <= 4096, bits);
+    OK(ioctl(OK(open("/dev/random", O_RDONLY)), RNDGETENTCNT, &other));
+    CHECK_ERRNO(ioctl(fd, RNDGETENTCNT, 0), EFAULT);
+    CHECK_ERRNO(ioctl(fd, _IO('R', 99)), EINVAL);
+    CHECK_ERRNO(ioctl(OK(open("/dev/null", O_RDONLY)), RNDGETENTCNT, &bits), ENOTTY);
+    NEED_ROOT();
+    pid_t p;
+    CHILD(p) {
+        OK(setuid(65534));
+        CHECK_ERRNO(ioctl(fd, RNDADDTOENTCNT, &bits), EPERM);
+        CHECK_ERRNO(ioctl(fd, RNDZAPENTCNT), EPERM);
+    }
+    JOIN(p);
 }

@@ -319,3 +319,51 @@ TEST(many_descriptors) {
     for (int i = 0; i < N; i++) OK(close(fd[i]));
     CHECK_EQ(ready(), 0);
 }
+
+TEST(nests_five_deep) {
+    int p[2], in;
+    OK(pipe(p));
+    in = p[0];
+    for (int i = 0; i < 5; i++) {
+        ep = OK(epoll_create1(0));
+        add(in, EPOLLIN);
+        in = ep;
+    }
+    CHECK_EQ(ready(), 0);
+    OK(write(p[1], "x", 1));
+    CHECK_EQ(ready(), 1);
+    struct epoll_event e = {.events = EPOLLIN};
+    CHECK_ERRNO(epoll_ctl(OK(epoll_create1(0)), EPOLL_CTL_ADD, in, &e), ELOOP);
+}
+
+TEST(exclusive_instances_take_turns) {
+    int p[2], told[2];
+    OK(pipe(p));
+    OK(pipe(told));
+    enum { N = 4 };
+    pid_t who[N];
+    for (int i = 0; i < N; i++) {
+        pid_t q;
+        CHILD(q) {
+            ep = OK(epoll_create1(0));
+            add(p[0], EPOLLIN | EPOLLET | EPOLLEXCLUSIVE);
+            CHECK_EQ(epoll_wait(ep, ev, 1, -1), 1);
+            OK(write(told[1], "x", 1));
+            close(ep);
+        }
+        who[i] = q;
+    }
+    for (int i = 0; i < N; i++) wait_asleep(who[i]);
+    char c[8];
+    for (int i = 0; i < N; i++) {
+        OK(write(p[1], "x", 1));
+        CHECK_EQ(read(told[0], c, sizeof c), 1);
+        // Nobody else follows.
+        msleep(20);
+        int more = 0;
+        OK(ioctl(told[0], FIONREAD, &more));
+        CHECK_EQ(more, 0);
+        OK(read(p[0], c, 1));
+    }
+    for (int i = 0; i < N; i++) JOIN(who[i]);
+}

@@ -245,3 +245,16 @@ TEST(closing_in_another_thread_leaves_blocked_read) {
     signal(SIGPIPE, SIG_IGN);
     CHECK_ERRNO(write(p[1], "x", 1), EPIPE);
 }
+
+#ifndef F_CREATED_QUERY
+#define F_CREATED_QUERY 1028
+#endif
+TEST(f_created_query) {
+    int fd = OK(open("/dev/null", O_RDONLY));
+    if (fcntl(fd, F_CREATED_QUERY, 0) < 0 && errno == EINVAL) SKIP("no F_CREATED_QUERY before Linux 6.12");
+    CHECK_EQ(fcntl(fd, F_CREATED_QUERY, 0), 0);
+    int a = OK(open("f", O_RDWR | O_CREAT, 0600)), b = OK(open("f", O_RDWR | O_CREAT, 0600));
+    CHECK_EQ(fcntl(a, F_CREATED_QUERY, 0), 1);
+    CHECK_EQ(fcntl(OK(dup(a)), F_CREATED_QUERY, 0), 1);
+    CHECK_EQ(fcntl(b, F_CREATED_QUERY, 0), 0);
+}

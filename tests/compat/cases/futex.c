@@ -737,3 +737,24 @@ TEST(calls_of_6_7) {
         CHECK_EQ(a[i].result, 0);
     }
 }
+
+TEST(shared_futexes_need_a_readable_page) {
+    char *gone = OK(mmap(0, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    char *none = gone + 4096;
+    OK(mprotect(none, 4096, PROT_NONE));
+    OK(munmap(gone, 4096));
+    CHECK_ERRNO(syscall(SYS_futex, gone, FUTEX_WAKE, 1, 0, 0, 0), EFAULT);
+    CHECK_ERRNO(syscall(SYS_futex, none, FUTEX_WAKE, 1, 0, 0, 0), EFAULT);
+    // A private one is but an address.
+    CHECK_EQ(syscall(SYS_futex, gone, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, 1, 0, 0, 0), 0);
+    int word = 5;
+    CHECK_ERRNO(syscall(SYS_futex, &word, FUTEX_CMP_REQUEUE, 1, 1, gone, 5), EFAULT);
+    CHECK_ERRNO(syscall(SYS_futex, &word, FUTEX_CMP_REQUEUE, 1, 1, none, 5), EFAULT);
+    // A page beyond the end of its file is not there.
+    int fd = OK(open("f", O_RDWR | O_CREAT, 0600));
+    OK(ftruncate(fd, 4096));
+    int *page = OK(mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0));
+    CHECK_EQ(syscall(SYS_futex, page, FUTEX_WAKE, 1, 0, 0, 0), 0);
+    OK(ftruncate(fd, 0));
+    CHECK_ERRNO(syscall(SYS_futex, page, FUTEX_WAKE, 1, 0, 0, 0), EFAULT);
+}

@@ -1,5 +1,8 @@
 // Reading and writing: positions, vectors, flags, limits.
 #include "compat.h"
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/timerfd.h>
 
 TEST(positions) {
     int fd = OK(open("f", O_RDWR | O_CREAT, 0600));
@@ -190,4 +193,16 @@ TEST(ioctl_fionread_and_unknown) {
     OK(ioctl(p[0], FIONCLEX));
     CHECK_EQ(fcntl(p[0], F_GETFD), 0);
     CHECK_ERRNO(ioctl(999, FIONREAD, &n), EBADF);
+}
+
+TEST(readahead_wants_pages) {
+    int fd = OK(open("f", O_RDWR | O_CREAT, 0600));
+    OK(readahead(fd, 0, 4096));
+    int e = OK(eventfd(0, 0)), ep = OK(epoll_create1(0)), t = OK(timerfd_create(CLOCK_MONOTONIC, 0)), p[2];
+    OK(pipe(p));
+    CHECK_ERRNO(readahead(e, 0, 4096), EINVAL);
+    CHECK_ERRNO(readahead(ep, 0, 4096), EINVAL);
+    CHECK_ERRNO(readahead(t, 0, 4096), EINVAL);
+    CHECK_ERRNO(readahead(p[0], 0, 4096), EINVAL);
+    CHECK_ERRNO(readahead(-1, 0, 4096), EBADF);
 }

@@ -354,3 +354,20 @@ TEST(exec_mapping_of_file) {
     OK(pwrite(fd, code, sizeof code, 64));
     CHECK_EQ(((int (*)(void))(p + 64))(), 43);
 }
+
+TEST(shared_zeroes_keep_to_the_descriptor) {
+    int fd = OK(open("/dev/zero", O_RDONLY));
+    char *p = OK(mmap(0, 4096, PROT_READ, MAP_SHARED, fd, 0));
+    CHECK_ERRNO(mprotect(p, 4096, PROT_READ | PROT_WRITE), EACCES);
+    CHECK_ERRNO(mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) == MAP_FAILED ? -1 : 0, EACCES);
+    CHECK_EQ(p[4095], 0);
+    // A private copy is the process's own.
+    char *q = OK(mmap(0, 4096, PROT_READ, MAP_PRIVATE, fd, 0));
+    OK(mprotect(q, 4096, PROT_READ | PROT_WRITE));
+    q[0] = 1;
+    char *w = OK(mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, OK(open("/dev/zero", O_RDWR)), 0));
+    pid_t c;
+    CHILD(c) w[7] = 3;
+    JOIN(c);
+    CHECK_EQ(w[7], 3);
+}

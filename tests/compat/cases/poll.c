@@ -1,6 +1,7 @@
 // poll, ppoll, select, pselect.
 #include "compat.h"
 #include <sys/eventfd.h>
+#include <sys/personality.h>
 #include <sys/select.h>
 
 TEST(timeouts) {
@@ -178,4 +179,18 @@ TEST(pollpri_and_rdhup) {
     OK(shutdown(s[0], SHUT_WR));
     CHECK_EQ(poll(&p, 1, 0), 1);
     CHECK_EQ(p.revents, POLLIN | POLLRDHUP | POLLHUP);
+}
+
+TEST(sticky_timeouts_are_not_written_back) {
+    int old = OK(personality(0xffffffff));
+    OK(personality(old | STICKY_TIMEOUTS));
+    struct timeval v = {0, 10};
+    CHECK_EQ(syscall(SYS_select, 0, 0, 0, 0, &v), 0);
+    CHECK(v.tv_sec == 0 && v.tv_usec == 10);
+    struct timespec s = {0, 10000};
+    CHECK_EQ(syscall(SYS_ppoll, 0, 0, &s, 0, 8), 0);
+    CHECK(s.tv_sec == 0 && s.tv_nsec == 10000);
+    OK(personality(old));
+    CHECK_EQ(syscall(SYS_select, 0, 0, 0, 0, &v), 0);
+    CHECK_EQ(v.tv_usec, 0);
 }

@@ -290,3 +290,15 @@ TEST(seccomp_strict) {
     }
     CHECK_EQ(WAIT(p), SIGKILL);
 }
+
+TEST(timer_slack_default_is_the_parents) {
+    OK(prctl(PR_SET_TIMERSLACK, 70000));
+    pid_t p;
+    CHILD(p) {
+        CHECK_EQ(prctl(PR_GET_TIMERSLACK), 70000);
+        OK(prctl(PR_SET_TIMERSLACK, 1000));
+        OK(prctl(PR_SET_TIMERSLACK, 0));
+        CHECK_EQ(prctl(PR_GET_TIMERSLACK), 70000);
+    }
+    JOIN(p);
+}

@@ -166,3 +166,13 @@ TEST(cpuset_of_threads_is_per_thread) {
     OK(sched_getaffinity(0, sizeof got, &got));
     CHECK(CPU_EQUAL(&all, &got));
 }
+
+TEST(io_priority_none_is_told_of_one_process) {
+    OK(syscall(SYS_ioprio_set, 1, 0, (3 << 13)));
+    CHECK_EQ(syscall(SYS_ioprio_get, 1, 0), 3 << 13);
+    OK(syscall(SYS_ioprio_set, 1, 0, 0));
+    CHECK_EQ(syscall(SYS_ioprio_get, 1, 0), 0);
+    // Of a group, what it comes to.
+    OK(setpgid(0, 0));
+    CHECK_EQ(syscall(SYS_ioprio_get, 2, 0), (2 << 13) | (getpriority(PRIO_PROCESS, 0) + 20) / 5);
+}

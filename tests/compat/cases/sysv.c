@@ -296,3 +296,60 @@ CASE(proc_sysvipc_or_not) {
     CHECK(strstr(buf, want));
     CHECK(strstr(buf, " 12345 "));
 }
+
+TEST(msgmni_limits_queues) {
+    NEED_ROOT();
+    if (unshare(CLONE_NEWIPC)) SKIP("unshare: %s", strerrorname_np(errno));
+    CHECK(write_file("/proc/sys/kernel/msgmni", "2") >= 0);
+    int a = OK(msgget(IPC_PRIVATE, 0600)), b = OK(msgget(IPC_PRIVATE, 0600));
+    CHECK_ERRNO(msgget(IPC_PRIVATE, 0600), ENOSPC);
+    OK(msgctl(a, IPC_RMID, 0));
+    int c = OK(msgget(IPC_PRIVATE, 0600));
+    CHECK(c != a && c != b);
+    CHECK_ERRNO(msgctl(a, IPC_RMID, 0), EINVAL);
+    struct msginfo info;
+    OK(msgctl(0, IPC_INFO, (struct msqid_ds *)&info));
+    CHECK_EQ(info.msgmni, 2);
+}
+
+TEST(next_ids_can_be_chosen) {
+    NEED_ROOT();
+    if (unshare(CLONE_NEWIPC)) SKIP("unshare: %s", strerrorname_np(errno));
+    char text[32];
+    if (read_file("/proc/sys/kernel/msg_next_id", text, sizeof text) < 0) SKIP("no kernel.msg_next_id");
+    CHECK_STR(text, "-1\n");
+    CHECK(write_file("/proc/sys/kernel/msg_next_id", "98311") >= 0); // sequence 3, index 7
+    CHECK_EQ(OK(msgget(IPC_PRIVATE, 0600)), 98311);
+    CHECK(read_file("/proc/sys/kernel/msg_next_id", text, sizeof text) > 0);
+    CHECK_STR(text, "-1\n");
+    CHECK(write_file("/proc/sys/kernel/shm_next_id", "12") >= 0);
+    CHECK_EQ(OK(shmget(IPC_PRIVATE, 4096, 0600)), 12);
+    CHECK(write_file("/proc/sys/kernel/sem_next_id", "5") >= 0);
+    CHECK_EQ(OK(semget(IPC_PRIVATE, 1, 0600)), 5);
+    CHECK(OK(semget(IPC_PRIVATE, 1, 0600)) != 5);
+}
+
+TEST(attachments_are_counted_for_children) {
+    int id = OK(shmget(IPC_PRIVATE, 4096, 0600)), gate[2];
+    char *p = shmat(id, 0, 0);
+    CHECK(p != (char *)-1);
+    OK(shmctl(id, IPC_RMID, 0));
+    struct shmid_ds ds;
+    OK(shmctl(id, IPC_STAT, &ds));
+    CHECK_EQ(ds.shm_nattch, 1);
+    OK(pipe(gate));
+    pid_t a;
+    CHILD(a) gate_wait(gate[0]);
+    pid_t b;
+    CHILD(b) gate_wait(gate[0]);
+    OK(shmctl(id, IPC_STAT, &ds));
+    CHECK_EQ(ds.shm_nattch, 3);
+    OK(shmdt(p));
+    OK(shmctl(id, IPC_STAT, &ds));
+    CHECK_EQ(ds.shm_nattch, 2);
+    gate_open(gate[1]);
+    gate_open(gate[1]);
+    JOIN(a);
+    JOIN(b);
+    CHECK_ERRNO(shmctl(id, IPC_STAT, &ds), EINVAL);
+}

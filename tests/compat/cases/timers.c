@@ -308,3 +308,34 @@ TEST(adjtimex_reads) {
     CHECK_V(r >= 0 && r <= 5, r);
     CHECK_V(t.tick >= 9000 && t.tick <= 11000, t.tick);
 }
+
+TEST(adjtimex_checks_modes_before_rights) {
+    struct timex t = {.modes = 0x8000};
+    CHECK_ERRNO(adjtimex(&t), EINVAL);
+    t = (struct timex){.modes = 0xa001};
+    CHECK(adjtimex(&t) >= 0);
+    NEED_ROOT();
+    pid_t p;
+    CHILD(p) {
+        OK(setuid(65534));
+        t = (struct timex){.modes = 0xa001};
+        CHECK(adjtimex(&t) >= 0);
+        t = (struct timex){.modes = ADJ_TICK};
+        CHECK_ERRNO(adjtimex(&t), EPERM);
+    }
+    JOIN(p);
+}
+
+// Without a clock that wakes the machine it is EOPNOTSUPP for everybody, and in sandboxes there is none.
+TEST(alarm_clocks_need_hardware_and_a_capability) {
+    timer_t id;
+    NEED_ROOT();
+    pid_t p;
+    CHILD(p) {
+        OK(setuid(65534));
+        CHECK(timer_create(CLOCK_BOOTTIME_ALARM, 0, &id) < 0 && (errno == EOPNOTSUPP || errno == EPERM));
+        CHECK(timer_create(CLOCK_REALTIME_ALARM, 0, &id) < 0 && (errno == EOPNOTSUPP || errno == EPERM));
+    }
+    JOIN(p);
+    if (timer_create(CLOCK_BOOTTIME_ALARM, 0, &id) < 0) CHECK_EQ(errno, EOPNOTSUPP);
+}

@@ -3,13 +3,15 @@
 use std::any::Any;
 use std::sync::Arc;
 
+use abi::capability::CAP_SYS_ADMIN;
 use abi::fcntl::OpenFlags;
 use abi::stat::minor;
 use abi::{Errno, Result};
 
 use crate::mm::AnonymousShared;
+use crate::task::CurrentTask;
 use crate::vfs::special::Driver;
-use crate::vfs::{FileOps, Io, Mappable, Path, Sink, Source};
+use crate::vfs::{File, FileOps, Io, Mappable, Path, Sink, Source};
 
 /// The driver of major number 1.
 pub struct MemoryDevices;
@@ -36,6 +38,9 @@ impl Driver for MemoryDevices {
         }))
     }
 }
+
+/// What fits into the pool of random(4).
+const POOL_BITS: i32 = 256;
 
 /// How much is put at once, in bytes.
 const CHUNK: usize = 4096;
@@ -93,6 +98,33 @@ impl FileOps for Device {
                 }
                 Ok(done)
             }
+        }
+    }
+
+    /// random(4): the pool is full and stays so.
+    fn ioctl(&self, task: &CurrentTask, _file: &Arc<File>, request: u32, arg: u64) -> Result<u64> {
+        use abi::random as r;
+        if *self != Device::Random {
+            return Err(Errno::ENOTTY);
+        }
+        match request {
+            r::RNDGETENTCNT => {
+                task.mm().write_object(arg, &POOL_BITS)?;
+                Ok(0)
+            }
+            r::RNDADDTOENTCNT | r::RNDADDENTROPY | r::RNDZAPENTCNT | r::RNDCLEARPOOL | r::RNDRESEEDCRNG => {
+                // What guests add is not trusted: it is read, and dropped.
+                if !task.capable(CAP_SYS_ADMIN) {
+                    return Err(Errno::EPERM);
+                }
+                if matches!(request, r::RNDADDTOENTCNT | r::RNDADDENTROPY)
+                    && task.mm().read_object::<i32>(arg)? < 0
+                {
+                    return Err(Errno::EINVAL);
+                }
+                Ok(0)
+            }
+            _ => Err(Errno::EINVAL),
         }
     }
 

@@ -30,8 +30,8 @@ mod sysvipc;
 
 use std::sync::Arc;
 
-use abi::Result;
 use abi::stat::PROC_SUPER_MAGIC;
+use abi::{Errno, Result};
 
 pub use options::ProcOptions;
 pub(super) use status::bitmap;
@@ -63,10 +63,15 @@ impl System {
     }
 }
 
-/// The process that a directory of a proc filesystem's root is about.
-pub fn process_of(inode: &Arc<dyn Inode>) -> Option<Arc<Pid>> {
-    let node = inode.as_any().downcast_ref::<Node<subject::Subject>>()?;
-    std::ptr::eq(node.entry(), &raw const process::PROCESS).then(|| node.context().pid())?
+/// The process that a directory of a proc filesystem's root is about. EBADF if it is no such directory, ESRCH if the
+/// process is gone.
+pub fn process_of(inode: &Arc<dyn Inode>) -> Result<Arc<Pid>> {
+    match inode.as_any().downcast_ref::<Node<subject::Subject>>() {
+        Some(node) if std::ptr::eq(node.entry(), &raw const process::PROCESS) => {
+            node.context().pid().ok_or(Errno::ESRCH)
+        }
+        _ => Err(Errno::EBADF),
+    }
 }
 
 /// A proc filesystem.

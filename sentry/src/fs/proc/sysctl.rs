@@ -184,6 +184,43 @@ impl Content<Sysctl> for LastPid {
     }
 }
 
+/// What only those may set who can restore processes (CAP_CHECKPOINT_RESTORE).
+struct Restored(&'static Parameter);
+
+impl Content<Sysctl> for Restored {
+    fn read(&self, sysctl: &Sysctl, io: &Io<'_>) -> Result<Vec<u8>> {
+        self.0.read(sysctl, io)
+    }
+
+    fn write(&self, sysctl: &Sysctl, io: &Io<'_>, request: &Request<'_>) -> Result<()> {
+        let task = io.task.ok_or(Errno::EINVAL)?;
+        let (creds, ns) = (task.credentials(), task.namespaces().ipc.clone());
+        let capable = |cap| creds.capable_in(&ns.user_ns, cap);
+        if !capable(CAP_CHECKPOINT_RESTORE) && !capable(CAP_SYS_ADMIN) {
+            return Err(Errno::EPERM);
+        }
+        self.0.write(sysctl, io, request)
+    }
+
+    fn parameter(&self) -> Option<&Parameter> {
+        Some(self.0)
+    }
+}
+
+/// A number of huge pages: however many are asked for, there are none, as on a machine without a piece of memory that
+/// large.
+struct NoHugePages;
+
+impl Content<Sysctl> for NoHugePages {
+    fn read(&self, _sysctl: &Sysctl, _io: &Io<'_>) -> Result<Vec<u8>> {
+        Ok(b"0\n".to_vec())
+    }
+
+    fn write(&self, _sysctl: &Sysctl, _io: &Io<'_>, request: &Request<'_>) -> Result<()> {
+        if request.number()? < 0 { Err(Errno::EINVAL) } else { Ok(()) }
+    }
+}
+
 /// What can be written to and not read: a number from 1 to `.0`.
 struct Trigger(i64);
 

@@ -1,6 +1,6 @@
 //! The tables of parameters, in the order of their names.
 
-use super::{LastPid, Shown, Sysctl, Trigger, UtsName, net, uuid_text};
+use super::{LastPid, NoHugePages, Restored, Shown, Sysctl, Trigger, UtsName, net, uuid_text};
 use crate::fs::proc::arch;
 use crate::fs::synthetic::Entry;
 use crate::kernel::{RELEASE, VERSION};
@@ -65,6 +65,10 @@ pub(super) static NET: Entry<Sysctl> = Entry::dir(
     ],
 );
 
+static MSG_NEXT_ID: Restored = Restored(&parameters::MSG_NEXT_ID);
+static SEM_NEXT_ID: Restored = Restored(&parameters::SEM_NEXT_ID);
+static SHM_NEXT_ID: Restored = Restored(&parameters::SHM_NEXT_ID);
+
 const KERNEL: &[Entry<Sysctl>] = &[
     Entry::text("arch", &Shown(|_, _| Ok(arch::MACHINE.to_string()))),
     number!("auto_msgmni", "kernel.auto_msgmni", Ipc, [0], 0, 1),
@@ -81,7 +85,7 @@ const KERNEL: &[Entry<Sysctl>] = &[
     number!("io_uring_group", "kernel.io_uring_group", System, [-1], -1, i32::MAX as i64),
     Entry::dir("keys", KERNEL_KEYS),
     number!("kptr_restrict", "kernel.kptr_restrict", System, [0], 0, 2),
-    number!("msg_next_id", "kernel.msg_next_id", Ipc, [-1], -1, -1, 0o444),
+    Entry::file("msg_next_id", 0o644, &MSG_NEXT_ID),
     Entry::file("msgmax", 0o644, &parameters::MSGMAX),
     Entry::file("msgmnb", 0o644, &parameters::MSGMNB),
     Entry::file("msgmni", 0o644, &parameters::MSGMNI),
@@ -153,8 +157,8 @@ const KERNEL: &[Entry<Sysctl>] = &[
     number!("sched_rt_runtime_us", "kernel.sched_rt_runtime_us", System, [950000], -1, i32::MAX as i64),
     Entry::dir("seccomp", KERNEL_SECCOMP),
     Entry::file("sem", 0o644, &parameters::SEM),
-    number!("sem_next_id", "kernel.sem_next_id", Ipc, [-1], -1, -1, 0o444),
-    number!("shm_next_id", "kernel.shm_next_id", Ipc, [-1], -1, -1, 0o444),
+    Entry::file("sem_next_id", 0o644, &SEM_NEXT_ID),
+    Entry::file("shm_next_id", 0o644, &SHM_NEXT_ID),
     number!("shm_rmid_forced", "kernel.shm_rmid_forced", Ipc, [0], 0, 0),
     Entry::file("shmall", 0o644, &parameters::SHMALL),
     Entry::file("shmmax", 0o644, &parameters::SHMMAX),
@@ -251,8 +255,8 @@ const VM: &[Entry<Sysctl>] = &[
     number!("memfd_noexec", "vm.memfd_noexec", System, [0], 0, 0),
     number!("min_free_kbytes", "vm.min_free_kbytes", System, [67584], 0, i32::MAX as i64),
     number!("mmap_min_addr", "vm.mmap_min_addr", System, [65536], 65536, 65536),
-    number!("nr_hugepages", "vm.nr_hugepages", System, [0], 0, 0),
-    number!("nr_overcommit_hugepages", "vm.nr_overcommit_hugepages", System, [0], 0, 0),
+    Entry::file("nr_hugepages", 0o644, &NoHugePages),
+    Entry::file("nr_overcommit_hugepages", 0o644, &NoHugePages),
     number!("oom_dump_tasks", "vm.oom_dump_tasks", System, [1], 0, i32::MAX as i64),
     number!("oom_kill_allocating_task", "vm.oom_kill_allocating_task", System, [0], 0, i32::MAX as i64),
     number!("overcommit_kbytes", "vm.overcommit_kbytes", System, [0], 0, i64::MAX),
