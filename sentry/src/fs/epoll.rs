@@ -34,7 +34,9 @@ struct Item {
     /// The events of `state`, for those who wake: they hold locks under which no other may be taken.
     wanted: AtomicU32,
     ready: AtomicBool,
-    instance: Weak<Inner>,
+    /// What is told of events. Not the instance: a wake must not be what drops its last handle, for that takes the item
+    /// out of the queue which is just waking it.
+    announced: Arc<Readiness>,
 }
 
 #[derive(Clone, Copy)]
@@ -52,12 +54,11 @@ impl Wake for Item {
         if !events.intersects(wanted) {
             return;
         }
-        let Some(instance) = self.instance.upgrade() else { return };
         if !self.ready.swap(true, Ordering::AcqRel) {
-            instance.ready.lock().push_back(self.key);
+            self.announced.list.lock().push_back(self.key);
         }
         // An edge-triggered item reports each event anew, also if it is on the list already.
-        instance.queue.notify(PollEvents::POLLIN);
+        self.announced.queue.notify(PollEvents::POLLIN);
     }
 
     fn wake_exclusively(&self, events: PollEvents) -> bool {
@@ -73,11 +74,17 @@ struct Watched {
     _registration: Registration,
 }
 
+/// The items that may be ready, and who waits for them.
+#[derive(Default)]
+struct Readiness {
+    list: Mutex<VecDeque<(u64, Fd)>>,
+    queue: WaitQueue,
+}
+
 #[derive(Default)]
 struct Inner {
     items: Mutex<BTreeMap<(u64, Fd), Watched>>,
-    ready: Mutex<VecDeque<(u64, Fd)>>,
-    queue: WaitQueue,
+    ready: Arc<Readiness>,
     /// The instances that watch this one.
     watchers: Mutex<Vec<Weak<Inner>>>,
 }
@@ -103,8 +110,8 @@ impl Inner {
         if file.operations().poll(&Io::default()).intersects(wanted)
             && !item.ready.swap(true, Ordering::AcqRel)
         {
-            self.ready.lock().push_back(item.key);
-            self.queue.notify(PollEvents::POLLIN);
+            self.ready.list.lock().push_back(item.key);
+            self.ready.queue.notify(PollEvents::POLLIN);
         }
     }
 
@@ -178,7 +185,7 @@ impl Epoll {
             state: Mutex::new(new),
             wanted: AtomicU32::new(new.events.bits()),
             ready: AtomicBool::new(false),
-            instance: Arc::downgrade(&self.inner),
+            announced: self.inner.ready.clone(),
         });
         // Items of files that were closed without EPOLL_CTL_DEL go when the table has grown.
         let mut closed = Vec::new();
@@ -234,10 +241,10 @@ impl Epoll {
     pub fn take(&self, max: usize) -> Vec<EpollEvent> {
         let mut taken = Vec::new();
         let mut again = Vec::new();
-        let mut rounds = self.inner.ready.lock().len();
+        let mut rounds = self.inner.ready.list.lock().len();
         while taken.len() < max && rounds > 0 {
             rounds -= 1;
-            let Some(key) = self.inner.ready.lock().pop_front() else { break };
+            let Some(key) = self.inner.ready.list.lock().pop_front() else { break };
             let item = match self.inner.items.lock().get(&key) {
                 Some(watched) => watched.item.clone(),
                 None => continue,
@@ -265,7 +272,7 @@ impl Epoll {
         }
         for item in again {
             if !item.ready.swap(true, Ordering::AcqRel) {
-                self.inner.ready.lock().push_back(item.key);
+                self.inner.ready.list.lock().push_back(item.key);
             }
         }
         taken
@@ -273,7 +280,7 @@ impl Epoll {
 
     /// Where new events are announced.
     pub fn queue(&self) -> &WaitQueue {
-        &self.inner.queue
+        &self.inner.ready.queue
     }
 }
 
@@ -283,7 +290,7 @@ impl FileOps for Epoll {
     }
 
     fn poll(&self, _io: &Io<'_>) -> PollEvents {
-        let keys: Vec<(u64, Fd)> = self.inner.ready.lock().iter().copied().collect();
+        let keys: Vec<(u64, Fd)> = self.inner.ready.list.lock().iter().copied().collect();
         let any = keys.iter().any(|key| {
             let item = self.inner.items.lock().get(key).map(|w| w.item.clone());
             let Some(item) = item else { return false };
@@ -296,7 +303,7 @@ impl FileOps for Epoll {
     }
 
     fn wait_queue(&self) -> Option<&WaitQueue> {
-        Some(&self.inner.queue)
+        Some(&self.inner.ready.queue)
     }
 
     fn fdinfo(&self) -> String {
