@@ -197,7 +197,7 @@ fn rt_sigqueueinfo(task: &CurrentTask, pid: i32, number: i32, info: UserPtr<SigI
     let info = queue_info(task, number, info, &target)?;
     let signal = signal_of(number)?;
     check(task, &target, signal)?;
-    if signal.is_some() { target.send_signal(info) } else { Ok(()) }
+    if signal.is_some() { target.send_signal_of(&task.group, info) } else { Ok(()) }
 }
 
 fn rt_tgsigqueueinfo(
@@ -217,7 +217,7 @@ fn rt_tgsigqueueinfo(
     }
     let signal = signal_of(number)?;
     may_signal(task, &target, signal)?;
-    if signal.is_some() { target.send_signal(info) } else { Ok(()) }
+    if signal.is_some() { target.send_signal_of(&task.group, info) } else { Ok(()) }
 }
 
 fn rt_sigreturn(task: &CurrentTask) -> Result<Outcome> {
@@ -266,7 +266,7 @@ fn check(task: &CurrentTask, target: &Arc<ThreadGroup>, signal: Option<Signal>) 
 fn send_to(task: &CurrentTask, target: &Arc<ThreadGroup>, signal: Option<Signal>) -> Result<()> {
     check(task, target, signal)?;
     match signal {
-        Some(signal) => target.send_signal(user_info(task, target, signal, false)),
+        Some(signal) => target.send_signal_of(&task.group, user_info(task, target, signal, false)),
         None => Ok(()),
     }
 }
@@ -322,7 +322,7 @@ fn to_thread(task: &CurrentTask, tgid: Option<i32>, tid: i32, number: i32) -> Re
     let signal = signal_of(number)?;
     may_signal(task, &target, signal)?;
     match signal {
-        Some(signal) => target.send_signal(user_info(task, &target.group, signal, true)),
+        Some(signal) => target.send_signal_of(&task.group, user_info(task, &target.group, signal, true)),
         None => Ok(()),
     }
 }
@@ -338,7 +338,7 @@ fn send_to_all(
     for target in targets {
         let sent = check(task, target, signal).and_then(|()| match signal {
             Some(signal) => {
-                target.send_signal(info.unwrap_or_else(|| user_info(task, target, signal, false)))
+                target.send_signal_of(&task.group, info.unwrap_or_else(|| user_info(task, target, signal, false)))
             }
             None => Ok(()),
         });
@@ -401,7 +401,7 @@ fn pidfd_send_signal(
     let signal = signal?;
     may_signal(task, &thread, signal)?;
     match signal {
-        Some(signal) => thread.send_signal(info.unwrap_or_else(|| user_info(task, &target, signal, true))),
+        Some(signal) => thread.send_signal_of(&task.group, info.unwrap_or_else(|| user_info(task, &target, signal, true))),
         None => Ok(()),
     }
 }

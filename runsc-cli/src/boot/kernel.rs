@@ -230,7 +230,7 @@ impl Sandbox {
             // From nobody that it knows, as from another pid namespace.
             false => SigInfo::kill(signal, SI_USER, 0, 0),
         };
-        group.send_signal(info).context("sending the signal")
+        group.send_signal_from_outside(info).context("sending the signal")
     }
 }
 

@@ -207,7 +207,7 @@ fn adopt_children(group: &Arc<ThreadGroup>) -> Vec<(Arc<ThreadGroup>, Arc<Thread
         }
         for task in child.threads() {
             if let Some(signal) = Signal::from_i32(task.parent_death_signal.load(Ordering::Relaxed)) {
-                let _ = task.send_signal(abi::siginfo::SigInfo::kill(signal, 0, 0, 0));
+                let _ = task.send_signal_of(group, abi::siginfo::SigInfo::kill(signal, 0, 0, 0));
             }
         }
         kill_orphaned(&child.process_group(), Some(group), None);

@@ -200,19 +200,29 @@ impl ThreadGroup {
 
     /// Sends a signal to the process: any thread may take it.
     pub fn send_signal(self: &Arc<ThreadGroup>, info: SigInfo) -> Result<()> {
-        send(self, None, info)
+        send(self, None, info, false)
+    }
+
+    /// Sends a signal of `sender`'s making to the process.
+    pub fn send_signal_of(self: &Arc<ThreadGroup>, sender: &ThreadGroup, info: SigInfo) -> Result<()> {
+        send(self, None, info, is_outside(sender, self))
+    }
+
+    /// Sends a signal that comes from outside of the sandbox: SIGKILL and SIGSTOP reach also its first process.
+    pub fn send_signal_from_outside(self: &Arc<ThreadGroup>, info: SigInfo) -> Result<()> {
+        send(self, None, info, true)
     }
 
     /// Sends a signal of the kernel's to the process.
     pub fn send_kernel_signal(self: &Arc<ThreadGroup>, signal: Signal) {
         // Only real-time signals of programs can fail.
-        let _ = send(self, None, SigInfo::kernel(signal));
+        let _ = send(self, None, SigInfo::kernel(signal), false);
     }
 
     /// Sends a signal of the kernel's to one of its threads (SIGPIPE, SIGXFSZ).
     pub fn send_kernel_signal_to_task(self: &Arc<ThreadGroup>, task: &Task, signal: Signal) {
         if let Some(task) = self.threads().iter().find(|t| std::ptr::eq(Arc::as_ptr(t), task)) {
-            let _ = send(self, Some(task), SigInfo::kernel(signal));
+            let _ = send(self, Some(task), SigInfo::kernel(signal), false);
         }
     }
 
@@ -241,8 +251,12 @@ impl ProcessGroup {
 impl Task {
     /// Sends a signal to the thread.
     pub fn send_signal(self: &Arc<Task>, info: SigInfo) -> Result<()> {
-        let group = self.group.clone();
-        send(&group, Some(self), info)
+        send(&self.group, Some(self), info, false)
+    }
+
+    /// Sends a signal of `sender`'s making to the thread.
+    pub fn send_signal_of(self: &Arc<Task>, sender: &ThreadGroup, info: SigInfo) -> Result<()> {
+        send(&self.group, Some(self), info, is_outside(sender, &self.group))
     }
 
     /// The signals that the thread could take now.
@@ -312,7 +326,14 @@ fn wake_one(group: &Arc<ThreadGroup>, signal: Signal) {
     }
 }
 
-fn send(group: &Arc<ThreadGroup>, to: Option<&Arc<Task>>, info: SigInfo) -> Result<()> {
+/// True if `sender` has no number in the pid namespace of `target`: it lives outside of it.
+pub(super) fn is_outside(sender: &ThreadGroup, target: &ThreadGroup) -> bool {
+    sender.pid.number_in(target.pid.namespace()) == 0
+}
+
+/// `outside`: the sender lives outside of the process's pid namespace. What the information says of the sender decides
+/// nothing, for rt_sigqueueinfo(2) lets programs say what they like.
+fn send(group: &Arc<ThreadGroup>, to: Option<&Arc<Task>>, info: SigInfo, outside: bool) -> Result<()> {
     let Some(signal) = info.signal() else { return Err(Errno::EINVAL) };
     let limit = group.limits.current(RLIMIT_SIGPENDING);
     let mut notify_parent = None;
@@ -338,11 +359,11 @@ fn send(group: &Arc<ThreadGroup>, to: Option<&Arc<Task>>, info: SigInfo) -> Resu
                 }
             }
         }
-        // What an init's own processes send does not kill it; what comes from outside has no number inside.
-        let from_inside = info.is_from_user() && info.pid() != 0;
+        // What an init's own processes send does not kill it.
+        let from_inside = info.is_from_user() && !outside;
         let ignored = match signal {
             Signal::SIGKILL => group.is_init && from_inside,
-            _ => is_ignored(group, to, &threads, &info, signal),
+            _ => is_ignored(group, to, &threads, from_inside, signal),
         };
         if ignored {
             drop(signals);
@@ -393,7 +414,7 @@ fn is_ignored(
     group: &ThreadGroup,
     to: Option<&Arc<Task>>,
     threads: &[Arc<Task>],
-    info: &SigInfo,
+    from_inside: bool,
     signal: Signal,
 ) -> bool {
     let blocked = |task: &Arc<Task>| task.signals.lock().blocked.contains(signal);
@@ -403,7 +424,7 @@ fn is_ignored(
     let action = group.action(signal);
     // The init of a namespace only gets what it has a handler for, also from the kernel (sig_task_ignored()), but for
     // SIGSTOP from outside.
-    let forced = signal == Signal::SIGSTOP && !info.is_from_user();
+    let forced = signal == Signal::SIGSTOP && !from_inside;
     if group.is_init && action.handler == SIG_DFL && !forced && signal != Signal::SIGCONT {
         return true;
     }
