@@ -9,7 +9,7 @@ use abi::stat::minor;
 use abi::{Errno, Result};
 
 use crate::mm::AnonymousShared;
-use crate::task::CurrentTask;
+use crate::task::{CurrentTask, Task};
 use crate::vfs::special::Driver;
 use crate::vfs::{File, FileOps, Io, Mappable, Path, Sink, Source};
 
@@ -45,6 +45,11 @@ const POOL_BITS: i32 = 256;
 /// How much is put at once, in bytes.
 const CHUNK: usize = 4096;
 
+/// True if a signal ends a read or write of `done` bytes so far: looked at after each 64 KiB.
+fn is_interrupted(io: &Io<'_>, done: usize) -> bool {
+    done > 0 && done.is_multiple_of(16 * CHUNK) && io.task.is_some_and(Task::has_signal)
+}
+
 impl FileOps for Device {
     fn as_any(&self) -> &dyn Any {
         self
@@ -58,13 +63,13 @@ impl FileOps for Device {
         true
     }
 
-    fn read(&self, _io: &Io<'_>, dst: &mut dyn Sink, _offset: u64) -> Result<usize> {
+    fn read(&self, io: &Io<'_>, dst: &mut dyn Sink, _offset: u64) -> Result<usize> {
         if *self == Device::Null {
             return Ok(0);
         }
         let mut chunk = [0; CHUNK];
         let mut done = 0;
-        while dst.remaining() > 0 {
+        while dst.remaining() > 0 && !is_interrupted(io, done) {
             let part = &mut chunk[..dst.remaining().min(CHUNK)];
             if *self == Device::Random {
                 platform::random::fill(part);
@@ -79,7 +84,7 @@ impl FileOps for Device {
         Ok(done)
     }
 
-    fn write(&self, _io: &Io<'_>, src: &mut dyn Source, _offset: &mut u64) -> Result<usize> {
+    fn write(&self, io: &Io<'_>, src: &mut dyn Source, _offset: &mut u64) -> Result<usize> {
         match self {
             Device::Full => Err(Errno::ENOSPC),
             // Not even looked at: writing from a bad address is no error.
@@ -87,7 +92,7 @@ impl FileOps for Device {
             Device::Random => {
                 let mut chunk = [0; CHUNK];
                 let mut done = 0;
-                while src.remaining() > 0 {
+                while src.remaining() > 0 && !is_interrupted(io, done) {
                     let part = &mut chunk[..src.remaining().min(CHUNK)];
                     match src.take(part) {
                         Ok(n) if n == part.len() => done += n,
