@@ -1,8 +1,9 @@
 //! The sentry's end of a channel: typed requests, checked replies.
 //!
 //! [`Client`] is shared by all threads of the sentry; one request is on its way at a time. A reply that breaks the
-//! protocol, or the end of the server, closes the channel for good: from then on everything is EIO. A server that is
-//! alive but does not answer makes the caller wait, as a dead disk would; whoever started it may kill it.
+//! protocol, or the end of the server, closes the channel for good: from then on everything is EIO. So does a server that
+//! is alive and does not answer within a minute. That is counted in several shorter waits, so that a sandbox which is
+//! frozen for an hour in the middle of a request does not blame its gofer.
 //!
 //! What comes back is checked, so that callers need not: kinds exist, sizes and counts of blocks fit a signed 64-bit
 //! number, nanoseconds are below a second, names are single components, link targets are paths, errors are errnos that
@@ -24,6 +25,9 @@ use crate::protocol::{
 use abi::{Errno, Result};
 use parking_lot::Mutex;
 use std::os::fd::{AsFd, OwnedFd};
+
+/// How often a client looks for a reply, each time for [`PATIENCE`](crate::protocol::PATIENCE).
+const WAITS: u32 = 6;
 
 /// One channel to a gofer.
 pub struct Client {
@@ -552,7 +556,17 @@ impl Channel {
 
         let received = host::send(socket.as_fd(), message.as_bytes(), None).and_then(|()| {
             message.truncate(0);
-            host::receive_with_descriptor(socket.as_fd(), message.spare())
+            let mut waits = 0;
+            loop {
+                match host::receive_with_descriptor(socket.as_fd(), message.spare()) {
+                    Err(Errno::EAGAIN) if waits + 1 < WAITS => {
+                        waits += 1;
+                        tracing::warn!(?operation, waits, "the gofer does not answer");
+                    }
+                    Err(Errno::EAGAIN) => return Err(Errno::ETIMEDOUT),
+                    result => return result,
+                }
+            }
         });
         let received = match received {
             Ok(received) if received.len > 0 && !received.truncated => received,

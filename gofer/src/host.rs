@@ -8,7 +8,9 @@ pub use process::{
     ignore_file_size_signal, lower_dumpable, secure_bits, set_capabilities, set_mount_attributes,
     set_secure_bits,
 };
-pub use socket::{connect_unix, grow_send_buffer, receive, receive_with_descriptor, send, seqpacket_pair};
+pub use socket::{
+    connect_unix, grow_send_buffer, limit_waits, receive, receive_with_descriptor, send, seqpacket_pair,
+};
 
 use abi::Errno;
 use std::ffi::CStr;

@@ -17,6 +17,7 @@ use abi::Errno;
 use bitflags::bitflags;
 use std::fmt;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// The version in an attach request; a server that speaks another one answers EPROTONOSUPPORT.
@@ -553,9 +554,14 @@ pub fn check_target(target: &[u8]) -> Result<(), Errno> {
     }
 }
 
-/// A new channel: two connected sockets, closed on exec, whose buffers take messages of the largest size.
+/// How long a client waits for a reply before it looks whether it has waited enough; see [`crate::client`].
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A new channel: two connected sockets, closed on exec, whose buffers take messages of the largest size. The first is
+/// the client's, and does not wait for longer than [`PATIENCE`].
 pub fn channel_pair() -> Result<(OwnedFd, OwnedFd), Errno> {
     let pair = host::seqpacket_pair()?;
+    host::limit_waits(&pair.0, PATIENCE)?;
     for end in [&pair.0, &pair.1] {
         host::grow_send_buffer(end, 2 * MAX_MESSAGE)?;
     }

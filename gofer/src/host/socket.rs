@@ -41,6 +41,16 @@ pub fn grow_send_buffer(socket: &OwnedFd, size: usize) -> Result<(), Errno> {
     Ok(())
 }
 
+/// Ends each wait of a socket's owner in sending and receiving after `limit`, with EAGAIN.
+pub fn limit_waits(socket: &OwnedFd, limit: std::time::Duration) -> Result<(), Errno> {
+    use nix::sys::socket::{setsockopt, sockopt};
+    use nix::sys::time::{TimeVal, TimeValLike};
+    let limit = TimeVal::milliseconds(i64::try_from(limit.as_millis()).unwrap_or(i64::MAX));
+    setsockopt(socket, sockopt::ReceiveTimeout, &limit)?;
+    setsockopt(socket, sockopt::SendTimeout, &limit)?;
+    Ok(())
+}
+
 /// Sends one packet, with a descriptor if there is one. EPIPE if the other end is gone; never SIGPIPE.
 pub fn send(socket: BorrowedFd<'_>, data: &[u8], descriptor: Option<BorrowedFd<'_>>) -> Result<(), Errno> {
     let mut part = libc::iovec { iov_base: data.as_ptr().cast_mut().cast(), iov_len: data.len() };

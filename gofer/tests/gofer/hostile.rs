@@ -9,7 +9,8 @@ use gofer::protocol::{
     SetAttributes, Sync, SyncScope, Unlink, VERSION, Walk, Xattr,
 };
 use gofer::{Client, MountFlags, Server, channel_pair};
-use nix::sys::socket::{ControlMessage, MsgFlags, recv, send, sendmsg};
+use nix::sys::socket::{ControlMessage, MsgFlags, recv, send, sendmsg, setsockopt, sockopt};
+use nix::sys::time::{TimeVal, TimeValLike};
 use std::fs::{self, File};
 use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -512,4 +513,16 @@ fn a_dead_server_is_an_error_and_no_hang() {
     send(end.as_raw_fd(), &[0; 16], MsgFlags::empty()).unwrap();
     let _keep = end.as_fd();
     assert_eq!(Client::new(client).attributes(NodeId::default()), Err(Errno::EIO));
+}
+
+#[test]
+fn a_server_that_does_not_answer_is_an_error_and_no_hang() {
+    let (client, _silent) = channel_pair().unwrap();
+    // Less patience than the sentry has.
+    let limit = TimeVal::milliseconds(10);
+    setsockopt(&client, sockopt::ReceiveTimeout, &limit).unwrap();
+    let client = Client::new(client);
+    assert_eq!(client.attributes(NodeId::default()), Err(Errno::EIO));
+    assert!(client.is_broken());
+    assert_eq!(client.flush(), Err(Errno::EIO));
 }
