@@ -175,7 +175,7 @@ impl Kernel {
             user_ns,
             queue_bytes: Arc::default(),
             counts: Arc::default(),
-            threads_max: 30_000,
+            threads_max: threads_max(options.memory),
             boot_time,
             unimplemented: Mutex::default(),
             ptys: AtomicU32::new(0),
@@ -265,8 +265,12 @@ impl Kernel {
             let _tasklist = self.tasklist.lock();
             terminal.take_control(&group);
         }
-        task.enter_counts();
+        let container = group.container.read().clone();
+        task.enter_counts(self.counts.count(task.credentials().uid, &container));
         group.tasks.lock().push(task.clone());
+        if is_init {
+            group.pid.namespace().set_init(&group);
+        }
         if let Err(e) = clone::start(&task, program.context) {
             group.tasks.lock().clear();
             task.leave_counts();
@@ -316,6 +320,12 @@ impl Kernel {
             self.ended.notify(abi::poll::PollEvents::POLLIN);
         }
     }
+}
+
+/// The most threads in a sandbox with `memory` bytes (fork.c's set_max_threads(): an eighth of the memory for stacks of
+/// 16 KiB; each guest thread costs the host about as much again). The host's own limits are near the upper bound.
+fn threads_max(memory: u64) -> usize {
+    (memory / (8 * 16384)).clamp(20, 30_000) as usize
 }
 
 /// The release that programs are told (uname(2), `/proc/version`): what they decide by it is there.

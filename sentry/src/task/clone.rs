@@ -11,6 +11,7 @@ use abi::{Errno, Result};
 use parking_lot::Mutex;
 use platform::Context;
 
+use super::counts::Counted;
 use super::credentials::Credentials;
 use super::current::CurrentTask;
 use super::group::{GroupParts, ThreadGroup};
@@ -58,7 +59,7 @@ impl CurrentTask {
         let flags = request.flags;
         check_flags(self, flags)?;
         let thread = flags.contains(F::CLONE_THREAD);
-        self.check_process_limit()?;
+        let counted = self.count_one_more()?;
         let creds = self.credentials();
         let user_ns = if flags.contains(F::CLONE_NEWUSER) {
             Some(creds.user_ns.child((creds.euid, creds.egid))?)
@@ -122,7 +123,7 @@ impl CurrentTask {
             let _ = task.vfork_done.set(done.clone());
             done
         });
-        let started = self.attach(&task, thread).and_then(|()| start(&task, context));
+        let started = self.attach(&task, flags, counted).and_then(|()| start(&task, context));
         if let Err(e) = started {
             detach(self, &task, thread);
             if let Some(fd) = pidfd {
@@ -137,23 +138,23 @@ impl CurrentTask {
         Ok(number)
     }
 
-    /// RLIMIT_NPROC, the limit of the sandbox and that of the container; threads count as processes do. EAGAIN.
-    fn check_process_limit(&self) -> Result<()> {
+    /// Counts a thread that is about to be made: before it is compared with RLIMIT_NPROC, the limit of the sandbox and
+    /// that of the container, so that many at once cannot go beyond. Threads count as processes do. EAGAIN.
+    fn count_one_more(&self) -> Result<Counted> {
         let kernel = self.kernel();
         let uid = self.credentials().uid;
         let limit = self.group.limits.current(RLIMIT_NPROC);
+        let container = self.group.container.read().clone();
+        let counted = kernel.counts.count_within(uid, &container).ok_or(Errno::EAGAIN)?;
         let privileged = || uid == 0 || self.capable(CAP_SYS_RESOURCE) || self.capable(CAP_SYS_ADMIN);
-        if kernel.counts.of_user(uid) as u64 >= limit && !privileged() {
+        if kernel.counts.of_user(uid) as u64 > limit && !privileged() {
             return Err(Errno::EAGAIN);
         }
         self.too_many.store(false, Ordering::Relaxed);
-        if kernel.counts.all() >= kernel.threads_max {
+        if kernel.counts.all() > kernel.threads_max {
             return Err(Errno::EAGAIN);
         }
-        if !kernel.counts.has_room(&self.group.container.read()) {
-            return Err(Errno::EAGAIN);
-        }
-        Ok(())
+        Ok(counted)
     }
 
     fn new_group(&self, request: &CloneRequest, pid: &Arc<Pid>, ns: &Namespaces) -> Result<Arc<ThreadGroup>> {
@@ -225,8 +226,9 @@ impl CurrentTask {
         task.default_timer_slack.store(timer_slack, Ordering::Relaxed);
     }
 
-    fn attach(&self, task: &Arc<Task>, thread: bool) -> Result<()> {
+    fn attach(&self, task: &Arc<Task>, flags: CloneFlags, counted: Counted) -> Result<()> {
         let kernel = self.kernel();
+        let thread = flags.contains(CloneFlags::CLONE_THREAD);
         let _tasklist = kernel.tasklist.lock();
         if self.is_killed() {
             return Err(Errno::ERESTARTNOINTR);
@@ -234,10 +236,21 @@ impl CurrentTask {
         // Now, and not before: another thread may have changed it for all (copy_seccomp()).
         task.seccomp.set(self.seccomp.mode());
         task.no_new_privs.store(self.no_new_privs.load(Ordering::Relaxed), Ordering::Relaxed);
+        if flags.contains(CloneFlags::CLONE_PARENT) && !thread {
+            // Who was our parent when the clone began may have died since, and left us to another.
+            let own = self.group.family.lock();
+            let (parent, exit_signal) = (own.parent.clone(), own.exit_signal);
+            drop(own);
+            let mut family = task.group.family.lock();
+            (family.parent, family.exit_signal) = (parent, exit_signal);
+        }
         if !thread && let Some(parent) = task.group.parent() {
             parent.family.lock().children.push(task.group.clone());
         }
-        task.enter_counts();
+        if !thread && task.group.is_init {
+            task.group.pid.namespace().set_init(&task.group);
+        }
+        task.enter_counts(counted);
         task.group.tasks.lock().push(task.clone());
         if thread && self.is_killed() {
             // Whoever ends the process may have looked at its threads before this one was there.

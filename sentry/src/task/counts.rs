@@ -49,23 +49,28 @@ impl TaskCounts {
         self.of_container.lock().entry(container.clone()).or_default().max = max;
     }
 
-    /// Whether a container may have one more; that it may not is counted.
-    pub fn has_room(&self, container: &Arc<str>) -> bool {
+    /// Counts a thread of `uid` in a container. `None` (which is counted) if the container may not have one more.
+    pub fn count_within(self: &Arc<TaskCounts>, uid: u32, container: &Arc<str>) -> Option<Counted> {
         let mut all = self.of_container.lock();
         let pids = all.entry(container.clone()).or_default();
-        let room = pids.max.is_none_or(|max| pids.current < max);
-        pids.refused += u64::from(!room);
-        room
+        if pids.max.is_some_and(|max| pids.current >= max) {
+            pids.refused += 1;
+            return None;
+        }
+        Some(self.add(uid, container, pids))
     }
 
-    /// Counts a thread of `uid` in a container.
+    /// Counts a thread of `uid` in a container, however many there are.
     pub fn count(self: &Arc<TaskCounts>, uid: u32, container: &Arc<str>) -> Counted {
-        self.all.fetch_add(1, Ordering::Relaxed);
-        *self.of_user.lock().entry(uid).or_default() += 1;
         let mut all = self.of_container.lock();
-        let pids = all.entry(container.clone()).or_default();
+        self.add(uid, container, all.entry(container.clone()).or_default())
+    }
+
+    fn add(self: &Arc<TaskCounts>, uid: u32, container: &Arc<str>, pids: &mut Pids) -> Counted {
         pids.current += 1;
         pids.peak = pids.peak.max(pids.current);
+        self.all.fetch_add(1, Ordering::Relaxed);
+        *self.of_user.lock().entry(uid).or_default() += 1;
         Counted { counts: self.clone(), uid, container: container.clone() }
     }
 
@@ -119,9 +124,8 @@ mod tests {
         let container: Arc<str> = "c".into();
         counts.limit(&container, Some(3));
         let (mut a, b) = (counts.count(5, &container), counts.count(5, &container));
-        assert!(counts.has_room(&container));
-        let c = counts.count(6, &container);
-        assert!(!counts.has_room(&container));
+        let c = counts.count_within(6, &container).unwrap();
+        assert!(counts.count_within(6, &container).is_none());
         drop(c);
         assert_eq!(counts.of_container("c"), Pids { current: 2, max: Some(3), peak: 3, refused: 1 });
         assert_eq!((counts.all(), counts.of_user(5)), (2, 2));

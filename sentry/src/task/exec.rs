@@ -13,7 +13,7 @@ use platform::Context;
 
 use super::credentials::Credentials;
 use super::current::CurrentTask;
-use crate::loader::{self, LoadRequest, Loaded};
+use crate::loader::{self, LoadError, LoadRequest, Loaded};
 use crate::mm::MemoryManager;
 use crate::vfs::mount::MountFlags;
 use crate::vfs::{FdFlags, File, Path, operations};
@@ -63,7 +63,7 @@ fn open_interpreter(task: &super::Task, name: &[u8]) -> Result<Arc<File>> {
 }
 
 /// Loads a program for `task` into new memory; nothing of the task is changed.
-pub fn load(task: &super::Task, mut request: ExecRequest) -> Result<Program> {
+pub fn load(task: &super::Task, mut request: ExecRequest) -> std::result::Result<Program, LoadError> {
     let kernel = task.kernel();
     let mm = MemoryManager::new(&*kernel.platform)?;
     let execfn = request.filename.clone();
@@ -203,7 +203,16 @@ impl CurrentTask {
             }
             self.too_many.store(false, Ordering::Relaxed);
         }
-        let program = load(self, request)?;
+        let program = match load(self, request) {
+            Ok(program) => program,
+            Err(e) if e.fatal => {
+                tracing::debug!(pid = self.tgid(), "exec cannot map the program: {}", e.errno);
+                let core = self.dumps_core();
+                self.group.begin_exit(abi::wait::signaled(abi::signal::Signal::SIGSEGV, core));
+                return Ok(());
+            }
+            Err(e) => return Err(e.errno),
+        };
         self.kill_siblings()?;
         // From here on there is no way back: a failure kills the process.
         self.release_memory();

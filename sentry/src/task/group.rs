@@ -288,7 +288,7 @@ pub struct GroupParts {
 }
 
 impl ThreadGroup {
-    /// A process without threads, in its process group but not yet in its parent's list.
+    /// A process without threads, in its process group but not yet in its parent's list, and not yet anybody's init.
     pub fn new(parts: GroupParts) -> Arc<ThreadGroup> {
         let start_time = parts.kernel.clock.monotonic();
         let group = Arc::new(ThreadGroup {
@@ -334,9 +334,6 @@ impl ThreadGroup {
         });
         group.pid.set_group(Arc::downgrade(&group));
         parts.process_group.join(&group);
-        if parts.is_init {
-            group.pid.namespace().set_init(&group);
-        }
         group
     }
 

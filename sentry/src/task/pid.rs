@@ -62,7 +62,7 @@ impl PidNamespace {
         self.init.read().upgrade()
     }
 
-    pub(super) fn set_init(&self, group: &Arc<ThreadGroup>) {
+    pub(crate) fn set_init(&self, group: &Arc<ThreadGroup>) {
         *self.init.write() = Arc::downgrade(group);
     }
 
@@ -236,6 +236,10 @@ impl Pid {
 impl Drop for Pid {
     fn drop(&mut self) {
         for (ns, n) in &self.numbers {
+            if *n == 1 && ns.parent.is_some() && ns.init().is_none() {
+                // The first fork in the namespace failed: it will have no init, and so no processes (free_pid()).
+                ns.set_dying();
+            }
             ns.release(*n);
         }
     }

@@ -289,9 +289,7 @@ impl Task {
     }
 
     /// It counts from now on.
-    pub(crate) fn enter_counts(&self) {
-        let container = self.group.container.read().clone();
-        let counted = self.kernel().counts.count(self.credentials().uid, &container);
+    pub(crate) fn enter_counts(&self, counted: Counted) {
         *self.counted.lock() = Some(counted);
     }
 
