@@ -4,8 +4,8 @@
 //! dropping the [`Registration`] takes it out. Lock order: a queue's lock is a leaf, except that [`Wake::wake`] is
 //! called under it, so an implementation may take only its own leaf lock (epoll's ready list, a thread's parker).
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::Thread;
 
 use abi::poll::PollEvents;
@@ -42,6 +42,8 @@ struct Inner {
     /// The length of the list, so that notifying a queue nobody waits on costs one load.
     len: AtomicUsize,
     entries: Mutex<Entries>,
+    /// Called after each registration.
+    on_wait: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 /// A queue of waiters. Clones are handles to the same queue.
@@ -52,6 +54,12 @@ impl WaitQueue {
     /// An empty queue.
     pub fn new() -> WaitQueue {
         WaitQueue::default()
+    }
+
+    /// Has `call` made after each registration from now on, without locks held: whoever tells this queue of events need
+    /// not listen for them as long as nobody waits. Only the first call of this counts.
+    pub fn on_wait(&self, call: impl Fn() + Send + Sync + 'static) {
+        let _ = self.0.on_wait.set(Box::new(call));
     }
 
     /// Adds a waiter for the events of `mask` (POLLERR and POLLHUP are always included) until the result is dropped.
@@ -73,6 +81,10 @@ impl WaitQueue {
         let mask = mask | PollEvents::POLLERR | PollEvents::POLLHUP;
         entries.list.push(Entry { key, mask, exclusive, wake });
         self.0.len.store(entries.list.len(), Ordering::SeqCst);
+        drop(entries);
+        if let Some(call) = self.0.on_wait.get() {
+            call();
+        }
         Registration { queue: self.clone(), key }
     }
 
@@ -120,10 +132,11 @@ pub struct Registration {
 impl Drop for Registration {
     fn drop(&mut self) {
         let mut entries = self.queue.0.entries.lock();
-        if let Some(i) = entries.list.iter().position(|e| e.key == self.key) {
-            entries.list.remove(i);
-        }
+        let removed = entries.list.iter().position(|e| e.key == self.key).map(|i| entries.list.remove(i));
         self.queue.0.len.store(entries.list.len(), Ordering::SeqCst);
+        drop(entries);
+        // Only now: with the waiter may go what has a queue of its own.
+        drop(removed);
     }
 }
 

@@ -472,11 +472,59 @@ impl FileSystem for HostFs {
     }
 }
 
-/// Tells wait queues of what happens to files of the host.
+/// Tells wait queues of what happens to files of the host, as long as somebody waits.
+///
+/// Lock order: `Watcher::queues`, then `Watched::listens`.
 struct Watcher {
     epoll: Epoll,
-    queues: Mutex<HashMap<u64, (Weak<OwnedFd>, WaitQueue)>>,
+    queues: Mutex<HashMap<u64, Arc<Watched>>>,
     next: AtomicU64,
+}
+
+/// A file of the host in the watcher's epoll set.
+struct Watched {
+    key: u64,
+    fd: Weak<OwnedFd>,
+    queue: WaitQueue,
+    /// The set has its events. Else nobody has waited since the last.
+    listens: Mutex<bool>,
+}
+
+/// All events, each change once.
+const CHANGES: EpollFlags = EpollFlags::EPOLLIN
+    .union(EpollFlags::EPOLLOUT)
+    .union(EpollFlags::EPOLLPRI)
+    .union(EpollFlags::EPOLLRDHUP)
+    .union(EpollFlags::EPOLLET);
+
+impl Watched {
+    /// Somebody has registered: what happens from now on, and what has happened already, is told.
+    fn listen(&self, epoll: &Epoll) {
+        let mut listens = self.listens.lock();
+        if !*listens && self.set(epoll, CHANGES) {
+            *listens = true;
+        }
+    }
+
+    fn happened(&self, epoll: &Epoll, events: EpollFlags) {
+        {
+            let mut listens = self.listens.lock();
+            // Whoever registers after this look calls `listen`, which waits for the lock. Errors and the end are told
+            // in any case, but no more than once.
+            if self.queue.is_empty() {
+                if *listens && self.set(epoll, EpollFlags::EPOLLET) {
+                    *listens = false;
+                }
+                return;
+            }
+        }
+        self.queue.notify(PollEvents::from_bits_truncate(events.bits() as u32));
+    }
+
+    fn set(&self, epoll: &Epoll, flags: EpollFlags) -> bool {
+        let Some(fd) = self.fd.upgrade() else { return false };
+        epoll.modify(&*fd, &mut EpollEvent::new(flags, self.key)).is_ok()
+    }
 }
 
 impl Watcher {
@@ -492,23 +540,31 @@ impl Watcher {
     }
 
     /// A queue that is notified when the readiness of `fd` changes; None for files that are always ready.
-    fn watch(&self, fd: &Arc<OwnedFd>) -> Result<Option<WaitQueue>> {
+    fn watch(self: &Arc<Watcher>, fd: &Arc<OwnedFd>) -> Result<Option<WaitQueue>> {
         let key = self.next.fetch_add(1, Ordering::Relaxed);
         let queue = WaitQueue::new();
         let mut queues = self.queues.lock();
         // Closed descriptors leave the epoll set by themselves; here they are swept when a new one comes.
-        queues.retain(|_, (fd, _)| fd.strong_count() > 0);
-        let flags = EpollFlags::EPOLLIN
-            | EpollFlags::EPOLLOUT
-            | EpollFlags::EPOLLPRI
-            | EpollFlags::EPOLLRDHUP
-            | EpollFlags::EPOLLET;
-        match self.epoll.add(fd.as_fd(), EpollEvent::new(flags, key)) {
+        queues.retain(|_, watched| watched.fd.strong_count() > 0);
+        match self.epoll.add(fd.as_fd(), EpollEvent::new(EpollFlags::EPOLLET, key)) {
             Ok(()) => {}
             Err(nix::errno::Errno::EPERM) => return Ok(None),
             Err(errno) => return Err(errno.into()),
         }
-        queues.insert(key, (Arc::downgrade(fd), queue.clone()));
+        let watched = Arc::new(Watched {
+            key,
+            fd: Arc::downgrade(fd),
+            queue: queue.clone(),
+            listens: Mutex::new(false),
+        });
+        queues.insert(key, watched.clone());
+        let watcher = self.clone();
+        let weak = Arc::downgrade(&watched);
+        queue.on_wait(move || {
+            if let Some(watched) = weak.upgrade() {
+                watched.listen(&watcher.epoll);
+            }
+        });
         Ok(Some(queue))
     }
 
@@ -524,9 +580,9 @@ impl Watcher {
                 }
             };
             for event in events.iter().take(n) {
-                let queue = self.queues.lock().get(&event.data()).map(|(_, queue)| queue.clone());
-                if let Some(queue) = queue {
-                    queue.notify(PollEvents::from_bits_truncate(event.events().bits() as u32));
+                let watched = self.queues.lock().get(&event.data()).cloned();
+                if let Some(watched) = watched {
+                    watched.happened(&self.epoll, event.events());
                 }
             }
         }
