@@ -278,6 +278,13 @@ fn noexec_files_are_copied(platform: &dyn Platform) {
     };
     let new = mm.remap(None, &req, &Limits::default()).unwrap();
     assert_eq!((byte(&mm, new), byte(&mm, new + P)), (Ok(2), Ok(3)));
+    // Beyond the last page of the file there is nothing, whatever is done to it; the zeroes before that are there.
+    let beyond = MapRequest { len: 5 * P, ..request(3 * BASE, Prot::READ | Prot::EXEC) };
+    mm.map(None, &beyond).unwrap();
+    assert_eq!((byte(&mm, 3 * BASE + 3 * P - 1), byte(&mm, 3 * BASE + 3 * P)), (Ok(0), Err(Errno::EFAULT)));
+    mm.protect(None, 3 * BASE, 5 * P, RW, false, &Limits::default()).unwrap();
+    assert_eq!(mm.write_bytes(3 * BASE + 2 * P, b"x"), Ok(()));
+    assert_eq!(mm.write_bytes(3 * BASE + 4 * P, b"x"), Err(Errno::EFAULT));
 }
 
 /// Neighbours that were written apart are one mapping to the guest and two to the host.

@@ -234,11 +234,22 @@ impl MemoryManager {
     fn place_on_host(&self, mut by: By<'_>, addr: u64, len: u64, vma: &Vma) -> Result<Option<Arc<Mapping>>> {
         let mapped = host_change(addr, len, vma).and_then(|change| self.apply(again(&mut by), &[change]));
         match (mapped, &vma.backing) {
-            (Err(Errno::EPERM | Errno::EACCES | Errno::ENODEV), Backing::File { mapping, .. })
-                if !vma.is_shared() && mapping.file.is_some() =>
+            (Err(Errno::EPERM | Errno::EACCES | Errno::ENODEV), Backing::File { mapping, offset })
+                if !vma.is_shared()
+                    && let Some(file) = &mapping.file =>
             {
                 let prot = host_prot(vma.prot | Prot::WRITE);
-                self.apply(by, &[Change::MapAnonymous { addr, len, prot }])?;
+                let size = file.path().inode().attributes()?.size;
+                let held = page_up(size.saturating_sub(*offset)).unwrap_or(len).min(len);
+                if held > 0 {
+                    self.apply(again(&mut by), &[Change::MapAnonymous { addr, len: held, prot }])?;
+                }
+                if held < len {
+                    // The end of a file without bytes: SIGBUS, as beyond the end of this one.
+                    let nothing = super::shared::empty_file()?;
+                    let (addr, len, file) = (addr + held, len - held, nothing.as_fd());
+                    self.apply(by, &[Change::MapFile { addr, len, prot, shared: false, file, offset: 0 }])?;
+                }
                 Ok(Some(mapping.clone()))
             }
             (result, _) => result.map(|()| None),

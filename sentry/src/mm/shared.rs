@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use nix::fcntl::{FallocateFlags, OFlag};
+use nix::fcntl::{FallocateFlags, FcntlArg, OFlag, SealFlag};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::stat::Mode;
 use nix::unistd::UnlinkatFlags;
@@ -79,6 +79,18 @@ fn memory_fd() -> Result<OwnedFd> {
         Errno::EMFILE | Errno::ENFILE => Errno::ENOMEM,
         other => other,
     })
+}
+
+/// A host file without a byte that nobody can change. A private mapping of it faults with SIGBUS.
+pub(super) fn empty_file() -> Result<&'static OwnedFd> {
+    static EMPTY: OnceLock<OwnedFd> = OnceLock::new();
+    if let Some(fd) = EMPTY.get() {
+        return Ok(fd);
+    }
+    let fd = memfd_create("empty", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
+    let seals = SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
+    nix::fcntl::fcntl(&fd, FcntlArg::F_ADD_SEALS(seals))?;
+    Ok(EMPTY.get_or_init(|| fd))
 }
 
 fn set_len(fd: &OwnedFd, len: u64) -> Result<()> {
