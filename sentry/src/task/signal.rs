@@ -332,7 +332,8 @@ pub(super) fn is_outside(sender: &ThreadGroup, target: &ThreadGroup) -> bool {
 }
 
 /// `outside`: the sender lives outside of the process's pid namespace. What the information says of the sender decides
-/// nothing, for rt_sigqueueinfo(2) lets programs say what they like.
+/// nothing, for rt_sigqueueinfo(2) lets programs say what they like; but that it comes from the kernel, they cannot say
+/// to others (__send_signal_locked()'s `force`).
 fn send(group: &Arc<ThreadGroup>, to: Option<&Arc<Task>>, info: SigInfo, outside: bool) -> Result<()> {
     let Some(signal) = info.signal() else { return Err(Errno::EINVAL) };
     let limit = group.limits.current(RLIMIT_SIGPENDING);
@@ -359,8 +360,8 @@ fn send(group: &Arc<ThreadGroup>, to: Option<&Arc<Task>>, info: SigInfo, outside
                 }
             }
         }
-        // What an init's own processes send does not kill it.
-        let from_inside = info.is_from_user() && !outside;
+        // What an init's own processes send does not kill it, nor what they have sent on occasions (F_SETSIG, timers).
+        let from_inside = info.si_code != abi::signal::SI_KERNEL && !outside;
         let ignored = match signal {
             Signal::SIGKILL => group.is_init && from_inside,
             _ => is_ignored(group, to, &threads, from_inside, signal),
