@@ -337,9 +337,8 @@ fn send_to_all(
     let mut result = Err(Errno::ESRCH);
     for target in targets {
         let sent = check(task, target, signal).and_then(|()| match signal {
-            Some(signal) => {
-                target.send_signal_of(&task.group, info.unwrap_or_else(|| user_info(task, target, signal, false)))
-            }
+            Some(signal) => target
+                .send_signal_of(&task.group, info.unwrap_or_else(|| user_info(task, target, signal, false))),
             None => Ok(()),
         });
         match sent {
@@ -401,7 +400,9 @@ fn pidfd_send_signal(
     let signal = signal?;
     may_signal(task, &thread, signal)?;
     match signal {
-        Some(signal) => thread.send_signal_of(&task.group, info.unwrap_or_else(|| user_info(task, &target, signal, true))),
+        Some(signal) => {
+            thread.send_signal_of(&task.group, info.unwrap_or_else(|| user_info(task, &target, signal, true)))
+        }
         None => Ok(()),
     }
 }

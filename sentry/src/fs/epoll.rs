@@ -63,7 +63,7 @@ impl Wake for Item {
 
     fn wake_exclusively(&self, events: PollEvents) -> bool {
         // One that nobody waits on keeps the event for later, and leaves the wake to the next (ep_poll_callback()).
-        let waited_for = self.instance.upgrade().is_some_and(|instance| !instance.queue.is_empty());
+        let waited_for = !self.announced.queue.is_empty();
         self.wake(events);
         waited_for && events.bits() & self.wanted.load(Ordering::Acquire) != 0
     }
