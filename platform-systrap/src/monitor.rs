@@ -198,7 +198,7 @@ impl Drop for Monitor {
 }
 
 /// Processor time of a process (clock_getcpuclockid(3)).
-fn processor_time(pid: i32) -> Option<Duration> {
+pub fn processor_time(pid: i32) -> Option<Duration> {
     const CPUCLOCK_SCHED: i32 = 2;
     let clock = nix::time::ClockId::from_raw(!pid << 3 | CPUCLOCK_SCHED);
     clock.now().ok().map(Duration::from)

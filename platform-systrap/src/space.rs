@@ -15,8 +15,7 @@ use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
-use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 
 /// Threads whose pages are one mapping of the sentry's.
 const CHUNK: usize = 64;
@@ -31,6 +30,9 @@ pub struct Space {
     pub(crate) patches: Patches,
     /// The service thread and the guest threads.
     pub(crate) threads: Arc<AtomicU32>,
+    /// There was never more than one guest thread.
+    single: AtomicBool,
+    is_used: AtomicBool,
 }
 
 /// The parts of the memory that are mapped here, in order.
@@ -64,12 +66,20 @@ impl Space {
         fcntl(&memory, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_SHRINK))?;
         let size = NonZeroUsize::new(host.geometry.size * CHUNK).ok_or(Errno::EINVAL)?;
         let chunks = Mutex::new(Chunks { size, mapped: Vec::new() });
-        Ok(Self { host, process, memory, chunks, patches, threads: Arc::new(AtomicU32::new(1)) })
+        Ok(Self { host, process, memory, chunks, patches, threads: Arc::new(AtomicU32::new(1)), single: AtomicBool::new(true), is_used: AtomicBool::new(false) })
+    }
+
+    /// Whether all processor time of the process is that of its one guest thread, and what the service thread did for it.
+    pub(crate) fn is_single(&self) -> bool {
+        self.single.load(SeqCst)
     }
 
     /// A slot for a new thread, and what the stub must do to have its pages, with [`Space::memory`] as descriptor.
     pub(crate) fn lease(&self) -> Result<(Lease, [Op; 2])> {
         let slot = self.process.allocate_slot()?;
+        if slot.index() > 0 || self.is_used.swap(true, SeqCst) {
+            self.single.store(false, SeqCst);
+        }
         let size = self.host.geometry.size;
         let index = slot.index() as usize;
         let offset = index * size;

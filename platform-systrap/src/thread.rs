@@ -1,22 +1,22 @@
 //! A guest thread: a stub thread with its listener, seen from its sentry thread.
 
 use crate::DOORBELL;
-use crate::arch::frame::{CONTROL_MSGHDR, CONTROL_RESULT, CONTROL_STATUS, Page, SIGINFO, Shape, UCONTEXT};
+use crate::arch::frame::{CONTROL_RESULT, Page, SIGINFO, Shape, UCONTEXT};
 use crate::arch::patched::{self, Progress};
 use crate::arch::request::{OPERATIONS_MAX, Said};
 use crate::arch::stub::{CALLED, Command, ENTRY, PROLOGUE, RING, START};
 use crate::arch::{AUDIT_ARCH, CALL_SIZE, TRAP_FLAG};
 use crate::link::{KICK, Kicker, Link};
 use crate::look::Pace;
+use crate::monitor::processor_time;
 use crate::notify::{Listener, Notification};
 use crate::patch::Heat;
 use crate::space::{Lease, Space};
 use nix::errno::Errno as HostErrno;
 use platform::stub::arch::vsyscall_number;
-use platform::stub::{DeathWatch, EXTRA_TEXT, Op, StubProcess};
+use platform::stub::{DeathWatch, EXTRA_TEXT, Op};
 use platform::{Context, Death, Errno, Exit, Fault, Interrupter, Resume, Thread};
 use std::cell::RefCell;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -111,8 +111,7 @@ impl Guest {
         prologue.regs.rsp = stack;
         lease.page.prepare();
         lease.page.store(shape, &prologue, u64::MAX, 0);
-        let tid = space.process.spawn_thread(&map, &[space.memory()], stack, ENTRY, 0)?;
-        let fd = Self::receive_listener(&space.process, &lease)?;
+        let (tid, fd) = space.process.spawn_thread_with_fd(&map, &[space.memory()], stack, ENTRY, 0)?;
         let listener = Listener::new(fd);
         if !listener.wait(platform::stub::REPLY_TIMEOUT) {
             space.process.state().misbehaved("a new thread that does not start");
@@ -171,33 +170,6 @@ impl Guest {
     pub fn is_synchronous(&self) -> bool {
         self.0.borrow().listener.is_synchronous
     }
-
-    /// Has the service thread wait for the new thread's filter and send its listener.
-    fn receive_listener(process: &StubProcess, lease: &Lease) -> Result<OwnedFd, Errno> {
-        let field = |field| lease.page.control_address(field);
-        let wait = libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG;
-        let ops = [
-            // EAGAIN if the thread was faster.
-            Op::call(libc::SYS_futex, [field(CONTROL_STATUS), wait as u64, u64::from(u32::MAX), 0, 0, 0])
-                .keep_going(),
-            Op::call(libc::SYS_sendmsg, [0, field(CONTROL_MSGHDR), libc::MSG_NOSIGNAL as u64, 0, 0, 0]),
-        ];
-        let (results, mut donated) = process.execute_receiving(&ops, &[])?;
-        if donated.is_empty()
-            && let Some(&result @ ..0) = results.last()
-        {
-            // The thread has gone already: it got no listener.
-            tracing::warn!(pid = process.pid(), result, "no listener for a new thread");
-            return Err(Errno::EBUSY);
-        }
-        match donated.pop() {
-            Some(fd) => Ok(fd),
-            None => {
-                process.state().misbehaved("a new thread without a listener");
-                Err(Errno::ESRCH)
-            }
-        }
-    }
 }
 
 /// The thread has run into a jump of ours at an instruction that it replaced: lets it go on in the copy.
@@ -224,22 +196,15 @@ impl Inner {
         death
     }
 
-    /// Answers the doorbell of a new thread that has made its listener, and waits for the one at which it has closed its
-    /// own descriptor of it.
+    /// Waits for the doorbell of a new thread, which then has no descriptor of the listener.
     fn start(&mut self) -> Result<(), Death> {
-        while self.rung == 0 {
-            let notification = self.receive()?;
-            let [kind, .., count] = notification.args;
-            if !self.is_doorbell(&notification) || kind != START || count > 1 {
-                return Err(self.misbehaved("a new thread that does not start"));
-            }
-            self.at = At::Doorbell { id: notification.id };
-            self.rung = count;
-            if count == 0 {
-                // If it does not arrive, the same doorbell rings again.
-                let _ = self.listener.send(notification.id, 0);
-            }
+        let notification = self.receive()?;
+        let [kind, .., count] = notification.args;
+        if !self.is_doorbell(&notification) || kind != START || count != 1 {
+            return Err(self.misbehaved("a new thread that does not start"));
         }
+        self.at = At::Doorbell { id: notification.id };
+        self.rung = count;
         Ok(())
     }
 
@@ -812,6 +777,11 @@ impl Inner {
     }
 
     fn cpu_time(&mut self) -> Result<Duration, Death> {
+        if self.space.is_single()
+            && let Some(time) = processor_time(self.space.process.pid())
+        {
+            return Ok(time);
+        }
         let output = self.lease.page.control_address(CONTROL_RESULT);
         let clock = libc::CLOCK_THREAD_CPUTIME_ID as u64;
         self.call(libc::SYS_clock_gettime, [clock, output, 0, 0, 0, 0])?;

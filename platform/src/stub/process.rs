@@ -75,6 +75,8 @@ pub type Donated = OwnedFd;
 pub(super) struct Reply {
     pub(super) results: Vec<i64>,
     pub(super) donated: Vec<Donated>,
+    /// A message that should have brought a descriptor had none.
+    pub(super) refused: bool,
     pub(super) sender: i32,
 }
 
@@ -136,6 +138,7 @@ impl Channel {
     pub(super) fn reply(&self, sequence: u32, limit: usize) -> Result<Reply> {
         let mut buf = [0u8; 8 + 8 * MAX_OPS];
         let mut all = Vec::new();
+        let mut refused = false;
         loop {
             let (n, sender, donated) = self.receive(&mut buf)?;
             if let Some(fd) = donated {
@@ -144,6 +147,10 @@ impl Channel {
                     return Err(Errno::EPROTO);
                 }
                 all.push(fd);
+                continue;
+            }
+            if n == 1 {
+                refused = true;
                 continue;
             }
             let word =
@@ -160,7 +167,17 @@ impl Channel {
                 .take(done)
                 .map(|c| i64::from_le_bytes(c.try_into().unwrap_or([0; 8])))
                 .collect();
-            return Ok(Reply { results, donated: all, sender });
+            return Ok(Reply { results, donated: all, refused, sender });
+        }
+    }
+
+    /// Waits for a message with a descriptor. EBUSY: it has none.
+    fn donation(&self) -> Result<Donated> {
+        let mut buf = [0u8; 16];
+        match self.receive(&mut buf)? {
+            (1, _, Some(fd)) => Ok(fd),
+            (1, _, None) => Err(Errno::EBUSY),
+            _ => Err(Errno::EPROTO),
         }
     }
 
@@ -278,13 +295,6 @@ impl StubProcess {
         Ok(self.command(&mut self.channel.lock(), ops, fds)?.results)
     }
 
-    /// [`StubProcess::execute`] of operations of which some send file descriptors to us: each in a message of its own,
-    /// at most one in a message.
-    pub fn execute_receiving(&self, ops: &[Op], fds: &[BorrowedFd<'_>]) -> Result<(Vec<i64>, Vec<Donated>)> {
-        let reply = self.command(&mut self.channel.lock(), ops, fds)?;
-        Ok((reply.results, reply.donated))
-    }
-
     fn command(&self, channel: &mut Channel, ops: &[Op], fds: &[BorrowedFd<'_>]) -> Result<Reply> {
         self.state.alive()?;
         let answer = channel.send(ops, fds).and_then(|sequence| channel.reply(sequence, ops.len()));
@@ -380,6 +390,35 @@ impl StubProcess {
         ops.extend_from_slice(before);
         ops.push(Op { number: OP_THREAD, flags: NO_FD, args: [stack, entry, arg, THREAD_FLAGS, 0, 0] });
         let results = self.execute(&ops, fds)?;
+        self.spawned(&ops, &results)
+    }
+
+    /// [`StubProcess::spawn_thread`] of a thread that first of all sends a descriptor over the command socket. EBUSY if it
+    /// says that it has none.
+    pub fn spawn_thread_with_fd(
+        &self,
+        before: &[Op],
+        fds: &[BorrowedFd<'_>],
+        stack: u64,
+        entry: u64,
+        arg: u64,
+    ) -> Result<(i32, Donated)> {
+        let mut ops = Vec::with_capacity(before.len() + 1);
+        ops.extend_from_slice(before);
+        ops.push(Op { number: OP_THREAD, flags: NO_FD, args: [stack, entry, arg, THREAD_FLAGS, 0, 0] });
+        let mut channel = self.channel.lock();
+        let mut reply = self.command(&mut channel, &ops, fds)?;
+        let tid = self.spawned(&ops, &reply.results)?;
+        let donated = match reply.donated.pop() {
+            Some(fd) => Ok(fd),
+            None if reply.refused => Err(Errno::EBUSY),
+            None => channel.donation().map_err(|e| if e == Errno::EBUSY { e } else { self.broken(e) }),
+        };
+        Ok((tid, donated?))
+    }
+
+    /// The tid of a new thread, from the results of the operations that made it.
+    fn spawned(&self, ops: &[Op], results: &[i64]) -> Result<i32> {
         let last = check(results.last().copied().unwrap_or(-i64::from(libc::EPROTO)))?;
         let tid = i32::try_from(last).unwrap_or(0);
         // SAFETY: a plain system call; signal 0 only asks.
@@ -403,8 +442,8 @@ impl Channel {
         let word = |i: usize| u64::from_le_bytes([0, 1, 2, 3, 4, 5, 6, 7].map(|k| buf[i + k]));
         match n {
             // A template that could not get ready: the step, and -errno.
-            16 => Ok(Reply { results: vec![word(0) as i64, word(8) as i64], donated: Vec::new(), sender }),
-            8 => Ok(Reply { results: Vec::new(), donated: Vec::new(), sender }),
+            16 => Ok(Reply { results: vec![word(0) as i64, word(8) as i64], donated: Vec::new(), refused: false, sender }),
+            8 => Ok(Reply { results: Vec::new(), donated: Vec::new(), refused: false, sender }),
             _ => Err(Errno::EPROTO),
         }
     }

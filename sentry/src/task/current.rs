@@ -303,6 +303,11 @@ impl CurrentTask {
     pub fn run(self) {
         let status = self.run_guest();
         self.note_cpu_time();
+        if self.is_alone_in_memory() {
+            // Nobody sees what becomes of the memory, so the whole process may end at once.
+            self.leave_memory();
+            self.mm().kill();
+        }
         // The guest thread goes first: nothing of it may run when others learn of its end.
         drop(self.thread.take());
         self.exit(status);

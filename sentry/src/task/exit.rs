@@ -95,6 +95,19 @@ impl CurrentTask {
         drop(task);
     }
 
+    /// No other task runs in this one's memory, and none looks at it.
+    pub(super) fn is_alone_in_memory(&self) -> bool {
+        // The task's own handle, and this one.
+        const OWN: usize = 3;
+        Arc::strong_count(&self.mm()) <= OWN
+    }
+
+    /// What is left of [`CurrentTask::release_memory`] if the task is alone in its memory, where nobody waits for its end.
+    pub(super) fn leave_memory(&self) {
+        self.leave_futexes(&self.mm());
+        self.clear_child_tid.store(0, Ordering::Release);
+    }
+
     /// What exec and exit have in common (mm_release): robust futexes, the word that pthread_join waits on, vfork.
     pub(super) fn release_memory(&self) {
         let mm = self.mm();

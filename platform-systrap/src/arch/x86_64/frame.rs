@@ -53,8 +53,8 @@ pub const CONTROL_FS: usize = 0;
 pub const CONTROL_GS: usize = 8;
 /// Counts the handler's entries.
 pub const CONTROL_COUNT: usize = 16;
-/// What seccomp(2) returned in a new thread, -1 before; the byte of the message that brings the listener.
-pub const CONTROL_STATUS: usize = 24;
+/// The byte of the message that brings the listener.
+const CONTROL_BYTE: usize = 24;
 /// struct iovec of that message.
 pub const CONTROL_IOVEC: usize = 32;
 /// struct cmsghdr and a descriptor.
@@ -323,8 +323,7 @@ impl Page {
     pub fn prepare(&self) {
         let address = self.guest;
         self.write(0, &[0; CONTROL_SIZE]);
-        self.write_u64(CONTROL_STATUS, u64::MAX);
-        self.write_u64(CONTROL_IOVEC, address + CONTROL_STATUS as u64);
+        self.write_u64(CONTROL_IOVEC, address + CONTROL_BYTE as u64);
         self.write_u64(CONTROL_IOVEC + 8, 1);
         // CMSG_LEN(4), SOL_SOCKET, SCM_RIGHTS
         self.write_u64(CONTROL_CMSG, 20);

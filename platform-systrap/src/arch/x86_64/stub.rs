@@ -14,7 +14,7 @@
 //! and the answer says how to go on: see [`Command`].
 
 use super::frame::{
-    CONTROL_CALL, CONTROL_CMSG, CONTROL_COUNT, CONTROL_FS, CONTROL_GS, CONTROL_STATUS, SIGINFO, UCONTEXT,
+    CONTROL_CALL, CONTROL_CMSG, CONTROL_COUNT, CONTROL_FS, CONTROL_GS, CONTROL_MSGHDR, SIGINFO, UCONTEXT,
 };
 use super::{filter, patched};
 use crate::DOORBELL;
@@ -61,7 +61,7 @@ std::arch::global_asm!(
     ".balign 8; jmp .Lsystrap_return",
     ".balign 16",
     // A new thread, from a frame that blocks all signals: rsp = the place of frames. The filter comes with a listener,
-    // which the service thread sends to the sentry.
+    // which goes to the sentry by the command socket.
     ".Lsystrap_start:",
     "mov r15, rsp",
     "and r15, -{slot}",
@@ -72,27 +72,27 @@ std::arch::global_asm!(
     "syscall",
     "mov ebx, eax",
     "mov [r15 + {cmsg} + 16], eax",
-    "mov [r15 + {status}], eax",
-    "lea rdi, [r15 + {status}]",
-    "mov esi, 129", // FUTEX_WAKE | FUTEX_PRIVATE_FLAG
-    "mov edx, 1",
-    "mov eax, 202",
+    "test ebx, ebx",
+    "jns 2f",
+    "mov qword ptr [r15 + {msghdr} + 40], 0", // no descriptor: it has failed
+    "2:",
+    "xor edi, edi",
+    "lea rsi, [r15 + {msghdr}]",
+    "mov edx, 0x4000", // MSG_NOSIGNAL
+    "mov eax, 46",
     "syscall",
     "test ebx, ebx",
     "js .Lsystrap_exit",
+    "test rax, rax",
+    "js .Lsystrap_exit",
+    "mov edi, ebx",
+    "mov eax, 3",
+    "syscall",
     "mov edi, {start}",
     "lea rsi, [rsp + {siginfo}]",
     "lea rdx, [rsp + {ucontext}]",
     "xor r10d, r10d",
     "xor r8d, r8d",
-    "xor r9d, r9d",
-    "mov eax, {doorbell}",
-    "syscall",
-    // The sentry has the listener. Ring again, for the first orders.
-    "mov edi, ebx",
-    "mov eax, 3",
-    "syscall",
-    "mov edi, {start}",
     "jmp .Lsystrap_ring",
     // rdi = signal, rsi = siginfo, rdx = ucontext, rsp = frame.
     ".Lsystrap_handler:",
@@ -157,7 +157,7 @@ std::arch::global_asm!(
     program = const PROGRAM_OFFSET,
     slot = const SLOT_SIZE,
     cmsg = const CONTROL_CMSG,
-    status = const CONTROL_STATUS,
+    msghdr = const CONTROL_MSGHDR,
     count = const CONTROL_COUNT,
     fs = const CONTROL_FS,
     gs = const CONTROL_GS,
