@@ -66,7 +66,16 @@ impl Space {
         fcntl(&memory, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_SHRINK))?;
         let size = NonZeroUsize::new(host.geometry.size * CHUNK).ok_or(Errno::EINVAL)?;
         let chunks = Mutex::new(Chunks { size, mapped: Vec::new() });
-        Ok(Self { host, process, memory, chunks, patches, threads: Arc::new(AtomicU32::new(1)), single: AtomicBool::new(true), is_used: AtomicBool::new(false) })
+        Ok(Self {
+            host,
+            process,
+            memory,
+            chunks,
+            patches,
+            threads: Arc::new(AtomicU32::new(1)),
+            single: AtomicBool::new(true),
+            is_used: AtomicBool::new(false),
+        })
     }
 
     /// Whether all processor time of the process is that of its one guest thread, and what the service thread did for it.

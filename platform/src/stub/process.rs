@@ -442,7 +442,12 @@ impl Channel {
         let word = |i: usize| u64::from_le_bytes([0, 1, 2, 3, 4, 5, 6, 7].map(|k| buf[i + k]));
         match n {
             // A template that could not get ready: the step, and -errno.
-            16 => Ok(Reply { results: vec![word(0) as i64, word(8) as i64], donated: Vec::new(), refused: false, sender }),
+            16 => Ok(Reply {
+                results: vec![word(0) as i64, word(8) as i64],
+                donated: Vec::new(),
+                refused: false,
+                sender,
+            }),
             8 => Ok(Reply { results: Vec::new(), donated: Vec::new(), refused: false, sender }),
             _ => Err(Errno::EPROTO),
         }
