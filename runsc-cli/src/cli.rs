@@ -85,6 +85,9 @@ pub struct Global {
     /// Only these system calls, by name
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub strace_syscalls: Vec<String>,
+    /// systrap: leave the guest's call instructions as they are, which makes calls slower
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", action = ArgAction::Set, hide_possible_values = true)]
+    pub systrap_disable_syscall_patching: bool,
     /// Log more, and name the calls that are not implemented and were made
     #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", action = ArgAction::Set, hide_possible_values = true)]
     pub debug: bool,
@@ -128,7 +131,7 @@ pub enum Rootless {
 }
 
 /// Flags of gVisor's and runc's that are understood and change nothing here, with whether they take a value.
-const ACCEPTED: [(&str, bool); 95] = [
+const ACCEPTED: [(&str, bool); 94] = [
     ("allow-connected-on-save", false),
     ("allow-flag-override", false),
     ("allow-live-tcp-migration", false),
@@ -210,7 +213,6 @@ const ACCEPTED: [(&str, bool); 95] = [
     ("strace-event", false),
     ("strace-log-size", true),
     ("systrap-disable-fast-path", false),
-    ("systrap-disable-syscall-patching", false),
     ("TESTONLY-afs-syscall-panic", false),
     ("TESTONLY-autosave-image-path", true),
     ("TESTONLY-autosave-resume", false),

@@ -125,6 +125,7 @@ fn runtime(global: &Global) -> Result<Runtime> {
     Ok(Runtime {
         root: state::Root::new(global.root.clone().unwrap_or_else(state::default_root)),
         options: Options {
+            patching: !global.systrap_disable_syscall_patching,
             platform: match global.platform {
                 Platform::Ptrace => "ptrace",
                 Platform::Systrap => "systrap",

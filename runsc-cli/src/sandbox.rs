@@ -44,6 +44,8 @@ const ALL_NAMESPACES: CloneFlags = CloneFlags::CLONE_NEWPID
 pub struct Options {
     /// `ptrace`, `systrap` or `auto`.
     pub platform: String,
+    /// systrap may rewrite call sites of guests.
+    pub patching: bool,
     /// Where writes go.
     pub overlay: OverlayPolicy,
     /// `--file-access=shared`.
@@ -207,6 +209,7 @@ pub fn start(
     let config = BootConfig {
         guest: plan.guest,
         platform: options.platform.clone(),
+        patching: options.patching,
         become_nobody,
         die_with_command,
         controlling_terminal: stdio.new_terminal,

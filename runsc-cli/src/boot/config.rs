@@ -13,6 +13,8 @@ pub struct BootConfig {
     pub guest: Guest,
     /// `ptrace`, `systrap` or `auto`.
     pub platform: String,
+    /// systrap may rewrite call sites of guests.
+    pub patching: bool,
     /// The process has the host's nobody to become.
     pub become_nobody: bool,
     /// End when the command that started it ends.

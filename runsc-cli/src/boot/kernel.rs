@@ -65,20 +65,20 @@ pub fn syscall_table() -> Vec<[String; 4]> {
 }
 
 /// Makes a platform by its name; `auto` is the first that works. Must be called while the process has one thread, in
-/// its final namespaces, before its filters.
-pub fn platform(name: &str) -> Result<Arc<dyn Platform>> {
+/// its final namespaces, before its filters. `patching`: systrap may rewrite call sites of guests.
+pub fn platform(name: &str, patching: bool) -> Result<Arc<dyn Platform>> {
     match name {
         "auto" => {
             let mut failures = Vec::new();
             for name in PLATFORMS {
-                match platform(name) {
+                match platform(name, patching) {
                     Ok(platform) => return Ok(platform),
                     Err(error) => failures.push(report::line(&error)),
                 }
             }
             bail!("none works here: {}", failures.join("; "))
         }
-        "systrap" => Ok(Arc::new(platform_systrap::SystrapPlatform::new(true)?)),
+        "systrap" => Ok(Arc::new(platform_systrap::SystrapPlatform::new(patching)?)),
         "ptrace" => Ok(Arc::new(platform_ptrace::Ptrace::new()?)),
         _ => bail!("there is no such platform"),
     }

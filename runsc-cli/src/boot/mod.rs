@@ -110,7 +110,7 @@ fn start(config: BootConfig) -> Result<Sentry> {
         prctl::set_pdeathsig(Signal::SIGKILL).context("PR_SET_PDEATHSIG")?;
     }
     let terminal_signals = config.controlling_terminal.then(terminal_signals).transpose()?;
-    let make_platform = || kernel::platform(&config.platform);
+    let make_platform = || kernel::platform(&config.platform, config.patching);
     let platform = match oom {
         Some(oom) => oom.as_stub(make_platform),
         None => make_platform(),

@@ -271,7 +271,7 @@ pub fn syscalls(args: &cli::Syscalls) -> Result<i32> {
 /// `runsc platforms`
 pub fn platforms() -> Result<i32> {
     for name in boot::PLATFORMS {
-        match boot::platform(name) {
+        match boot::platform(name, true) {
             Ok(platform) => {
                 println!("{name}: usable");
                 for (feature, value) in platform.report().features {

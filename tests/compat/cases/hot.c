@@ -1,0 +1,187 @@
+// Calls made so often from one place that a platform may rewrite that place: nothing of it shows.
+#include "compat.h"
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <pthread.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+
+#define MANY 300
+
+// A call site of our own, known by address. What follows the call must not be disturbed either.
+long hot_call(long number, long a, long b, long c);
+extern const unsigned char hot_site[];
+__asm__(".pushsection .text\n"
+        ".balign 4096\n"
+        ".globl hot_call, hot_site\n"
+        "hot_call:\n"
+        "mov %rdi, %rax\n"
+        "mov %rsi, %rdi\n"
+        "mov %rdx, %rsi\n"
+        "mov %rcx, %rdx\n"
+        "hot_site:\n"
+        "syscall\n"
+        "cmp $-4095, %rax\n"
+        "ret\n"
+        ".balign 4096\n"
+        ".popsection\n");
+
+static void heat(void) {
+    for (int i = 0; i < MANY; i++) hot_call(SYS_getppid, 0, 0, 0);
+}
+
+TEST(results_stay_the_same) {
+    pid_t parent = getppid();
+    for (int i = 0; i < MANY; i++) {
+        CHECK_EQ(hot_call(SYS_getppid, 0, 0, 0), parent);
+        CHECK_EQ(hot_call(SYS_getpid, 0, 0, 0), getpid());
+        CHECK_EQ(hot_call(SYS_gettid, 0, 0, 0), getpid());
+        CHECK_EQ(hot_call(SYS_close, -1, 0, 0), -EBADF);
+        CHECK_EQ(hot_call(9999, 1, 2, 3), -ENOSYS);
+        CHECK_EQ(hot_call(-1, 1, 2, 3), -ENOSYS);
+    }
+}
+
+TEST(identities_change_at_once) {
+    NEED_ROOT();
+    heat();
+    for (int i = 0; i < MANY; i++) CHECK_EQ(hot_call(SYS_getuid, 0, 0, 0), 0);
+    pid_t p;
+    CHILD(p) {
+        CHECK_EQ(hot_call(SYS_getpid, 0, 0, 0), hot_call(SYS_gettid, 0, 0, 0));
+        CHECK(hot_call(SYS_getpid, 0, 0, 0) != hot_call(SYS_getppid, 0, 0, 0));
+        CHECK_EQ(hot_call(SYS_setresgid, 7, 8, 9), 0);
+        CHECK_EQ(hot_call(SYS_getgid, 0, 0, 0), 7);
+        CHECK_EQ(hot_call(SYS_getegid, 0, 0, 0), 8);
+        CHECK_EQ(hot_call(SYS_setresuid, 5, 6, 0), 0);
+        CHECK_EQ(hot_call(SYS_getuid, 0, 0, 0), 5);
+        CHECK_EQ(hot_call(SYS_geteuid, 0, 0, 0), 6);
+    }
+    JOIN(p);
+    CHECK_EQ(hot_call(SYS_getuid, 0, 0, 0), 0);
+}
+
+TEST(code_reads_as_it_was) {
+    unsigned char before[16], after[16];
+    memcpy(before, hot_site, sizeof before);
+    heat();
+    int fd = OK(open("/proc/self/mem", O_RDONLY));
+    CHECK_EQ(pread(fd, after, sizeof after, (off_t)hot_site), 16);
+    CHECK(memcmp(before, after, sizeof after) == 0);
+    int pipes[2];
+    OK(pipe(pipes));
+    CHECK_EQ(write(pipes[1], hot_site, sizeof after), 16);
+    CHECK_EQ(read(pipes[0], after, sizeof after), 16);
+    CHECK(memcmp(before, after, sizeof after) == 0);
+}
+
+TEST(code_made_writable_is_as_it_was) {
+    unsigned char before[16];
+    memcpy(before, hot_site, sizeof before);
+    heat();
+    void *page = (void *)((long)hot_site & ~4095L);
+    OK(mprotect(page, 4096, PROT_READ | PROT_WRITE | PROT_EXEC));
+    CHECK(memcmp(before, hot_site, sizeof before) == 0);
+    heat();
+    OK(mprotect(page, 4096, PROT_READ | PROT_EXEC));
+    heat();
+}
+
+static int mappings(void) {
+    int lines = 0;
+    FILE *maps = fopen("/proc/self/maps", "r");
+    for (int c; (c = fgetc(maps)) != EOF;) lines += c == '\n';
+    fclose(maps);
+    return lines;
+}
+
+TEST(no_mapping_appears) {
+    mappings();
+    int before = mappings();
+    heat();
+    CHECK_EQ(mappings(), before);
+}
+
+TEST(anything_may_be_mapped_around_it) {
+    heat();
+    // All that is free within 2 GiB, in steps, in both directions.
+    long code = (long)hot_site & ~0xffffffL;
+    for (long step = -124; step < 124; step++) {
+        long at = code + step * (16L << 20);
+        if (at < 0x10000 || at + (16L << 20) > 0x7fff00000000) continue;
+        void *p = mmap((void *)at, 16L << 20, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (p != MAP_FAILED && p != (void *)at) munmap(p, 16L << 20);
+    }
+    for (int i = 0; i < MANY; i++) CHECK_EQ(hot_call(SYS_close, -1, 0, 0), -EBADF);
+}
+
+static volatile int ticks;
+static void tick(int signal) { (void)signal; ticks++; }
+
+TEST(signals_lose_nothing) {
+    struct sigaction action = {.sa_handler = tick, .sa_flags = SA_RESTART};
+    OK(sigaction(SIGALRM, &action, 0));
+    int pipes[2];
+    OK(pipe(pipes));
+    struct itimerval timer = {{0, 150}, {0, 150}};
+    OK(setitimer(ITIMER_REAL, &timer, 0));
+    char out = 0, in = 0;
+    for (int i = 0; i < 20000; i++) {
+        out = i;
+        CHECK_EQ(hot_call(SYS_write, pipes[1], (long)&out, 1), 1);
+        CHECK_EQ(hot_call(SYS_read, pipes[0], (long)&in, 1), 1);
+        CHECK_EQ(in, out);
+    }
+    timer = (struct itimerval){{0, 0}, {0, 0}};
+    OK(setitimer(ITIMER_REAL, &timer, 0));
+    int left = 1;
+    OK(ioctl(pipes[0], FIONREAD, &left));
+    CHECK_EQ(left, 0);
+}
+
+TEST(filters_hold) {
+    for (int i = 0; i < MANY; i++) CHECK_EQ(hot_call(SYS_getpid, 0, 0, 0), getpid());
+    struct sock_filter code[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_getpid, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EDOM),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog program = {4, code};
+    OK(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
+    OK(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program));
+    CHECK_EQ(hot_call(SYS_getpid, 0, 0, 0), -EDOM);
+    CHECK_EQ(hot_call(SYS_gettid, 0, 0, 0), syscall(SYS_gettid));
+}
+
+static void *calling(void *arg) {
+    long own = syscall(SYS_gettid);
+    for (int i = 0; i < 5 * MANY; i++) {
+        CHECK_EQ(hot_call(SYS_gettid, 0, 0, 0), own);
+        CHECK_EQ(hot_call(SYS_close, -1, 0, 0), -EBADF);
+    }
+    return arg;
+}
+
+TEST(threads_are_told_apart) {
+    pthread_t threads[6];
+    for (int i = 0; i < 6; i++) CHECK_EQ(pthread_create(&threads[i], 0, calling, 0), 0);
+    for (int i = 0; i < 6; i++) CHECK_EQ(pthread_join(threads[i], 0), 0);
+    calling(0);
+}
+
+TEST(memory_changes_by_hot_calls) {
+    long page = 4096;
+    for (int i = 0; i < MANY; i++) {
+        char *p = (char *)syscall(SYS_mmap, 0, 3 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        CHECK(p != MAP_FAILED);
+        p[0] = p[page] = p[2 * page] = 1;
+        CHECK_EQ(hot_call(SYS_mprotect, (long)p, page, PROT_READ), 0);
+        CHECK_EQ(hot_call(SYS_munmap, (long)p + page, page, 0), 0);
+        CHECK_EQ(hot_call(SYS_mprotect, (long)p, 2 * page, PROT_READ), -ENOMEM);
+        CHECK_EQ(hot_call(SYS_madvise, (long)p + 2 * page, page, MADV_DONTNEED), 0);
+        CHECK_EQ(p[0] + p[2 * page], 1);
+        CHECK_EQ(hot_call(SYS_munmap, (long)p, 3 * page, 0), 0);
+    }
+}
