@@ -14,6 +14,10 @@ use nix::sys::socket::{
 };
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use nix::unistd::isatty;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use crate::control;
 
 /// Standard input, output and error for a guest process.
 #[derive(Debug)]
@@ -149,6 +153,7 @@ impl Drop for TerminalGuard {
 /// it causes itself.
 pub struct Signals {
     fd: SignalFd,
+    set: SigSet,
 }
 
 impl Signals {
@@ -172,7 +177,22 @@ impl Signals {
         set.thread_block().context("sigprocmask")?;
         let fd =
             SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).context("signalfd")?;
-        Ok(Signals { fd })
+        Ok(Signals { fd, set })
+    }
+
+    /// Lets them act on the command again.
+    pub fn give_back(self) -> Result<()> {
+        self.set.thread_unblock().context("sigprocmask")
+    }
+
+    /// The next signal that is there.
+    pub fn next(&self) -> Option<i32> {
+        self.fd.read_signal().ok().flatten().map(|info| info.ssi_signo as i32)
+    }
+
+    /// Tells when there are signals, inside of a runtime.
+    pub fn watch(&self) -> Result<AsyncFd<OwnedFd>> {
+        Ok(control::watch(self.fd.as_fd().try_clone_to_owned()?, Interest::READABLE)?)
     }
 
     /// Waits until `ended` can be read; meanwhile calls `forward` with each signal.
@@ -189,10 +209,16 @@ impl Signals {
             if ready(&fds[0]) {
                 return Ok(());
             }
-            while let Ok(Some(info)) = self.fd.read_signal() {
-                forward(info.ssi_signo as i32);
+            while let Some(signo) = self.next() {
+                forward(signo);
             }
         }
+    }
+}
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 }
 

@@ -7,25 +7,24 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use nix::sys::wait::waitpid;
+use nix::unistd::Pid;
 use oci_spec::runtime::Spec;
 
-use crate::boot::control::INIT;
 use crate::cgroup::Cgroup;
 use crate::console::{Signals, Stdio, TerminalGuard};
-use crate::control::{Client, Reply, Request, Target};
+use crate::control::{Address, Client, FIRST, Gone, Target};
 use crate::hooks::{self, Point};
-use crate::process::{ProcessId, wait_readable};
-use crate::record::{self, ExitStatus};
-use crate::sandbox::{self, Options, RECORD, Sandbox};
-use crate::spec;
+use crate::pod;
+use crate::process::{self, Child, ProcessId, wait_readable};
+use crate::record::{self, ExitStatus, Record};
+use crate::sandbox::{self, Options, RECORD};
+use crate::spec::{self, Plan};
 use crate::state::{Container, Root, State, Status};
 
 /// The file in a container's directory that says where its cgroup is.
 const CGROUP: &str = "cgroup.json";
 /// How long a killed process may take to be gone.
 const KILL_LIMIT: Duration = Duration::from_secs(10);
-/// How long a sentry may take to answer what it can answer at once.
-const ANSWER_LIMIT_MS: i64 = 10_000;
 
 /// What a create is given besides the configuration.
 #[derive(Clone, Debug, Default)]
@@ -40,6 +39,55 @@ pub struct CreateArgs {
     pub die_with_command: bool,
     /// It gets no cgroup of its own.
     pub no_cgroup: bool,
+}
+
+/// What a container is made of.
+pub struct Parts<'a> {
+    /// For the sentry and the gofer.
+    pub plan: &'a Plan,
+    /// The first process's standard files.
+    pub stdio: &'a Stdio,
+    cgroup: Option<Cgroup>,
+    spec: &'a Spec,
+    args: &'a CreateArgs,
+}
+
+impl Parts<'_> {
+    /// Puts a process of the host where the container's limits hold.
+    pub fn prepare(&self, options: &Options, pid: Pid) -> Result<()> {
+        self.cgroup.as_ref().map_or(Ok(()), |cgroup| cgroup.join(pid, self.spec, options.cgroups))
+    }
+}
+
+/// The processes of the host that a container has.
+pub struct Processes {
+    /// The one that ends with the container: its sentry, or what stands for it.
+    pub main: Child,
+    /// Its gofer.
+    pub gofer: Child,
+}
+
+impl Processes {
+    fn kill(&self) {
+        process::kill_and_reap(&self.main);
+        process::kill_and_reap(&self.gofer);
+    }
+}
+
+fn run_create_hooks(spec: &Spec, state: &State) -> Result<()> {
+    for point in [Point::Prestart, Point::CreateRuntime, Point::CreateContainer] {
+        hooks::run(point, spec, state, Status::Creating)?;
+    }
+    Ok(())
+}
+
+/// Says that a container was created.
+fn created(container: &Container, state: &mut State, args: &CreateArgs) -> Result<()> {
+    if let (Some(path), Some(process)) = (&args.pid_file, state.process()) {
+        write_pid_file(path, process.pid)?;
+    }
+    state.status = Status::Created;
+    container.save(state)
 }
 
 /// The runtime: a state directory, and how its sandboxes are made.
@@ -58,10 +106,13 @@ impl Runtime {
         bundle: &Path,
         spec: &Spec,
         args: &CreateArgs,
-    ) -> Result<(Container, State, Sandbox)> {
+    ) -> Result<(Container, State, Processes)> {
         hooks::check(spec).context("config.json")?;
         spec::warn_of_ignored(spec);
-        let plan = spec::plan(id, bundle, spec, self.options.overlay)?;
+        let pod = pod::sandbox_of(id, spec).context("config.json")?;
+        let pod = pod.map(|sandbox| pod::Sandbox::find(&self.root, sandbox)).transpose()?;
+        let volumes = pod::Volumes::of(pod.as_ref().map_or(spec, |pod| &pod.spec));
+        let plan = spec::plan(id, bundle, spec, self.options.overlay, &volumes)?;
         let process = &plan.guest.process;
         let stdio = Stdio::choose(
             process.terminal,
@@ -85,33 +136,25 @@ impl Runtime {
             status: Status::Creating,
             sentry: None,
             gofer: None,
+            sandbox: None,
+            stand_in: None,
+            record: Record::default(),
         };
-        let started = self.make_cgroup(&container, spec, args).and_then(|cgroup| {
-            sandbox::start(
-                &self.options,
-                &container,
-                plan,
-                &stdio,
-                (cgroup.as_ref(), spec),
-                args.die_with_command,
-            )
-        });
-        let sandbox = match started {
-            Ok(sandbox) => sandbox,
-            Err(error) => {
-                let _ = remove_cgroup(&container);
-                let _ = container.remove();
-                return Err(error);
+        let made = self.make_cgroup(&container, spec, args).and_then(|cgroup| {
+            let parts = Parts { plan: &plan, stdio: &stdio, cgroup, spec, args };
+            match &pod {
+                None => self.make_sandbox(&container, &mut state, &parts),
+                Some(pod) => self.join_sandbox(pod, &container, &mut state, &parts),
             }
-        };
-        drop(stdio);
-        match self.finish_create(&container, &mut state, &sandbox, spec, args) {
-            Ok(()) => Ok((container, state, sandbox)),
+        });
+        match made {
+            Ok(processes) => Ok((container, state, processes)),
             Err(error) => {
-                sandbox.kill();
                 let _ = remove_cgroup(&container);
                 let _ = container.remove();
-                run_poststop(spec, &state);
+                if state.sentry.is_some() {
+                    run_poststop(spec, &state);
+                }
                 Err(error)
             }
         }
@@ -131,27 +174,60 @@ impl Runtime {
         Ok(Some(cgroup))
     }
 
-    fn finish_create(
+    /// Makes the container the first one of a sandbox.
+    fn make_sandbox(&self, container: &Container, state: &mut State, parts: &Parts<'_>) -> Result<Processes> {
+        let prepare = |pid| parts.prepare(&self.options, pid);
+        let sandbox = sandbox::start(
+            &self.options,
+            container,
+            parts.plan,
+            parts.stdio,
+            &prepare,
+            parts.args.die_with_command,
+        )?;
+        let mut finish = || {
+            let (sentry, gofer) = sandbox.ids()?;
+            (state.sentry, state.gofer) = (Some(sentry), Some(gofer));
+            // From here on a delete finds the processes, whatever happens to this one.
+            container.save(state)?;
+            run_create_hooks(parts.spec, state)?;
+            sandbox.wait_booted(container)?;
+            created(container, state, parts.args)
+        };
+        match finish() {
+            Ok(()) => Ok(Processes { main: sandbox.sentry, gofer: sandbox.gofer }),
+            Err(error) => {
+                sandbox.kill();
+                Err(error)
+            }
+        }
+    }
+
+    /// Makes the container another one of a sandbox.
+    fn join_sandbox(
         &self,
+        pod: &pod::Sandbox,
         container: &Container,
         state: &mut State,
-        sandbox: &Sandbox,
-        spec: &Spec,
-        args: &CreateArgs,
-    ) -> Result<()> {
-        let (sentry, gofer) = sandbox.ids()?;
-        (state.sentry, state.gofer) = (Some(sentry), Some(gofer));
-        // From here on a delete finds the processes, whatever happens to this one.
+        parts: &Parts<'_>,
+    ) -> Result<Processes> {
+        state.sandbox = Some(pod.state.id.clone());
+        let address = self.root.address(state);
+        let joining = pod::Joining::start(&self.options, &address, container, parts)?;
+        state.sentry.clone_from(&pod.state.sentry);
+        let (stand_in, gofer) = joining.ids()?;
+        (state.stand_in, state.gofer) = (Some(stand_in), Some(gofer));
         container.save(state)?;
-        for point in [Point::Prestart, Point::CreateRuntime, Point::CreateContainer] {
-            hooks::run(point, spec, state, Status::Creating)?;
+        run_create_hooks(parts.spec, state)?;
+        let pids_of = pod::pid_namespace(&self.root, &pod.state, parts.spec)?;
+        let made =
+            joining.create(&address, parts, pids_of).and_then(|()| created(container, state, parts.args));
+        if let Err(error) = made {
+            let _ = pod::destroy(&address);
+            return Err(error);
         }
-        sandbox.wait_booted(container)?;
-        if let Some(path) = &args.pid_file {
-            write_pid_file(path, sandbox.sentry.pid.as_raw())?;
-        }
-        state.status = Status::Created;
-        container.save(state)
+        let (main, gofer) = joining.release()?;
+        Ok(Processes { main, gofer })
     }
 
     /// Lets a created container's first process run.
@@ -160,16 +236,9 @@ impl Runtime {
             Status::Created => {}
             status => bail!("cannot start container {:?} in the {} state", container.id, status.as_str()),
         }
-        let client = Client::connect(&container.path)?;
-        // Written before it is true: a command that dies in between must not leave a running container that looks as
-        // if it could be started.
-        state.status = Status::Running;
-        container.save(state)?;
-        if let Err(error) = client.call(&Request::Start, &[]) {
-            state.status = Status::Created;
-            container.save(state)?;
-            return Err(error);
-        }
+        // That it was started is for the sentry to say, in the record.
+        Client::connect(&self.root.address(state))?.start()?;
+        state.record = record::read(&container.path.join(RECORD));
         // The specification: a failure is told, and the container's life goes on.
         if let Err(error) = hooks::run(Point::Poststart, &saved_spec(container)?, state, Status::Running) {
             crate::report::warn(&crate::report::line(&error));
@@ -181,7 +250,7 @@ impl Runtime {
     pub fn run(&self, id: &str, bundle: &Path, spec: &Spec, args: &CreateArgs) -> Result<i32> {
         // Before the container can take the terminal over.
         let terminal = TerminalGuard::new();
-        let (container, mut state, sandbox) = self.create(id, bundle, spec, args)?;
+        let (container, mut state, processes) = self.create(id, bundle, spec, args)?;
         let signals = (!args.detach).then(Signals::take_over).transpose()?;
         let foreground = spec.process().as_ref().is_some_and(|process| process.terminal().unwrap_or(false));
         let handed_over = match foreground && args.console_socket.is_none() {
@@ -189,7 +258,7 @@ impl Runtime {
             false => Ok(()),
         };
         if let Err(error) = handed_over.and_then(|()| self.start(&container, &mut state)) {
-            sandbox.kill();
+            processes.kill();
             let _ = self.delete_locked(container, Some(state), true);
             return Err(error);
         }
@@ -197,24 +266,28 @@ impl Runtime {
             return Ok(0);
         };
         let directory = container.path.clone();
+        let address = self.root.address(&state);
         // Others may look at the container, signal it, and delete it.
         drop(container);
-        signals.forward_until(sandbox.sentry.pidfd.as_fd(), |signo| {
+        signals.forward_until(processes.main.pidfd.as_fd(), |signo| {
             let target = match foreground {
-                true => Target::Foreground(INIT),
-                false => Target::Process(INIT),
+                true => Target::Foreground(FIRST),
+                false => Target::Process(FIRST),
             };
-            forward(&directory, target, signo);
+            forward(&address, target, signo);
         })?;
-        let _ = waitpid(sandbox.sentry.pid, None);
+        let _ = waitpid(processes.main.pid, None);
         drop(terminal);
         let record = record::read(&directory.join(RECORD));
         // Somebody may have deleted it meanwhile.
         if let Ok(container) = self.root.open(id) {
-            let state = container.state()?;
-            self.delete_locked(container, state, true)?;
+            let now = container.state()?;
+            self.delete_locked(container, now, true)?;
         }
-        let _ = waitpid(sandbox.gofer.pid, None);
+        if state.sandbox.is_none() {
+            // Another's may serve others yet.
+            let _ = waitpid(processes.gofer.pid, None);
+        }
         match record {
             record::Record { exit: Some(status), .. } => Ok(status.code()),
             record::Record { last_words: Some(words), .. } => bail!("the sandbox broke: {words}"),
@@ -228,16 +301,15 @@ impl Runtime {
         if state.status() == Status::Stopped {
             bail!("container not running");
         }
-        let directory = self.root.directory(id);
-        let result = Client::connect(&directory).and_then(|client| {
-            client.set_timeout(ANSWER_LIMIT_MS)?;
-            client.signal(target, signo)
-        });
+        let result =
+            Client::connect(&self.root.address(&state)).and_then(|client| client.signal(target, signo));
         match (result, &state.sentry) {
             (Ok(()), _) => Ok(()),
             // A sentry that does not answer dies with all that it runs.
             (Err(_), Some(sentry))
-                if signo == libc::SIGKILL && matches!(target, Target::All | Target::Process(INIT)) =>
+                if state.sandbox.is_none()
+                    && signo == libc::SIGKILL
+                    && matches!(target, Target::All | Target::Process(FIRST)) =>
             {
                 sentry.kill(KILL_LIMIT)
             }
@@ -265,9 +337,14 @@ impl Runtime {
             if status == Status::Running && !force {
                 bail!("cannot delete container {:?} that is not stopped: {}", container.id, status.as_str());
             }
-            // The sentry first: the gofer then ends by itself.
-            for process in [&state.sentry, &state.gofer].into_iter().flatten() {
-                process.kill(KILL_LIMIT)?;
+            match &state.sandbox {
+                None => {
+                    // The sentry first: the gofer then ends by itself.
+                    for process in [&state.sentry, &state.gofer].into_iter().flatten() {
+                        process.kill(KILL_LIMIT)?;
+                    }
+                }
+                Some(_) => self.leave_sandbox(state, force)?,
             }
         }
         let spec = saved_spec(&container);
@@ -279,22 +356,42 @@ impl Runtime {
         Ok(())
     }
 
-    /// Waits until a process has ended. Process 1 is the container's first, whose end is known also afterwards.
+    /// Ends a container that has joined a sandbox, and its processes of the host.
+    fn leave_sandbox(&self, state: &State, force: bool) -> Result<()> {
+        let mut shared_gofer = false;
+        if let Some(sentry) = state.sentry.as_ref().filter(|sentry| sentry.alive()) {
+            match pod::destroy(&self.root.address(state)) {
+                Ok(keeps) => shared_gofer = keeps,
+                Err(_) if !sentry.alive() => {}
+                // A sentry that does not answer dies with all that it runs.
+                Err(_) if force => sentry.kill(KILL_LIMIT)?,
+                Err(error) => return Err(error),
+            }
+        }
+        let gofer = state.gofer.as_ref().filter(|_| !shared_gofer);
+        for process in [state.stand_in.as_ref(), gofer].into_iter().flatten() {
+            // It is about to end by itself, and others read its status.
+            wait_gone(Some(process), Duration::from_secs(1))?;
+            process.kill(KILL_LIMIT)?;
+        }
+        Ok(())
+    }
+
+    /// Waits until a process has ended. [`FIRST`] is the container's first, whose end is known also afterwards.
     pub fn wait(&self, id: &str, pid: i32) -> Result<ExitStatus> {
         let state = self.root.read(id)?;
         let directory = self.root.directory(id);
         if state.status() != Status::Stopped
-            && let Ok(client) = Client::connect(&directory)
+            && let Ok(client) = Client::connect(&self.root.address(&state))
         {
-            match client.call(&Request::Wait { pid }, &[]) {
-                Ok(Reply::Ended(status)) => return Ok(status),
-                Ok(_) => bail!("unexpected answer"),
-                Err(error) if pid != INIT => return Err(error),
+            match client.wait(pid) {
+                Ok(status) => return Ok(status),
+                Err(error) if pid != FIRST || !error.is::<Gone>() => return Err(error),
                 // It may have ended before it could answer.
-                Err(_) => wait_gone(state.sentry.as_ref())?,
+                Err(_) => wait_gone(state.sentry.as_ref(), KILL_LIMIT)?,
             }
         }
-        if pid != INIT {
+        if pid != FIRST {
             bail!("container not running");
         }
         let record = record::read(&directory.join(RECORD));
@@ -307,9 +404,9 @@ impl Runtime {
     }
 }
 
-fn wait_gone(process: Option<&ProcessId>) -> Result<()> {
+fn wait_gone(process: Option<&ProcessId>, limit: Duration) -> Result<()> {
     if let Some(pidfd) = process.and_then(ProcessId::open) {
-        wait_readable(pidfd.as_fd(), Some(KILL_LIMIT))?;
+        wait_readable(pidfd.as_fd(), Some(limit))?;
     }
     Ok(())
 }
@@ -348,11 +445,8 @@ pub fn read_spec(directory: &Path) -> Result<Spec> {
 }
 
 /// Passes a signal on; one that comes too late has nobody to go to.
-pub fn forward(directory: &Path, target: Target, signo: i32) {
-    let result = Client::connect(directory).and_then(|client| {
-        client.set_timeout(ANSWER_LIMIT_MS)?;
-        client.signal(target, signo)
-    });
+pub fn forward(address: &Address, target: Target, signo: i32) {
+    let result = Client::connect(address).and_then(|client| client.signal(target, signo));
     if let Err(error) = result {
         tracing::debug!("signal {signo}: {}", crate::report::line(&error));
     }

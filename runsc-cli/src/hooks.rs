@@ -153,6 +153,9 @@ mod tests {
             status: Status::Creating,
             sentry: None,
             gofer: None,
+            sandbox: None,
+            stand_in: None,
+            record: Default::default(),
         }
     }
 

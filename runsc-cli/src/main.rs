@@ -20,6 +20,7 @@ mod gofer_process;
 mod hooks;
 mod host_namespaces;
 mod message;
+mod pod;
 mod process;
 mod record;
 mod report;

@@ -1,26 +1,21 @@
-//! Messages with file descriptors between processes of one sandbox: JSON in one packet of a Unix SOCK_SEQPACKET
-//! socket, descriptors beside it (SCM_RIGHTS). What is too big for a packet travels in a memfd of its own.
+//! What processes of one sandbox hand each other beside file descriptors: configurations in sealed memfds, and packets
+//! of a Unix SOCK_SEQPACKET socket with descriptors beside them (SCM_RIGHTS).
 
 use std::io::{IoSlice, IoSliceMut, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, recvmsg, sendmsg};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use nix::sys::socket::{
+    ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, UnixAddr, accept4, recvmsg, sendmsg,
+};
 
-/// The largest text that goes into a packet, in bytes; well below the default send buffer.
-const PACKET: usize = 32 << 10;
-/// The largest message accepted, in bytes.
+/// The largest configuration accepted, in bytes.
 const LIMIT: u64 = 16 << 20;
-/// The largest number of descriptors beside a message, the memfd of a big one included.
+/// The largest number of descriptors beside a packet.
 const MAX_FDS: usize = 16;
-/// First byte of a packet: the text follows, or is in the last descriptor.
-const INLINE: u8 = b'I';
-const IN_MEMFD: u8 = b'M';
 
 /// A memfd that holds `text` and can never change.
 pub fn sealed_memfd(name: &std::ffi::CStr, text: &[u8]) -> Result<OwnedFd> {
@@ -44,26 +39,18 @@ pub fn read_memfd(fd: OwnedFd) -> Result<Vec<u8>> {
     Ok(text)
 }
 
-/// Sends one message.
-pub fn send(socket: BorrowedFd<'_>, message: &impl Serialize, fds: &[BorrowedFd<'_>]) -> Result<()> {
-    let mut packet = vec![INLINE];
-    serde_json::to_writer(&mut packet, message)?;
-    let mut raw: Vec<RawFd> = fds.iter().map(|fd| fd.as_raw_fd()).collect();
-    let memfd;
-    if packet.len() > PACKET {
-        memfd = sealed_memfd(c"message", &packet[1..])?;
-        packet = vec![IN_MEMFD];
-        raw.push(memfd.as_raw_fd());
+/// Sends one packet with descriptors beside it.
+pub fn send(socket: BorrowedFd<'_>, packet: &[u8], fds: &[BorrowedFd<'_>]) -> Result<()> {
+    if fds.len() > MAX_FDS {
+        bail!("more than {MAX_FDS} file descriptors in one packet");
     }
-    if raw.len() > MAX_FDS {
-        bail!("more than {MAX_FDS} file descriptors in one message");
-    }
+    let raw: Vec<RawFd> = fds.iter().map(|fd| fd.as_raw_fd()).collect();
     let rights = [ControlMessage::ScmRights(&raw)];
     let control: &[ControlMessage<'_>] = if raw.is_empty() { &[] } else { &rights };
     loop {
         match sendmsg::<UnixAddr>(
             socket.as_raw_fd(),
-            &[IoSlice::new(&packet)],
+            &[IoSlice::new(packet)],
             control,
             MsgFlags::MSG_NOSIGNAL,
             None,
@@ -74,9 +61,9 @@ pub fn send(socket: BorrowedFd<'_>, message: &impl Serialize, fds: &[BorrowedFd<
     }
 }
 
-/// Receives one message; None at the end of the connection.
-pub fn receive<T: DeserializeOwned>(socket: BorrowedFd<'_>) -> Result<Option<(T, Vec<OwnedFd>)>> {
-    let mut packet = vec![0u8; PACKET + 1];
+/// Receives one packet of at most `limit` bytes, and what lies beside it; empty at the end of the connection.
+pub fn receive(socket: BorrowedFd<'_>, limit: usize) -> Result<(Vec<u8>, Vec<OwnedFd>)> {
+    let mut packet = vec![0u8; limit];
     let mut control = nix::cmsg_space!([RawFd; MAX_FDS]);
     let mut fds = Vec::new();
     let received = {
@@ -89,7 +76,6 @@ pub fn receive<T: DeserializeOwned>(socket: BorrowedFd<'_>) -> Result<Option<(T,
                 MsgFlags::MSG_CMSG_CLOEXEC,
             ) {
                 Err(Errno::EINTR) => continue,
-                Err(Errno::ECONNRESET) => return Ok(None),
                 result => break result.context("recvmsg")?,
             }
         };
@@ -100,48 +86,42 @@ pub fn receive<T: DeserializeOwned>(socket: BorrowedFd<'_>) -> Result<Option<(T,
             }
         }
         if message.flags.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC) {
-            bail!("a message was cut off");
+            bail!("a packet was cut off");
         }
         message.bytes
     };
-    let text = match packet.get(..received).and_then(<[u8]>::split_first) {
-        None => return Ok(None),
-        Some((&INLINE, text)) => text.to_vec(),
-        Some((&IN_MEMFD, _)) => read_memfd(fds.pop().context("a big message without its memfd")?)?,
-        Some(_) => bail!("a packet that is no message"),
-    };
-    let message = serde_json::from_slice(&text).context("a message that cannot be understood")?;
-    Ok(Some((message, fds)))
+    packet.truncate(received);
+    Ok((packet, fds))
 }
 
-/// Borrows each of `fds`.
-pub fn borrow(fds: &[OwnedFd]) -> Vec<BorrowedFd<'_>> {
-    fds.iter().map(AsFd::as_fd).collect()
+/// Accepts a connection, which does not block.
+pub fn accept(listening: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let fd = accept4(listening.as_raw_fd(), flags)?;
+    // SAFETY: the kernel has just made it for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn pair() -> (OwnedFd, OwnedFd) {
-        use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
-        socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).unwrap()
-    }
+    use std::os::fd::AsFd;
 
     #[test]
-    fn messages_of_any_size_arrive_with_their_descriptors() {
-        let (left, right) = pair();
+    fn packets_arrive_with_their_descriptors() {
+        use nix::sys::socket::{AddressFamily, SockType, socketpair};
+        let (left, right) =
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).unwrap();
         let file = sealed_memfd(c"test", b"contents").unwrap();
-        for size in [0, 100, PACKET - 10, PACKET, 3 << 20] {
-            let text = "x".repeat(size);
-            send(left.as_fd(), &text, &[file.as_fd()]).unwrap();
-            let (got, mut fds) = receive::<String>(right.as_fd()).unwrap().unwrap();
-            assert_eq!(got, text);
-            assert_eq!(fds.len(), 1);
-            assert_eq!(read_memfd(fds.remove(0)).unwrap(), b"contents");
-        }
+        send(left.as_fd(), b"text", &[file.as_fd()]).unwrap();
+        let (got, mut fds) = receive(right.as_fd(), 16).unwrap();
+        assert_eq!((got.as_slice(), fds.len()), (&b"text"[..], 1));
+        assert_eq!(read_memfd(fds.remove(0)).unwrap(), b"contents");
+        send(left.as_fd(), b"too long", &[]).unwrap();
+        assert!(receive(right.as_fd(), 4).is_err());
+        assert!(send(left.as_fd(), b"", &[file.as_fd(); MAX_FDS + 1]).is_err());
         drop(left);
-        assert!(receive::<String>(right.as_fd()).unwrap().is_none());
+        assert!(receive(right.as_fd(), 16).unwrap().0.is_empty());
     }
 
     #[test]

@@ -229,6 +229,34 @@ pub fn take_terminal(terminal: &OwnedFd) {
     let _ = unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSCTTY, 0) };
 }
 
+/// Lets go of the caller's standard files: it waits for their end.
+pub fn leave_stdio() {
+    let Ok(null) = std::fs::File::options().read(true).write(true).open("/dev/null") else {
+        return;
+    };
+    let _ = nix::unistd::dup2_stdin(&null);
+    let _ = nix::unistd::dup2_stdout(&null);
+    let _ = nix::unistd::dup2_stderr(&null);
+}
+
+/// In a process that was forked to do one thing: closes all file descriptors but the standard files and these.
+///
+/// # Safety
+/// Nothing that owns one of the others may be used, or dropped, any more.
+pub unsafe fn close_all_but<'a>(keep: impl Iterator<Item = BorrowedFd<'a>>) {
+    let mut keep: Vec<RawFd> = keep.map(|fd| fd.as_raw_fd()).collect();
+    keep.sort_unstable();
+    let mut from = FIRST_FD;
+    for fd in keep.into_iter().map(Some).chain([None]) {
+        let to = fd.map_or(libc::c_uint::MAX, |fd| fd as libc::c_uint - 1);
+        if from as libc::c_uint <= to {
+            // SAFETY: the caller promises that nobody uses what is closed.
+            let _ = unsafe { libc::syscall(libc::SYS_close_range, from as libc::c_uint, to, 0) };
+        }
+        from = fd.map_or(from, |fd| fd + 1);
+    }
+}
+
 /// Goes on in a child process. None in the child.
 pub fn fork() -> Result<Option<Child>> {
     clone_process(CloneFlags::empty())

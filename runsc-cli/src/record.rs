@@ -1,4 +1,5 @@
-//! What outlives a sandbox: a page of its state directory in which the sentry writes how the container ended.
+//! What outlives a sandbox: a page of each container's state directory in which the sentry writes whether the container
+//! was started, and how it ended.
 //!
 //! The sentry maps the file while it starts and closes it: afterwards it can change these bytes and nothing else, so
 //! that not even a compromised sentry can fill the host's state directory. Readers therefore believe nothing about
@@ -11,8 +12,8 @@ use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use anyhow::{Context, Result};
-use memmap2::MmapMut;
+use anyhow::{Context, Result, bail};
+use memmap2::{MmapOptions, MmapRaw};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +21,17 @@ use serde::{Deserialize, Serialize};
 const SIZE: usize = 4096;
 /// Offset of the text: after the lock-free words.
 const TEXT: usize = 16;
+
+/// The lock-free words, by their place.
+#[derive(Clone, Copy)]
+enum Word {
+    /// How the first process ended.
+    Exit,
+    /// One more than the number of the host call that was denied.
+    Denied,
+    /// Whether the first process was started.
+    Started,
+}
 
 /// How a guest process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,19 +74,29 @@ pub fn create(path: &Path) -> Result<File> {
 pub struct Record {
     /// How the container's first process ended, if it did.
     pub exit: Option<ExitStatus>,
+    /// The container's first process was started.
+    pub started: bool,
     /// Why the sentry gave up, if it could say.
     pub last_words: Option<String>,
 }
 
 /// Reads the file; an absent one says nothing.
 pub fn read(path: &Path) -> Record {
+    File::open(path).map_or_else(|_| Record::default(), |file| read_file(&file))
+}
+
+/// Reads the open file.
+pub fn read_file(file: &File) -> Record {
     let mut bytes = Vec::new();
-    if let Ok(file) = File::open(path) {
-        let _ = file.take(SIZE as u64).read_to_end(&mut bytes);
-    }
-    let word =
-        |at: usize| bytes.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_ne_bytes);
-    let exit = match word(0).to_ne_bytes() {
+    let _ = file.take(SIZE as u64).read_to_end(&mut bytes);
+    let word = |word: Word| {
+        bytes
+            .get(word as usize * 4..)
+            .and_then(|b| b.get(..4))
+            .and_then(|b| b.try_into().ok())
+            .map_or(0, u32::from_ne_bytes)
+    };
+    let exit = match word(Word::Exit).to_ne_bytes() {
         [1, code, ..] => Some(ExitStatus::Exited(code)),
         [2, signo, ..] if (1..=64).contains(&signo) => Some(ExitStatus::Killed(signo)),
         _ => None,
@@ -84,7 +106,7 @@ pub fn read(path: &Path) -> Record {
         .take_while(|c| *c != '\0')
         .map(|c| if c.is_control() { ' ' } else { c })
         .collect();
-    let denied = word(4);
+    let denied = word(Word::Denied);
     let last_words = if denied != 0 {
         let number = denied - 1;
         Some(match abi::sysno::name(u64::from(number)) {
@@ -94,57 +116,99 @@ pub fn read(path: &Path) -> Record {
     } else {
         Some(text.trim().to_owned()).filter(|text| !text.is_empty())
     };
-    Record { exit, last_words }
+    Record { exit, last_words, started: word(Word::Started) == 1 }
 }
 
-static PAGE: OnceLock<Page> = OnceLock::new();
-
-struct Page {
-    /// The two words, for a signal handler and the exit path.
-    words: &'static [AtomicU32; 2],
-    text: Mutex<&'static mut [u8]>,
+/// The sentry's side of a record.
+pub struct Page {
+    map: MmapRaw,
+    /// Held by who writes text.
+    text: Mutex<()>,
 }
 
-/// In the sentry: maps the file for the rest of this process's life.
+/// The record of the sandbox's first container, which also takes the last words.
+static SANDBOX: OnceLock<Page> = OnceLock::new();
+
+/// In the sentry: maps the file of the sandbox's first container for the rest of this process's life.
 pub fn open(file: File) -> Result<()> {
-    // SAFETY: nobody truncates the file: it is ours and the command's, and `create` made it SIZE bytes long. What
-    // others may write to it meanwhile is harmless: words are atomic, and the text is only written here.
-    let map = unsafe { MmapMut::map_mut(&file) }.context("mapping the record file")?;
-    let bytes = Box::leak(Box::new(map));
-    let (words, text) = bytes.split_at_mut(TEXT);
-    // SAFETY: a mapping is page-aligned and `words` has room for two words; it is leaked, so it lives for ever, and
-    // `text` does not overlap it.
-    let words = unsafe { &*(words.as_ptr().cast::<[AtomicU32; 2]>()) };
-    let _ = PAGE.set(Page { words, text: Mutex::new(text) });
+    let _ = SANDBOX.set(Page::open(&file)?);
     Ok(())
 }
 
-/// In the sentry: says how the container's first process ended.
-pub fn set_exit(status: ExitStatus) {
-    let word = match status {
-        ExitStatus::Exited(code) => [1, code, 0, 0],
-        ExitStatus::Killed(signo) => [2, signo, 0, 0],
-    };
-    if let Some(page) = PAGE.get() {
-        page.words[0].store(u32::from_ne_bytes(word), Ordering::Release);
+impl Page {
+    /// Maps a file that [`create`] has made.
+    pub fn open(file: &File) -> Result<Page> {
+        if file.metadata().context("fstat")?.len() < SIZE as u64 {
+            bail!("a record file that is too short");
+        }
+        let map = MmapOptions::new().len(SIZE).map_raw(file).context("mapping the record file")?;
+        Ok(Page { map, text: Mutex::default() })
+    }
+
+    fn word(&self, word: Word) -> &AtomicU32 {
+        // SAFETY: a mapping is page-aligned and has room for more words than there are. Nobody truncates the file: it
+        // is ours and the command's. What others write to it meanwhile is harmless, since words are atomic.
+        unsafe { &*self.map.as_mut_ptr().cast::<AtomicU32>().add(word as usize) }
+    }
+
+    /// Says that the container's first process was started.
+    pub fn set_started(&self) {
+        self.word(Word::Started).store(1, Ordering::Release);
+    }
+
+    /// Says how the container's first process ended.
+    pub fn set_exit(&self, status: ExitStatus) {
+        let bytes = match status {
+            ExitStatus::Exited(code) => [1, code, 0, 0],
+            ExitStatus::Killed(signo) => [2, signo, 0, 0],
+        };
+        self.word(Word::Exit).store(u32::from_ne_bytes(bytes), Ordering::Release);
+    }
+}
+
+/// Where a container's record is.
+pub enum Writer {
+    /// In the sandbox's own, which is always there.
+    Sandbox,
+    /// In one of the container's.
+    Container(Page),
+}
+
+impl Writer {
+    fn page(&self) -> Option<&Page> {
+        match self {
+            Writer::Sandbox => SANDBOX.get(),
+            Writer::Container(page) => Some(page),
+        }
+    }
+
+    /// See [`Page::set_started`].
+    pub fn set_started(&self) {
+        self.page().inspect(|page| page.set_started());
+    }
+
+    /// See [`Page::set_exit`].
+    pub fn set_exit(&self, status: ExitStatus) {
+        self.page().inspect(|page| page.set_exit(status));
     }
 }
 
 /// In the sentry's SIGSYS handler: names the host call that was denied. Async-signal-safe.
 pub fn set_denied(number: u32) {
-    if let Some(page) = PAGE.get() {
-        page.words[1].store(number.saturating_add(1), Ordering::Release);
+    if let Some(page) = SANDBOX.get() {
+        page.word(Word::Denied).store(number.saturating_add(1), Ordering::Release);
     }
 }
 
 /// In the sentry: says why it gives up. The first to speak is heard.
 pub fn set_last_words(words: &str) {
-    if let Some(page) = PAGE.get() {
-        let mut text = page.text.lock();
-        if text.first() == Some(&0) {
-            for (to, from) in text.iter_mut().zip(words.bytes()) {
-                *to = from;
-            }
+    let Some(page) = SANDBOX.get() else { return };
+    let _writing = page.text.lock();
+    // SAFETY: this part of the mapping is written here alone, under the lock, and read by nobody in this process.
+    let text = unsafe { std::slice::from_raw_parts_mut(page.map.as_mut_ptr().add(TEXT), SIZE - TEXT) };
+    if text.first() == Some(&0) {
+        for (to, from) in text.iter_mut().zip(words.bytes()) {
+            *to = from;
         }
     }
 }
@@ -161,10 +225,15 @@ mod tests {
         let file = create(&path).unwrap();
         assert_eq!(read(&path), Record::default());
         open(file).unwrap();
-        set_exit(ExitStatus::Killed(9));
+        Writer::Sandbox.set_started();
+        assert!(read(&path).started && read(&path).exit.is_none());
+        Writer::Sandbox.set_exit(ExitStatus::Killed(9));
         set_last_words("a\nb");
         set_last_words("too late");
-        assert_eq!(read(&path), Record { exit: Some(ExitStatus::Killed(9)), last_words: Some("a b".into()) });
+        assert_eq!(
+            read(&path),
+            Record { exit: Some(ExitStatus::Killed(9)), last_words: Some("a b".into()), started: true }
+        );
         set_denied(libc::SYS_openat as u32);
         assert_eq!(read(&path).last_words.unwrap(), "the sentry made a host call that it is denied: openat");
     }

@@ -9,12 +9,11 @@ use anyhow::{Context, Error, Result, anyhow, bail};
 use nix::fcntl::OFlag;
 use nix::sched::CloneFlags;
 use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::pipe2;
-use oci_spec::runtime::Spec;
+use nix::unistd::{Pid, pipe2};
 use serde::{Deserialize, Serialize};
 
 use crate::boot::config::{BootConfig, Donated, Outcome};
-use crate::cgroup::{self, Cgroup};
+use crate::cgroup;
 use crate::console::Stdio;
 use crate::control;
 use crate::host_namespaces::Network;
@@ -22,7 +21,7 @@ use crate::message;
 use crate::process::{self, Child, FIRST_FD, Identity, ProcessId, Spawn};
 use crate::record;
 use crate::report::{self, Chain};
-use crate::spec::{OverlayPolicy, Plan};
+use crate::spec::{OverlayPolicy, Plan, Served};
 use crate::state::{self, Container};
 
 /// The record's name in the container's directory.
@@ -120,72 +119,20 @@ impl<'a> Donations<'a> {
 pub fn start(
     options: &Options,
     container: &Container,
-    plan: Plan,
+    plan: &Plan,
     stdio: &Stdio,
-    (cgroup, spec): (Option<&Cgroup>, &Spec),
+    prepare: &dyn Fn(Pid) -> Result<()>,
     die_with_command: bool,
 ) -> Result<Sandbox> {
-    let prepare = |pid| cgroup.map_or(Ok(()), |cgroup| cgroup.join(pid, spec, options.cgroups));
     let id = &container.id;
-    let null: OwnedFd =
-        File::options().read(true).write(true).open("/dev/null").context("opening /dev/null")?.into();
     let record = record::create(&container.path.join(RECORD))?;
-    let listening = state::listen(&container.path, control::SOCKET)?;
-    let (client, server) = channel()?;
+    let listening = state::listen(&container.path, control::SOCKET, state::Kind::Stream)?;
+    let listening_fds = state::listen(&container.path, control::FDS_SOCKET, state::Kind::Packets)?;
     let (outcome_read, outcome_write) = pipe2(OFlag::O_CLOEXEC)?;
     let boot_log = open_log(options, "boot", id)?;
-    let gofer_log = match options.debug {
-        true => open_log(options, "gofer", id)?,
-        false => None,
-    };
-    let panic_log = options
-        .panic_log
-        .as_deref()
-        .map(|pattern| report::open_log(&report::debug_log_path(pattern, "boot", id)))
-        .transpose()?;
-    let error_output: BorrowedFd<'_> = match &panic_log {
-        Some(file) => file.as_fd(),
-        None => null.as_fd(),
-    };
-
-    let mut donations = Donations { fds: Vec::new() };
-    let config = GoferConfig {
-        channel: donations.add(server.as_fd()),
-        served: plan
-            .served
-            .iter()
-            .map(|served| (donations.add(served.fd.as_fd()), served.readonly))
-            .collect(),
-        host_sockets: options.host_sockets,
-        own_mounts: options.rootless,
-        log: gofer_log.as_ref().map(|log| donations.add(log.as_fd())),
-        debug: options.debug,
-    };
-    let config = message::sealed_memfd(c"gofer", &serde_json::to_vec(&config)?)?;
-    let mut namespaces = CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
-    if options.host_sockets {
-        // It has sockets to connect to, and leaves the network namespace itself.
-        namespaces.remove(CloneFlags::CLONE_NEWNET);
-    }
-    if options.rootless {
-        // Only the owner of a mount namespace may copy its mounts, and the caller owns none.
-        namespaces.insert(CloneFlags::CLONE_NEWNS);
-    }
-    let gofer = Spawn {
-        args: vec!["runsc-gofer".into(), "gofer".into(), id.clone()],
-        namespaces,
-        identity: if options.rootless { Identity::Single } else { Identity::Inherited },
-        stdio: [null.as_fd(), null.as_fd(), error_output],
-        fds: donations.with_config(&config),
-        controlling_terminal: false,
-        network: None,
-        prepare: &prepare,
-    }
-    .start()
-    .context("starting the gofer")?;
-    drop(server);
-    let gofer = Guard(Some(gofer));
-
+    let (gofer, client) = start_gofer(options, id, &plan.served, prepare)?;
+    let null = null()?;
+    let error_output = error_output(options, id)?;
     let network = match &plan.network {
         // Who is not the host's root cannot enter it with a user namespace of its own.
         Network::Of(_) if options.rootless => None,
@@ -197,6 +144,7 @@ pub fn start(
     let donated = Donated {
         outcome: donations.add(outcome_write.as_fd()),
         control: donations.add(listening.as_fd()),
+        fds: donations.add(listening_fds.as_fd()),
         record: donations.add(record.as_fd()),
         gofer: donations.add(client.as_fd()),
         stdio: [
@@ -207,7 +155,7 @@ pub fn start(
         log: boot_log.as_ref().map(|log| donations.add(log.as_fd())),
     };
     let config = BootConfig {
-        guest: plan.guest,
+        guest: plan.guest.clone(),
         platform: options.platform.clone(),
         patching: options.patching,
         become_nobody,
@@ -237,20 +185,76 @@ pub fn start(
             true => Identity::RootAndNobody,
             false => Identity::Single,
         },
-        stdio: [standard_input, null.as_fd(), error_output],
+        stdio: [standard_input, null.as_fd(), error_output.as_fd()],
         fds: donations.with_config(&config),
         controlling_terminal: stdio.new_terminal,
         network,
-        prepare: &prepare,
+        prepare,
     }
     .start()
     .context("starting the sentry")?;
     Ok(Sandbox { sentry, gofer: gofer.release()?, outcome: outcome_read })
 }
 
-/// A connected pair for the gofer's protocol: the sentry's end, and the gofer's.
-fn channel() -> Result<(OwnedFd, OwnedFd)> {
-    gofer::channel_pair().context("making the gofer's channel")
+/// Starts a gofer for these directories and files. Returns it with the sentry's end of its channel; it ends when all
+/// who have that end have closed it.
+pub fn start_gofer(
+    options: &Options,
+    id: &str,
+    served: &[Served],
+    prepare: &dyn Fn(Pid) -> Result<()>,
+) -> Result<(Guard, OwnedFd)> {
+    let (client, server) = gofer::channel_pair().context("making the gofer's channel")?;
+    let gofer_log = match options.debug {
+        true => open_log(options, "gofer", id)?,
+        false => None,
+    };
+    let null = null()?;
+    let error_output = error_output(options, id)?;
+    let mut donations = Donations { fds: Vec::new() };
+    let config = GoferConfig {
+        channel: donations.add(server.as_fd()),
+        served: served.iter().map(|served| (donations.add(served.fd.as_fd()), served.readonly)).collect(),
+        host_sockets: options.host_sockets,
+        own_mounts: options.rootless,
+        log: gofer_log.as_ref().map(|log| donations.add(log.as_fd())),
+        debug: options.debug,
+    };
+    let config = message::sealed_memfd(c"gofer", &serde_json::to_vec(&config)?)?;
+    let mut namespaces = CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
+    if options.host_sockets {
+        // It has sockets to connect to, and leaves the network namespace itself.
+        namespaces.remove(CloneFlags::CLONE_NEWNET);
+    }
+    if options.rootless {
+        // Only the owner of a mount namespace may copy its mounts, and the caller owns none.
+        namespaces.insert(CloneFlags::CLONE_NEWNS);
+    }
+    let gofer = Spawn {
+        args: vec!["runsc-gofer".into(), "gofer".into(), id.to_owned()],
+        namespaces,
+        identity: if options.rootless { Identity::Single } else { Identity::Inherited },
+        stdio: [null.as_fd(), null.as_fd(), error_output.as_fd()],
+        fds: donations.with_config(&config),
+        controlling_terminal: false,
+        network: None,
+        prepare,
+    }
+    .start()
+    .context("starting the gofer")?;
+    Ok((Guard::new(gofer), client))
+}
+
+fn null() -> Result<OwnedFd> {
+    Ok(File::options().read(true).write(true).open("/dev/null").context("opening /dev/null")?.into())
+}
+
+/// Where processes of a sandbox say why they break: the file that `--panic-log` names, or nowhere.
+fn error_output(options: &Options, id: &str) -> Result<OwnedFd> {
+    match options.panic_log.as_deref() {
+        Some(pattern) => Ok(report::open_log(&report::debug_log_path(pattern, "boot", id))?.into()),
+        None => null(),
+    }
 }
 
 /// Where a process of the sandbox logs to: the file that `--debug-log` names, or the command's standard error if
@@ -267,10 +271,21 @@ fn open_log(options: &Options, command: &str, id: &str) -> Result<Option<OwnedFd
 }
 
 /// Ends the process unless it is released.
-struct Guard(Option<Child>);
+pub struct Guard(Option<Child>);
 
 impl Guard {
-    fn release(mut self) -> Result<Child> {
+    /// Takes charge of a child.
+    pub fn new(child: Child) -> Guard {
+        Guard(Some(child))
+    }
+
+    /// The child.
+    pub fn child(&self) -> Result<&Child> {
+        self.0.as_ref().ok_or_else(|| anyhow!("released"))
+    }
+
+    /// Lets it live.
+    pub fn release(mut self) -> Result<Child> {
         self.0.take().ok_or_else(|| anyhow!("released twice"))
     }
 }

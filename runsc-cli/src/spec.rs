@@ -14,6 +14,7 @@ use crate::boot::limits::Limits;
 use crate::capability;
 use crate::cgroup;
 use crate::host_namespaces::{self, Network};
+use crate::pod;
 use crate::seccomp;
 use crate::users;
 
@@ -89,7 +90,13 @@ pub fn parse(text: &[u8]) -> Result<Spec> {
 }
 
 /// Opens what the container needs of the host, and describes the rest. Relative root paths are below `bundle`.
-pub fn plan(id: &str, bundle: &Path, spec: &Spec, overlay: OverlayPolicy) -> Result<Plan> {
+pub fn plan(
+    id: &str,
+    bundle: &Path,
+    spec: &Spec,
+    overlay: OverlayPolicy,
+    volumes: &pod::Volumes,
+) -> Result<Plan> {
     let root = spec.root().as_ref().ok_or_else(|| anyhow!("config.json has no root"))?;
     if root.path().as_os_str().is_empty() {
         bail!("config.json: root.path is empty");
@@ -104,7 +111,7 @@ pub fn plan(id: &str, bundle: &Path, spec: &Spec, overlay: OverlayPolicy) -> Res
     let mut process = convert_process(process, &root_fd).context("config.json: process")?;
     process.seccomp = convert_seccomp(spec)?;
     let mut served = vec![Served { fd: root_fd, readonly: readonly || overlay.root == Overlay::Memory }];
-    let mounts = convert_mounts(spec, bundle, overlay, &mut served)?;
+    let mounts = convert_mounts(spec, bundle, overlay, volumes, &mut served)?;
     let hostname = spec.hostname().clone().unwrap_or_default();
     if hostname.len() > 64 || hostname.contains('\0') {
         bail!("config.json: hostname {hostname:?} is longer than 64 bytes or has a zero byte");
@@ -114,6 +121,8 @@ pub fn plan(id: &str, bundle: &Path, spec: &Spec, overlay: OverlayPolicy) -> Res
         id: id.to_owned(),
         hostname,
         domainname: spec.domainname().clone().unwrap_or_default(),
+        own_ipc: has_own(spec, oci::LinuxNamespaceType::Ipc),
+        own_uts: has_own(spec, oci::LinuxNamespaceType::Uts),
         root: Root { gofer: 0, readonly, overlay: overlay.root },
         mounts,
         devices: linux
@@ -289,6 +298,7 @@ fn convert_mounts(
     spec: &Spec,
     bundle: &Path,
     overlay: OverlayPolicy,
+    volumes: &pod::Volumes,
     served: &mut Vec<Served>,
 ) -> Result<Vec<Mount>> {
     let given = spec.mounts().as_deref().unwrap_or_default();
@@ -309,7 +319,7 @@ fn convert_mounts(
     // A default mount comes before those given, unless one of them is above it.
     let defaults = std::mem::take(&mut mounts);
     for (index, mount) in given.iter().enumerate() {
-        let mount = convert_mount(mount, bundle, overlay, served)
+        let mount = convert_mount(mount, bundle, overlay, volumes, served)
             .with_context(|| format!("mounts[{index}] {:?}", mount.destination()))?;
         mounts.push(mount);
     }
@@ -335,6 +345,7 @@ fn convert_mount(
     mount: &oci::Mount,
     bundle: &Path,
     overlay: OverlayPolicy,
+    volumes: &pod::Volumes,
     served: &mut Vec<Served>,
 ) -> Result<Mount> {
     let destination = clean(&text_of(mount.destination())?);
@@ -342,7 +353,7 @@ fn convert_mount(
         bail!("the destination has a zero byte");
     }
     let options = mount.options().as_deref().unwrap_or_default();
-    let parsed = MountOptions::parse(options);
+    let mut parsed = MountOptions::parse(options);
     let kind = mount.typ().as_deref().unwrap_or_default();
     let source = mount.source().as_deref().map(text_of).transpose()?;
     let kind = if parsed.bind || kind == "bind" {
@@ -351,12 +362,17 @@ fn convert_mount(
             .filter(|source| !source.is_empty())
             .ok_or_else(|| anyhow!("a bind mount without a source"))?;
         let path = bundle.join(source);
-        let fd = open_path(&path)?;
-        let directory = is_directory(&fd)?;
-        let readonly = parsed.flags & libc::MS_RDONLY != 0;
-        let overlay = if readonly { Overlay::None } else { overlay.binds };
-        served.push(Served { fd, readonly: readonly || overlay == Overlay::Memory });
-        MountKind::Bind { gofer: served.len() - 1, overlay, directory }
+        if let Some(volume) = volumes.in_memory(&path) {
+            parsed.data = volume.options;
+            MountKind::Memory { shared: volume.shared }
+        } else {
+            let fd = open_path(&path)?;
+            let directory = is_directory(&fd)?;
+            let readonly = parsed.flags & libc::MS_RDONLY != 0;
+            let overlay = if readonly { Overlay::None } else { overlay.binds };
+            served.push(Served { fd, readonly: readonly || overlay == Overlay::Memory });
+            MountKind::Bind { gofer: served.len() - 1, overlay, directory, writable: !readonly }
+        }
     } else if OWN_FILESYSTEMS.contains(&kind) {
         MountKind::Own(kind.to_owned())
     } else if kind.is_empty() {
@@ -497,6 +513,12 @@ fn convert_device(device: &oci::LinuxDevice) -> Device {
     }
 }
 
+/// Whether a container is to have a namespace of its own: one is asked for, and no path says whose.
+fn has_own(spec: &Spec, kind: oci::LinuxNamespaceType) -> bool {
+    let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
+    namespaces.into_iter().flatten().any(|namespace| namespace.typ() == kind && namespace.path().is_none())
+}
+
 /// Processors that the container may use: those of this process, fewer if the cpuset has fewer or the CPU quota allows
 /// fewer.
 fn cpus(spec: &Spec) -> usize {
@@ -599,7 +621,7 @@ mod tests {
         });
         change(&mut config);
         let spec = parse(config.to_string().as_bytes())?;
-        plan("test", bundle.path(), &spec, NO_OVERLAY)
+        plan("test", bundle.path(), &spec, NO_OVERLAY, &pod::Volumes::default())
     }
 
     fn error(change: impl FnOnce(&mut serde_json::Value)) -> String {
@@ -666,7 +688,10 @@ mod tests {
         assert!(place("/dev") < place("/dev/shm") && place("/dev") < place("/dev/pts"));
         assert_eq!(at.iter().filter(|p| **p == "/proc").count(), 1);
         let data = &plan.guest.mounts[place("/data")];
-        assert_eq!(data.kind, MountKind::Bind { gofer: 1, overlay: Overlay::None, directory: true });
+        assert_eq!(
+            data.kind,
+            MountKind::Bind { gofer: 1, overlay: Overlay::None, directory: true, writable: true }
+        );
         assert_eq!(data.flags, libc::MS_RDONLY);
         assert_eq!(data.propagation, libc::MS_SLAVE | libc::MS_REC);
         assert!(plan.served[1].readonly && !plan.served[0].readonly);
@@ -696,7 +721,7 @@ mod tests {
         std::fs::create_dir(bundle.path().join("rootfs")).unwrap();
         let try_it = |text: &[u8]| {
             if let Ok(spec) = parse(text) {
-                let _ = plan("test", bundle.path(), &spec, NO_OVERLAY);
+                let _ = plan("test", bundle.path(), &spec, NO_OVERLAY, &pod::Volumes::default());
             }
         };
         let good = include_bytes!("../tests/configs/podman.json");

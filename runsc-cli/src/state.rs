@@ -5,7 +5,8 @@
 //! ROOT/ID/state.json    written to a temporary name and renamed
 //! ROOT/ID/config.json   the configuration that it was made with
 //! ROOT/ID/record        how it ended, written by the sentry (see `record`)
-//! ROOT/ID/control       the sentry's socket
+//! ROOT/ID/control       the socket of the sentry's control API
+//! ROOT/ID/fds           the socket for descriptors beside it
 //! ```
 //! A command may be killed at any point: a directory without a state.json is what is left of a create, and
 //! processes are named so that a reused pid is not mistaken for one of ours.
@@ -21,7 +22,10 @@ use anyhow::{Context, Result, anyhow, bail};
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
+use crate::control::Address;
 use crate::process::ProcessId;
+use crate::record::{self, Record};
+use crate::sandbox::RECORD;
 
 /// The OCI version that state output names.
 pub const OCI_VERSION: &str = "1.2.0";
@@ -75,15 +79,32 @@ pub struct State {
     pub sentry: Option<ProcessId>,
     /// The gofer.
     pub gofer: Option<ProcessId>,
+    /// The id of the sandbox's first container, if this one has joined it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sandbox: Option<String>,
+    /// The process that stands for a container that has joined a sandbox.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stand_in: Option<ProcessId>,
+    /// What the sentry says.
+    #[serde(skip)]
+    pub record: Record,
 }
 
 impl State {
-    /// The status now: what was written, unless the sentry is gone.
+    /// The status now: what the sentry says, or what was written, unless the sentry is gone.
     pub fn status(&self) -> Status {
         match &self.sentry {
-            Some(sentry) if sentry.alive() => self.status,
+            Some(sentry) if sentry.alive() && self.record.exit.is_none() => match self.record.started {
+                true => Status::Running,
+                false => self.status,
+            },
             _ => Status::Stopped,
         }
+    }
+
+    /// The process of the host that a manager knows the container by, as long as it has not stopped.
+    pub fn process(&self) -> Option<&ProcessId> {
+        self.stand_in.as_ref().or(self.sentry.as_ref())
     }
 
     /// What `runsc state` prints and hooks read.
@@ -95,7 +116,7 @@ impl State {
     pub fn oci_as(&self, status: Status) -> serde_json::Value {
         let pid = match status {
             Status::Stopped => 0,
-            _ => self.sentry.as_ref().map_or(0, |sentry| sentry.pid),
+            _ => self.process().map_or(0, |process| process.pid),
         };
         serde_json::json!({
             "ociVersion": OCI_VERSION,
@@ -210,6 +231,9 @@ impl Root {
                 status: Status::Creating,
                 sentry: None,
                 gofer: None,
+                sandbox: None,
+                stand_in: None,
+                record: Record::default(),
             }),
             None => bail!("container {id:?} does not exist"),
         }
@@ -232,6 +256,12 @@ impl Root {
             .collect();
         ids.sort();
         Ok(ids)
+    }
+
+    /// Where a container's sentry is asked about it.
+    pub fn address(&self, state: &State) -> Address {
+        let sandbox = state.sandbox.as_ref().unwrap_or(&state.id);
+        Address { sandbox: self.directory(sandbox), container: state.id.clone() }
     }
 
     /// Where a container's files are.
@@ -338,18 +368,41 @@ impl Container {
 fn read_state(dir: &Path) -> Result<Option<State>> {
     let path = dir.join("state.json");
     match fs::read(&path) {
-        Ok(text) => Ok(Some(serde_json::from_slice(&text).with_context(|| format!("reading {path:?}"))?)),
+        Ok(text) => {
+            let state: State = serde_json::from_slice(&text).with_context(|| format!("reading {path:?}"))?;
+            // Afterwards: a state that is read while it changes is not older than its record.
+            let record = record::read(&dir.join(RECORD));
+            Ok(Some(State { record, ..state }))
+        }
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).with_context(|| format!("reading {path:?}")),
     }
 }
 
-/// A listening socket at `path`, which may be longer than a socket address: bound through its directory.
-pub fn listen(directory: &Path, name: &str) -> Result<OwnedFd> {
-    use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket};
+/// What a socket of a sandbox carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Bytes (SOCK_STREAM).
+    Stream,
+    /// Packets (SOCK_SEQPACKET).
+    Packets,
+}
+
+impl Kind {
+    fn socket_type(self) -> nix::sys::socket::SockType {
+        match self {
+            Kind::Stream => nix::sys::socket::SockType::Stream,
+            Kind::Packets => nix::sys::socket::SockType::SeqPacket,
+        }
+    }
+}
+
+/// A listening socket in `directory`, whose path may be longer than a socket address: bound through it.
+pub fn listen(directory: &Path, name: &str, kind: Kind) -> Result<OwnedFd> {
+    use nix::sys::socket::{AddressFamily, Backlog, SockFlag, UnixAddr, bind, listen, socket};
     let socket = socket(
         AddressFamily::Unix,
-        SockType::SeqPacket,
+        kind.socket_type(),
         SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
         None,
     )
@@ -363,10 +416,10 @@ pub fn listen(directory: &Path, name: &str) -> Result<OwnedFd> {
 }
 
 /// Connects to what [`listen`] made.
-pub fn connect(directory: &Path, name: &str) -> Result<OwnedFd> {
-    use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+pub fn connect(directory: &Path, name: &str, kind: Kind) -> Result<OwnedFd> {
+    use nix::sys::socket::{AddressFamily, SockFlag, UnixAddr, connect, socket};
     let socket =
-        socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).context("socket")?;
+        socket(AddressFamily::Unix, kind.socket_type(), SockFlag::SOCK_CLOEXEC, None).context("socket")?;
     let dir = File::open(directory).with_context(|| format!("opening {directory:?}"))?;
     let address = UnixAddr::new(&PathBuf::from(format!("/proc/self/fd/{}/{name}", dir.as_raw_fd())))?;
     connect(socket.as_raw_fd(), &address).with_context(|| format!("connect {:?}", directory.join(name)))?;
@@ -388,6 +441,9 @@ mod tests {
             status: Status::Created,
             sentry: Some(ProcessId::of(Pid::this()).unwrap()),
             gofer: None,
+            sandbox: None,
+            stand_in: None,
+            record: Record::default(),
         }
     }
 
@@ -444,6 +500,20 @@ mod tests {
     }
 
     #[test]
+    fn the_record_says_what_the_state_does_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::new(dir.path().to_owned());
+        let container = root.create("c1").unwrap();
+        container.save(&state("c1")).unwrap();
+        let page = record::Page::open(&record::create(&container.path.join(RECORD)).unwrap()).unwrap();
+        assert_eq!(root.read("c1").unwrap().status(), Status::Created);
+        page.set_started();
+        assert_eq!(root.read("c1").unwrap().status(), Status::Running);
+        page.set_exit(record::ExitStatus::Exited(0));
+        assert_eq!(root.read("c1").unwrap().status(), Status::Stopped);
+    }
+
+    #[test]
     fn ids_cannot_leave_the_directory() {
         for id in ["", ".", "..", "a/b", ".hidden", "a b", "a\n"] {
             assert!(check_id(id).is_err(), "{id:?}");
@@ -458,7 +528,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let long = dir.path().join("x".repeat(200));
         fs::create_dir(&long).unwrap();
-        let _listening = listen(&long, "control").unwrap();
-        connect(&long, "control").unwrap();
+        let _listening = listen(&long, "control", Kind::Stream).unwrap();
+        connect(&long, "control", Kind::Stream).unwrap();
     }
 }

@@ -44,8 +44,10 @@ pub struct BootConfig {
 pub struct Donated {
     /// A pipe for the outcome of the boot.
     pub outcome: RawFd,
-    /// The listening control socket.
+    /// The listening socket of the control API.
     pub control: RawFd,
+    /// The listening socket of descriptors beside it.
+    pub fds: RawFd,
     /// The record file.
     pub record: RawFd,
     /// The gofer's connection.

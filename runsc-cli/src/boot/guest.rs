@@ -15,6 +15,10 @@ pub struct Guest {
     pub hostname: String,
     /// uname(2)'s domain name.
     pub domainname: String,
+    /// It has an IPC namespace of its own, even if it joins a sandbox.
+    pub own_ipc: bool,
+    /// It has a UTS namespace of its own, even if it joins a sandbox.
+    pub own_uts: bool,
     /// Its root filesystem.
     pub root: Root,
     /// What is mounted over it, in order.
@@ -89,6 +93,13 @@ pub enum MountKind {
         overlay: Overlay,
         /// It is a directory.
         directory: bool,
+        /// The gofer permits writes.
+        writable: bool,
+    },
+    /// A volume in the sandbox's memory.
+    Memory {
+        /// Its name, if the containers of a pod share it.
+        shared: Option<String>,
     },
     /// One of the sentry's own filesystems, by Linux's name (tmpfs, proc, sysfs, devpts, mqueue, cgroup, cgroup2,
     /// devtmpfs).

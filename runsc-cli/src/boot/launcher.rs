@@ -1,18 +1,20 @@
-//! The thread that starts guest processes.
+//! Threads that start guest processes and mount files.
 //!
-//! It has the filters of task threads, so that the threads it makes for guest tasks have them, too: that costs nothing,
-//! while to install them on each would.
+//! They have the filters of task threads, so that the threads they make for guest tasks have them, too: that costs
+//! nothing, while to install them on each would. Each job has a thread of its own: one that waits for a slow disk keeps
+//! nobody waiting.
 
 use std::sync::mpsc::{Sender, channel};
 
 use anyhow::{Context, Result, anyhow};
+use tokio::sync::oneshot;
 
 use crate::confine::filter;
 use crate::confine::policy::Role;
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// A handle of the thread.
+/// A handle of the thread that makes them.
 pub struct Launcher {
     jobs: Sender<Job>,
 }
@@ -33,7 +35,8 @@ impl Launcher {
                     return;
                 }
                 while let Ok(job) = queue.recv() {
-                    job();
+                    // Whoever waits for a job that has no thread finds it dropped.
+                    let _ = std::thread::Builder::new().name("launch".into()).spawn(job);
                 }
             })
             .context("starting the launcher thread")?;
@@ -41,14 +44,32 @@ impl Launcher {
         Ok(Launcher { jobs })
     }
 
-    /// Runs `work` on the thread and waits for its result.
-    pub fn run<T: Send + 'static>(&self, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-        let (done, result) = channel();
+    fn begin<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<oneshot::Receiver<Result<T>>> {
+        let (done, result) = oneshot::channel();
         self.jobs
             .send(Box::new(move || {
                 let _ = done.send(work());
             }))
             .map_err(|_| anyhow!("the launcher thread is gone"))?;
-        result.recv().context("the launcher thread panicked")?
+        Ok(result)
+    }
+
+    /// Runs `work` on a thread of its own.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.begin(work)?.await.context("there is no thread for it")?
+    }
+
+    /// Runs `work` on a thread of its own, and waits for its result.
+    pub fn run_and_wait<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.begin(work)?.blocking_recv().context("there is no thread for it")?
     }
 }

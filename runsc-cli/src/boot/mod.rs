@@ -5,6 +5,7 @@
 //! before the filters are in place.
 
 pub mod config;
+mod container;
 pub mod control;
 pub mod guest;
 mod host_file;
@@ -15,12 +16,14 @@ mod mounts;
 mod oom;
 mod program;
 mod stdio;
+mod volumes;
 
 pub use kernel::{PLATFORMS, platform, syscall_table};
 
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::RawFd;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use nix::sys::prctl;
@@ -61,16 +64,13 @@ fn run() -> Result<ExitStatus> {
     // If nobody listens any more, the command is gone, and nobody would ever start this container.
     outcome.write_all(&serde_json::to_vec(&message)?).context("telling the outcome")?;
     drop(outcome);
-    let sentry = started?;
-    let status =
-        control::serve(&sentry.kernel, &sentry.launcher, &sentry.control, sentry.terminal_signals.as_ref());
-    match &status {
-        Ok(status) => record::set_exit(*status),
-        Err(error) => record::set_last_words(&report::line(error)),
+    let Sentry { sandbox, launcher, sockets, terminal_signals, debug } = started?;
+    let status = control::serve(&sandbox, launcher, sockets, terminal_signals);
+    if let Err(error) = &status {
+        record::set_last_words(&report::line(error));
     }
-    sentry.kernel.finish();
-    if sentry.debug {
-        for (call, count) in sentry.kernel.unimplemented() {
+    if debug {
+        for (call, count) in sandbox.unimplemented() {
             tracing::info!("unimplemented: {call} ({count} times)");
         }
     }
@@ -78,9 +78,9 @@ fn run() -> Result<ExitStatus> {
 }
 
 struct Sentry {
-    kernel: std::sync::Arc<dyn control::Control>,
+    sandbox: Arc<kernel::Sandbox>,
     launcher: Launcher,
-    control: OwnedFd,
+    sockets: control::Sockets,
     terminal_signals: Option<SignalFd>,
     debug: bool,
 }
@@ -94,7 +94,7 @@ fn start(config: BootConfig) -> Result<Sentry> {
     tell_panics();
     keep_to_one_arena();
     report::start_tracing(donated.log.map(take).transpose()?, config.debug || config.strace);
-    let control = take(donated.control)?;
+    let sockets = control::Sockets { control: take(donated.control)?, fds: take(donated.fds)? };
     let channel = take(donated.gofer)?;
     let stdio = [take(donated.stdio[0])?, take(donated.stdio[1])?, take(donated.stdio[2])?];
     let oom = OomScore::open(config.guest.process.oom_score_adj);
@@ -128,8 +128,8 @@ fn start(config: BootConfig) -> Result<Sentry> {
         return Err(crate::confine::misbehave::attempt(&what));
     }
     let debug = config.debug;
-    let kernel = launcher.run(move || kernel::start(config, platform, channel, stdio, vdso))?;
-    Ok(Sentry { kernel, launcher, control, terminal_signals, debug })
+    let sandbox = launcher.run_and_wait(move || kernel::start(config, platform, channel, stdio, vdso))?;
+    Ok(Sentry { sandbox, launcher, sockets, terminal_signals, debug })
 }
 
 /// What the host's terminal driver sends to the leader of its session, which this process is. Blocked before any

@@ -1,6 +1,5 @@
 //! The files that a container sees: its root, and what is mounted over it.
 
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use abi::Errno;
@@ -10,7 +9,7 @@ use sentry::fs::gofer::{Access, GoferFs};
 use sentry::fs::overlay::{self, Layer, Upper};
 use sentry::fs::tmpfs::{Tmpfs, TmpfsOptions};
 use sentry::ipc::IpcNamespace;
-use sentry::task::Credentials;
+use sentry::task::{Credentials, PidNamespace};
 use sentry::vfs::mount::{MountTree, Propagation};
 use sentry::vfs::walk::Walker;
 use sentry::vfs::{
@@ -18,20 +17,25 @@ use sentry::vfs::{
 };
 
 use super::guest::{Device, Guest, MountKind, Overlay};
+use super::kernel::Place;
+use super::volumes::{Gofer, Volumes, Wanted};
 
 /// Mounts everything that the guest is to see.
 pub fn build(
     kernel: &Arc<Kernel>,
     ipc: &IpcNamespace,
+    pid_ns: &Arc<PidNamespace>,
     guest: &Guest,
-    gofer: OwnedFd,
-    (shared_root, shared_mounts): (bool, bool),
+    gofer: &Arc<Gofer>,
+    place: &Place,
 ) -> Result<Arc<MountNamespace>> {
-    let client = Arc::new(gofer::Client::new(gofer));
     let access = |shared| if shared { Access::Shared } else { Access::Exclusive };
-    let files = Files { kernel, ipc, client };
-    let root = files
-        .served(guest.root.gofer, guest.root.overlay, access(shared_root))
+    let (shared_root, shared_mounts) = place.access;
+    let files = Files { kernel, ipc, pid_ns, volumes: &place.volumes };
+    let number = u32::try_from(guest.root.gofer).context("number of the root")?;
+    let root = GoferFs::new(gofer.client.clone(), number, access(shared_root))
+        .context("asking the gofer")
+        .and_then(|lower| files.layered(lower, guest.root.overlay))
         .context("mounting the root filesystem")?;
     let root = Mount::new(root, MountFlags::empty(), b"none");
     let namespace = MountNamespace::new(root.clone(), kernel.user_ns.clone());
@@ -41,8 +45,25 @@ pub fn build(
     for mount in &guest.mounts {
         let attach = || -> Result<()> {
             let (tree, directory) = match &mount.kind {
-                MountKind::Bind { gofer, overlay, directory } => {
-                    (files.served(*gofer, *overlay, access(shared_mounts))?, *directory)
+                MountKind::Bind { gofer: number, overlay, directory, writable } => {
+                    let wanted = Wanted {
+                        container: &guest.id,
+                        gofer,
+                        number: *number,
+                        overlay: *overlay,
+                        writable: *writable,
+                        access: access(shared_mounts),
+                    };
+                    let tree = files.volumes.host(&wanted, |lower| files.layered(lower, *overlay))?;
+                    (tree, *directory)
+                }
+                MountKind::Memory { shared } => {
+                    let make = || files.tmpfs(&mount.data);
+                    let tree = match shared {
+                        Some(name) => files.volumes.memory(name, make)?,
+                        None => make()?,
+                    };
+                    (tree, true)
                 }
                 MountKind::Own(kind) => match files.own(kind, &mount.destination, &mount.data)? {
                     Some(tree) => (tree, true),
@@ -78,14 +99,13 @@ pub fn build(
 struct Files<'a> {
     kernel: &'a Arc<Kernel>,
     ipc: &'a IpcNamespace,
-    client: Arc<gofer::Client>,
+    pid_ns: &'a Arc<PidNamespace>,
+    volumes: &'a Volumes,
 }
 
 impl Files<'_> {
-    /// A directory or file of the gofer's.
-    fn served(&self, number: usize, overlay: Overlay, access: Access) -> Result<Arc<Dentry>> {
-        let number = u32::try_from(number).context("number of the mount")?;
-        let lower = GoferFs::new(self.client.clone(), number, access).context("asking the gofer")?;
+    /// A directory or file of a gofer's, perhaps below an upper layer in memory.
+    fn layered(&self, lower: Arc<GoferFs>, overlay: Overlay) -> Result<Arc<Dentry>> {
         if overlay == Overlay::Memory {
             // As large as the memory, so that df(1) says something sensible.
             let upper = Tmpfs::new(&TmpfsOptions::new(self.kernel.memory.saturating_mul(2)));
@@ -97,13 +117,16 @@ impl Files<'_> {
         Ok(SuperBlock::make(lower))
     }
 
+    fn tmpfs(&self, options: &[String]) -> Result<Arc<Dentry>> {
+        self.own("tmpfs", "", options)?.context("no tmpfs in this build")
+    }
+
     /// A filesystem of the sentry's own; None for one that is not there yet.
     fn own(&self, kind: &str, destination: &str, options: &[String]) -> Result<Option<Arc<Dentry>>> {
         let options = options.iter().filter(|option| *option != "tmpcopyup").cloned();
         let options = options.collect::<Vec<_>>().join(",");
         let kind = if kind == "cgroup" { "cgroup2" } else { kind };
-        let pid_ns = &self.kernel.pid_ns;
-        let root = match sentry::fs::make(self.kernel, pid_ns, self.ipc, kind, options.as_bytes()) {
+        let root = match sentry::fs::make(self.kernel, self.pid_ns, self.ipc, kind, options.as_bytes()) {
             Err(Errno::ENODEV) => {
                 tracing::warn!("no {kind} in this build");
                 return Ok(None);

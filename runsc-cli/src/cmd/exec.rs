@@ -1,6 +1,8 @@
 //! `runsc exec`: another process in a container.
 
+use std::io::{Read, Write};
 use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -10,11 +12,10 @@ use crate::boot::guest::Process;
 use crate::capability;
 use crate::cli::Exec;
 use crate::console::{Signals, Stdio, TerminalGuard};
-use crate::container::{self, Runtime, forward, write_pid_file};
-use crate::control::{Client, Reply, Request, Target};
-use crate::message;
+use crate::container::{self, Runtime, write_pid_file};
+use crate::control::{Address, Client, Target};
 use crate::process;
-use crate::record::ExitStatus;
+use crate::report;
 use crate::spec;
 use crate::state::Status;
 use crate::users;
@@ -26,8 +27,7 @@ pub fn exec(runtime: &Runtime, args: &Exec) -> Result<i32> {
         Status::Running | Status::Created => {}
         status => bail!("cannot exec in a {} container", status.as_str()),
     }
-    let directory = runtime.root.directory(&args.id);
-    let process = describe(&directory, &state.bundle, args)?;
+    let process = describe(&runtime.root.directory(&args.id), &state.bundle, args)?;
     let terminal = TerminalGuard::new();
     let stdio =
         Stdio::choose(process.terminal, args.console_socket.as_deref(), process.console_size, args.detach)?;
@@ -35,86 +35,101 @@ pub fn exec(runtime: &Runtime, args: &Exec) -> Result<i32> {
     if foreground && args.console_socket.is_none() {
         terminal.hand_over()?;
     }
-    let client = Client::connect(&directory)?;
-    let request = Request::Exec { process: Box::new(process), attached: true };
-    let pid = match client.call(&request, &message::borrow(&stdio.fds))? {
-        Reply::Started { pid } => pid,
-        _ => bail!("unexpected answer"),
-    };
-    if let Some(path) = &args.internal_pid_file {
-        write_pid_file(path, pid)?;
-    }
-    let target = if foreground { Target::Foreground(pid) } else { Target::Process(pid) };
+    let address = runtime.root.address(&state);
     if args.detach {
-        return detach(&directory, client, pid, target, stdio, args.pid_file.as_deref());
+        return detach(&address, process, stdio, args);
     }
+    let client = Client::connect(&address)?;
+    let mut started = client.exec(process, &stdio.fds.each_ref().map(AsFd::as_fd))?;
     drop(stdio);
-    if let Some(path) = &args.pid_file {
-        write_pid_file(path, std::process::id() as i32)?;
-    }
+    write_pid_files(args, started.pid, std::process::id() as i32)?;
     let signals = Signals::take_over()?;
-    let status = stand_for(&directory, &client, &signals, pid, target)?;
+    let target = target(foreground, started.pid);
+    let status = client.stand_for(&mut started, &signals, target)?;
     drop(terminal);
     Ok(status.code())
 }
 
+fn target(foreground: bool, pid: i32) -> Target {
+    if foreground { Target::Foreground(pid) } else { Target::Process(pid) }
+}
+
+fn write_pid_files(args: &Exec, inside: i32, outside: i32) -> Result<()> {
+    if let Some(path) = &args.internal_pid_file {
+        write_pid_file(path, inside)?;
+    }
+    if let Some(path) = &args.pid_file {
+        write_pid_file(path, outside)?;
+    }
+    Ok(())
+}
+
 /// Leaves a process behind that ends as the guest's does, and passes signals on to it: that is what callers that
 /// expect a process of the host see of it.
-fn detach(
-    directory: &Path,
-    client: Client,
-    pid: i32,
-    target: Target,
-    stdio: Stdio,
-    pid_file: Option<&Path>,
-) -> Result<i32> {
+fn detach(address: &Address, process: Process, stdio: Stdio, args: &Exec) -> Result<i32> {
     let signals = Signals::take_over()?;
-    if let Some(child) = process::fork()? {
-        if let Some(path) = pid_file
-            && let Err(error) = write_pid_file(path, child.pid.as_raw())
-        {
+    let (mut here, mut there) = UnixStream::pair()?;
+    let Some(child) = process::fork()? else {
+        drop(here);
+        let code = stand_in(address, process, stdio, &signals, &mut there);
+        std::process::exit(code.unwrap_or(crate::EXIT_FAILURE));
+    };
+    drop(there);
+    let mut told = [0; 4];
+    let result = match here.read_exact(&mut told) {
+        Err(error) => Err(error).context("waiting for the process that stands for it"),
+        Ok(()) => match i32::from_ne_bytes(told) {
+            0 => {
+                let mut text = String::new();
+                here.read_to_string(&mut text).context("reading why it failed")?;
+                Err(report::Chain(serde_json::from_str(&text)?).into())
+            }
+            pid => write_pid_files(args, pid, child.pid.as_raw()),
+        },
+    };
+    // The child goes on only if it is told to.
+    match result.and_then(|()| Ok(here.write_all(&[1])?)) {
+        Ok(()) => Ok(0),
+        Err(error) => {
             process::kill_and_reap(&child);
+            Err(error)
+        }
+    }
+}
+
+fn stand_in(
+    address: &Address,
+    process: Process,
+    stdio: Stdio,
+    signals: &Signals,
+    caller: &mut UnixStream,
+) -> Result<i32> {
+    let _ = nix::unistd::setsid();
+    let foreground = process.terminal;
+    let started = Client::connect(address).and_then(|client| {
+        let started = client.exec(process, &stdio.fds.each_ref().map(AsFd::as_fd))?;
+        Ok((client, started))
+    });
+    let (client, mut started) = match started {
+        Ok(started) => started,
+        Err(error) => {
+            caller.write_all(&0i32.to_ne_bytes())?;
+            caller.write_all(&serde_json::to_vec(&report::chain(&error))?)?;
             return Err(error);
         }
-        return Ok(0);
-    }
-    let _ = nix::unistd::setsid();
+    };
+    caller.write_all(&started.pid.to_ne_bytes())?;
+    // Without it, the process has been nobody's, and ends with this one.
+    caller.read_exact(&mut [0])?;
     if stdio.new_terminal {
         // Whose driver then sends its signals here.
         process::take_terminal(&stdio.fds[0]);
     } else {
         drop(stdio);
     }
-    leave_stdio();
-    let status = stand_for(directory, &client, &signals, pid, target);
-    std::process::exit(status.map_or(crate::EXIT_FAILURE, ExitStatus::code));
-}
-
-/// Lets go of the caller's standard files: it waits for their end.
-fn leave_stdio() {
-    use std::io::{stderr, stdin, stdout};
-    let Ok(null) = std::fs::File::options().read(true).write(true).open("/dev/null") else {
-        return;
-    };
-    let _ = nix::unistd::dup2_stdin(&null);
-    let _ = nix::unistd::dup2_stdout(&null);
-    let _ = nix::unistd::dup2_stderr(&null);
-    let _ = (stdin(), stdout(), stderr());
-}
-
-fn stand_for(
-    directory: &Path,
-    client: &Client,
-    signals: &Signals,
-    pid: i32,
-    target: Target,
-) -> Result<ExitStatus> {
-    client.send(&Request::Wait { pid }, &[])?;
-    signals.forward_until(client.as_fd(), |signo| forward(directory, target, signo))?;
-    match client.receive()? {
-        Reply::Ended(status) => Ok(status),
-        _ => bail!("unexpected answer"),
-    }
+    process::leave_stdio();
+    let target = target(foreground, started.pid);
+    Ok(client.stand_for(&mut started, signals, target)?.code())
 }
 
 /// The process that the command line asks for, on the basis of the container's own.

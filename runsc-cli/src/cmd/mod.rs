@@ -20,11 +20,10 @@ use anyhow::{Context, Result, bail};
 use serde_json::json;
 
 use crate::boot;
-use crate::boot::control::INIT;
 use crate::cli;
 use crate::console::signal_number;
 use crate::container::{CreateArgs, Runtime};
-use crate::control::{Client, ProcessInfo, Reply, Request, Target};
+use crate::control::{Client, FIRST, ProcessInfo, Target};
 use crate::spec;
 use crate::state::{self, Status};
 
@@ -182,7 +181,7 @@ pub fn kill(runtime: &Runtime, args: &cli::Kill) -> Result<i32> {
     let target = match (args.all, args.pid) {
         (true, Some(_)) => bail!("--all and --pid exclude each other"),
         (true, None) => Target::All,
-        (false, pid) => Target::Process(pid.unwrap_or(INIT)),
+        (false, pid) => Target::Process(pid.unwrap_or(FIRST)),
     };
     match runtime.kill(&args.id, target, signo) {
         // runc: with --all, a container that has stopped has no process left to be killed, and that is fine.
@@ -207,14 +206,11 @@ pub fn delete(runtime: &Runtime, args: &cli::Delete) -> Result<i32> {
 
 /// `runsc ps`
 pub fn ps(runtime: &Runtime, args: &cli::Ps) -> Result<i32> {
-    if runtime.root.read(&args.id)?.status() == Status::Stopped {
+    let state = runtime.root.read(&args.id)?;
+    if state.status() == Status::Stopped {
         bail!("container not running");
     }
-    let client = Client::connect(&runtime.root.directory(&args.id))?;
-    let processes = match client.call(&Request::Processes, &[])? {
-        Reply::Processes(processes) => processes,
-        _ => bail!("unexpected answer"),
-    };
+    let processes = Client::connect(&runtime.root.address(&state))?.processes()?;
     if args.format == cli::Format::Json {
         let pids: Vec<i32> = processes.iter().map(|process| process.pid).collect();
         println!("{}", serde_json::to_string(&pids)?);
@@ -244,7 +240,7 @@ fn ps_row(process: &ProcessInfo) -> [String; 8] {
 
 /// `runsc wait`
 pub fn wait(runtime: &Runtime, args: &cli::Wait) -> Result<i32> {
-    let status = runtime.wait(&args.id, args.pid.unwrap_or(INIT))?;
+    let status = runtime.wait(&args.id, args.pid.unwrap_or(FIRST))?;
     println!("{}", json!({"id": args.id, "exitStatus": status.code()}));
     Ok(0)
 }

@@ -10,7 +10,7 @@ use libc::{c_int, c_long};
 pub enum Role {
     /// Runs guest tasks: system calls of the guest are handled here.
     Task,
-    /// Serves the control socket.
+    /// Serves the control API.
     Control,
 }
 
@@ -256,7 +256,10 @@ const SYSTRAP: &[Call] = &[
     ),
 ];
 
-const CONTROL: &[Call] = &[when(libc::SYS_accept4, &[&[(1, Null), (2, Null)]])];
+const CONTROL: &[Call] = &[
+    // On the listening sockets that it was given; a connection must not block.
+    when(libc::SYS_accept4, &[&[(3, Is((libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK) as u64))]]),
+];
 
 /// Everything that a thread of this role may call on this platform. A call may be listed more than once: any of its
 /// entries allows it.

@@ -155,6 +155,7 @@ fn attributes(ino: u64, from: &protocol::Attributes) -> Attributes {
 pub struct GoferFs {
     shared: Arc<Shared>,
     root: Arc<GoferInode>,
+    id: Key,
 }
 
 impl GoferFs {
@@ -172,7 +173,14 @@ impl GoferFs {
         });
         let root = GoferInode::root(&shared, node, &attributes);
         shared.inodes.lock().insert(key(&attributes), Arc::downgrade(&root));
-        Ok(Arc::new(GoferFs { shared, root }))
+        Ok(Arc::new(GoferFs { shared, root, id: key(&attributes) }))
+    }
+}
+
+impl GoferFs {
+    /// Device and inode number of the root on the host.
+    pub fn host_id(&self) -> (u64, u64) {
+        self.id
     }
 }
 
