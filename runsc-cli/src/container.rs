@@ -368,6 +368,13 @@ impl Runtime {
                 Err(error) => return Err(error),
             }
         }
+        if let (true, Some(gofer), Some(sandbox)) = (shared_gofer, &state.gofer, &state.sandbox) {
+            // It outlives the container's cgroup, in that of the sandbox.
+            let directory = self.root.directory(sandbox);
+            if let Some(cgroup) = read_cgroup(&directory)? {
+                cgroup.join(Pid::from_raw(gofer.pid), &read_spec(&directory)?, self.options.cgroups)?;
+            }
+        }
         let gofer = state.gofer.as_ref().filter(|_| !shared_gofer);
         for process in [state.stand_in.as_ref(), gofer].into_iter().flatten() {
             // It is about to end by itself, and others read its status.
