@@ -41,7 +41,7 @@ pub enum Network {
     None,
     /// The sandbox's own stack on the interfaces of the container's network namespace.
     Sandbox,
-    /// The host's stack.
+    /// The host's stack, in the container's network namespace.
     Host,
 }
 
@@ -63,7 +63,8 @@ pub struct Global {
     /// What runs guest code
     #[arg(long, value_enum, default_value = "auto")]
     pub platform: Platform,
-    /// What networks containers have; sandbox and host are not there yet
+    /// What networks containers have: none is a loopback interface, host is sockets of the host (of the container's
+    /// network namespace if it has one); sandbox is not there yet
     #[arg(long, value_enum, default_value = "none")]
     pub network: Network,
     /// Where writes to files of the host go: none (to the host), root:memory or all:memory (root filesystem, or bind

@@ -21,11 +21,14 @@ pub enum Network {
     New,
     /// This one.
     Of(File),
+    /// None is asked for. If the container is to have the host's sockets, that of the caller; else a new one, since it
+    /// has no use for another.
+    Callers,
 }
 
 /// Checks what is named, and opens what is needed of it.
 pub fn network(spec: &Spec) -> Result<Network> {
-    let mut network = Network::New;
+    let mut network = Network::Callers;
     let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_deref());
     let namespaces = namespaces.unwrap_or_default();
     for (index, namespace) in namespaces.iter().enumerate() {
@@ -34,6 +37,9 @@ pub fn network(spec: &Spec) -> Result<Network> {
             bail!("config.json: linux.namespaces: {kind} is given twice");
         }
         let Some(path) = namespace.path().as_deref().filter(|path| !path.as_os_str().is_empty()) else {
+            if kind == LinuxNamespaceType::Network {
+                network = Network::New;
+            }
             continue;
         };
         let file =
@@ -79,6 +85,7 @@ mod tests {
     #[test]
     fn namespaces_are_what_they_are_said_to_be() {
         assert!(matches!(parse(json!([{"type": "network"}])), Ok(Network::New)));
+        assert!(matches!(parse(json!([{"type": "pid"}])), Ok(Network::Callers)));
         let own = parse(json!([{"type": "network", "path": "/proc/self/ns/net"}, {"type": "pid"}]));
         assert!(matches!(own, Ok(Network::Of(_))));
         let said = |namespaces| crate::report::line(&parse(namespaces).unwrap_err());

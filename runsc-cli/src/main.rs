@@ -103,9 +103,8 @@ fn run(cli: Cli) -> Result<i32> {
 
 fn runtime(global: &Global) -> Result<Runtime> {
     match global.network {
-        Network::None => {}
-        Network::Sandbox => bail!("--network=sandbox is not there yet, use --network=none"),
-        Network::Host => bail!("--network=host is not there yet, use --network=none"),
+        Network::None | Network::Host => {}
+        Network::Sandbox => bail!("--network=sandbox is not there yet, use --network=none or --network=host"),
     }
     let host_sockets = match global.host_uds.as_str() {
         "none" => false,
@@ -137,6 +136,7 @@ fn runtime(global: &Global) -> Result<Runtime> {
             shared_root: global.file_access == FileAccess::Shared,
             shared_mounts: global.file_access_mounts == FileAccess::Shared,
             host_sockets,
+            host_network: global.network == Network::Host,
             strace: global.strace || !global.strace_syscalls.is_empty(),
             strace_calls: global.strace_syscalls.clone(),
             debug: global.debug,

@@ -53,6 +53,8 @@ pub struct Options {
     pub shared_mounts: bool,
     /// `--host-uds`: sockets in served directories may be connected to.
     pub host_sockets: bool,
+    /// `--network=host`: internet sockets are the host's.
+    pub host_network: bool,
     /// `--strace`.
     pub strace: bool,
     /// `--strace-syscalls`.
@@ -137,7 +139,7 @@ pub fn start(
         // Who is not the host's root cannot enter it with a user namespace of its own.
         Network::Of(_) if options.rootless => None,
         Network::Of(file) => Some(file.as_fd()),
-        Network::New => None,
+        Network::New | Network::Callers => None,
     };
     let become_nobody = !options.rootless && process::knows_nobody();
     let mut donations = Donations { fds: Vec::new() };
@@ -164,6 +166,8 @@ pub fn start(
         shared_root: options.shared_root,
         shared_mounts: options.shared_mounts,
         host_sockets: options.host_sockets,
+        host_network: options.host_network,
+        own_network: options.host_network && matches!(plan.network, Network::New),
         strace: options.strace,
         strace_calls: options.strace_calls.clone(),
         debug: options.debug,
@@ -175,12 +179,13 @@ pub fn start(
         true => stdio.fds[0].as_fd(),
         false => null.as_fd(),
     };
+    let namespaces = match (&plan.network, options.host_network) {
+        (Network::Of(_), _) | (Network::Callers, true) => ALL_NAMESPACES.difference(CloneFlags::CLONE_NEWNET),
+        _ => ALL_NAMESPACES,
+    };
     let sentry = Spawn {
         args: vec!["runsc-sandbox".into(), "boot".into(), id.clone()],
-        namespaces: match network {
-            Some(_) => ALL_NAMESPACES.difference(CloneFlags::CLONE_NEWNET),
-            None => ALL_NAMESPACES,
-        },
+        namespaces,
         identity: match become_nobody {
             true => Identity::RootAndNobody,
             false => Identity::Single,

@@ -27,6 +27,10 @@ pub struct BootConfig {
     pub shared_mounts: bool,
     /// Sockets in served directories may be connected to.
     pub host_sockets: bool,
+    /// Sockets of the internet families are the host's, in the network namespace of the process.
+    pub host_network: bool,
+    /// And that was made for it: nobody else prepares it.
+    pub own_network: bool,
     /// Log the guest's system calls.
     pub strace: bool,
     /// Only these, by name; empty for all.

@@ -66,6 +66,11 @@ impl HostFiles {
         Ok(open.into_iter().map(|(file, _)| file).collect())
     }
 
+    /// Who waits for them.
+    pub fn watcher(&self) -> Arc<Watcher> {
+        self.watcher.clone()
+    }
+
     fn open_one(&self, fd: OwnedFd) -> Result<(Arc<File>, Arc<OwnedFd>)> {
         let fd = Arc::new(fd);
         let host = HostFile::new(fd.clone(), &self.watcher)?;
@@ -475,10 +480,17 @@ impl FileSystem for HostFs {
 /// Tells wait queues of what happens to files of the host, as long as somebody waits.
 ///
 /// Lock order: `Watcher::queues`, then `Watched::listens`.
-struct Watcher {
+pub struct Watcher {
     epoll: Epoll,
-    queues: Mutex<HashMap<u64, Arc<Watched>>>,
+    queues: Mutex<Queues>,
     next: AtomicU64,
+}
+
+#[derive(Default)]
+struct Queues {
+    by_key: HashMap<u64, Arc<Watched>>,
+    /// How many there were when those of closed files were last swept out.
+    swept: usize,
 }
 
 /// A file of the host in the watcher's epoll set.
@@ -541,23 +553,33 @@ impl Watcher {
 
     /// A queue that is notified when the readiness of `fd` changes; None for files that are always ready.
     fn watch(self: &Arc<Watcher>, fd: &Arc<OwnedFd>) -> Result<Option<WaitQueue>> {
-        let key = self.next.fetch_add(1, Ordering::Relaxed);
         let queue = WaitQueue::new();
-        let mut queues = self.queues.lock();
-        // Closed descriptors leave the epoll set by themselves; here they are swept when a new one comes.
-        queues.retain(|_, watched| watched.fd.strong_count() > 0);
-        match self.epoll.add(fd.as_fd(), EpollEvent::new(EpollFlags::EPOLLET, key)) {
-            Ok(()) => {}
-            Err(nix::errno::Errno::EPERM) => return Ok(None),
-            Err(errno) => return Err(errno.into()),
+        match self.tell(fd, queue.clone()) {
+            Ok(()) => Ok(Some(queue)),
+            Err(Errno::EPERM) => Ok(None),
+            Err(errno) => Err(errno),
         }
+    }
+
+    /// Notifies `queue` when the readiness of `fd` changes, for as long as it is open. EPERM for files that are always
+    /// ready.
+    pub fn tell(self: &Arc<Watcher>, fd: &Arc<OwnedFd>, queue: WaitQueue) -> Result<()> {
+        let key = self.next.fetch_add(1, Ordering::Relaxed);
+        let mut queues = self.queues.lock();
+        // Closed descriptors leave the epoll set by themselves; here they are swept out once they may be the most.
+        if queues.by_key.len() > 2 * queues.swept + 16 {
+            queues.by_key.retain(|_, watched| watched.fd.strong_count() > 0);
+            queues.swept = queues.by_key.len();
+        }
+        self.epoll.add(fd.as_fd(), EpollEvent::new(EpollFlags::EPOLLET, key))?;
         let watched = Arc::new(Watched {
             key,
             fd: Arc::downgrade(fd),
             queue: queue.clone(),
             listens: Mutex::new(false),
         });
-        queues.insert(key, watched.clone());
+        queues.by_key.insert(key, watched.clone());
+        drop(queues);
         let watcher = self.clone();
         let weak = Arc::downgrade(&watched);
         queue.on_wait(move || {
@@ -565,7 +587,7 @@ impl Watcher {
                 watched.listen(&watcher.epoll);
             }
         });
-        Ok(Some(queue))
+        Ok(())
     }
 
     fn run(&self) {
@@ -580,7 +602,7 @@ impl Watcher {
                 }
             };
             for event in events.iter().take(n) {
-                let watched = self.queues.lock().get(&event.data()).cloned();
+                let watched = self.queues.lock().by_key.get(&event.data()).cloned();
                 if let Some(watched) = watched {
                     watched.happened(&self.epoll, event.events());
                 }

@@ -21,6 +21,7 @@ use super::config::BootConfig;
 use super::container::{Container, Parts};
 use super::guest::{Guest, Process};
 use super::host_file::HostFiles;
+use super::host_network::HostNetwork;
 use super::limits::Limits;
 use super::mounts;
 use super::stdio;
@@ -103,6 +104,9 @@ pub fn start(
         namespaces.uts.set_domainname(guest.domainname.as_bytes());
     }
     set_parameters(&kernel, &namespaces, &guest);
+    if config.host_network {
+        namespaces.net.set_stack(Arc::new(HostNetwork::new(place.host_files.watcher())));
+    }
     guest.limits.apply(&kernel, &guest.id.as_str().into());
     let stdio = stdio::open(&kernel, &namespaces.mount, &place.host_files, &guest.process, stdio)?;
     let first = Arc::new(Container::new(

@@ -21,14 +21,14 @@ pub struct Launcher {
 
 impl Launcher {
     /// Makes the thread. When this returns, its filters are in place.
-    pub fn start(platform: &str) -> Result<Launcher> {
+    pub fn start(platform: &str, host_network: bool) -> Result<Launcher> {
         let (jobs, queue) = channel::<Job>();
         let (ready, installed) = channel();
         let platform = platform.to_owned();
         std::thread::Builder::new()
             .name("launcher".into())
             .spawn(move || {
-                let result = filter::narrow(Role::Task, &platform);
+                let result = filter::narrow(Role::Task, &platform, host_network);
                 let failed = result.is_err();
                 let _ = ready.send(result);
                 if failed {

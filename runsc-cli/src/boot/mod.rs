@@ -9,6 +9,7 @@ mod container;
 pub mod control;
 pub mod guest;
 mod host_file;
+mod host_network;
 mod kernel;
 mod launcher;
 pub mod limits;
@@ -101,6 +102,9 @@ fn start(config: BootConfig) -> Result<Sentry> {
     // It looks into /proc and /sys.
     let vdso =
         sentry::loader::Vdso::new().inspect_err(|error| tracing::warn!("programs get no vdso: {error}")).ok();
+    if config.own_network {
+        host_network::prepare(config.guest.sysctl.iter());
+    }
     namespaces::enter_empty_root()?;
     let memory = namespaces::memory_directory().context("making a filesystem in memory")?;
     sentry::mm::shared::set_directory(memory);
@@ -121,8 +125,8 @@ fn start(config: BootConfig) -> Result<Sentry> {
     if let Some(what) = config.misbehave.as_deref().and_then(|w| w.strip_prefix("unfiltered-")) {
         return Err(crate::confine::misbehave::attempt(what));
     }
-    filter::install(platform.name())?;
-    let launcher = Launcher::start(platform.name())?;
+    filter::install(platform.name(), config.host_network)?;
+    let launcher = Launcher::start(platform.name(), config.host_network)?;
     #[cfg(feature = "misbehave")]
     if let Some(what) = config.misbehave.clone() {
         return Err(crate::confine::misbehave::attempt(&what));

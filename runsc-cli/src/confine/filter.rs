@@ -18,8 +18,8 @@ const ARCH: TargetArch = TargetArch::x86_64;
 /// Puts the filters on all threads of the process, those of platforms included: what the control thread may call,
 /// and with it what any thread may. A call that is not allowed raises SIGSYS, which ends the process (see
 /// [`report_denied_calls`]).
-pub fn install(platform: &str) -> Result<()> {
-    for program in [thread_fallback()?, compile(&calls(Role::Control, platform))?] {
+pub fn install(platform: &str, host_network: bool) -> Result<()> {
+    for program in [thread_fallback()?, compile(&calls(Role::Control, platform, host_network))?] {
         seccompiler::apply_filter_all_threads(&program).context("installing a system call filter")?;
     }
     Ok(())
@@ -27,9 +27,9 @@ pub fn install(platform: &str) -> Result<()> {
 
 /// Takes from the calling thread, and from those that it will make, what only other roles may call. This is a filter
 /// of its own, and a short one: filters add up, and the one that is there is long.
-pub fn narrow(role: Role, platform: &str) -> Result<()> {
-    let allowed = calls(role, platform);
-    let denied: BTreeMap<i64, Vec<SeccompRule>> = calls(Role::Control, platform)
+pub fn narrow(role: Role, platform: &str, host_network: bool) -> Result<()> {
+    let allowed = calls(role, platform, host_network);
+    let denied: BTreeMap<i64, Vec<SeccompRule>> = calls(Role::Control, platform, host_network)
         .iter()
         .filter(|call| allowed.iter().all(|other| other.number != call.number))
         .map(|call| (call.number, Vec::new()))
@@ -101,8 +101,10 @@ mod tests {
     fn every_policy_compiles_and_is_of_a_bearable_size() {
         for role in [Role::Control, Role::Task] {
             for platform in ["ptrace", "systrap"] {
-                let program = compile(&calls(role, platform)).unwrap();
-                assert!(program.len() < 1000, "{role:?} {platform}: {} instructions", program.len());
+                for (host_network, limit) in [(false, 1000), (true, 2000)] {
+                    let program = compile(&calls(role, platform, host_network)).unwrap();
+                    assert!(program.len() < limit, "{role:?} {platform}: {} instructions", program.len());
+                }
             }
         }
         thread_fallback().unwrap();

@@ -1,7 +1,7 @@
 //! The host calls that a sentry may make, by role of the thread, with what its arguments must be.
 //!
 //! Whatever is not listed ends the sentry. Nothing here names a file of the host, makes a socket other than a connected
-//! pair, executes a program or makes memory executable: what a sentry holds was given to it before.
+//! pair (unless the guest was given the host's network), executes a program or makes memory executable: what a sentry holds was given to it before.
 
 use libc::{c_int, c_long};
 
@@ -207,7 +207,14 @@ const WAITING: &[Call] = &[
         ],
     ),
     any(libc::SYS_shutdown),
-    when(libc::SYS_socketpair, &[&[(0, Is(libc::AF_UNIX as u64))]]),
+    // Of connected sockets: a datagram socket could be connected anew, to a name of the host.
+    when(
+        libc::SYS_socketpair,
+        &[
+            &[(0, Is(libc::AF_UNIX as u64)), (1, of_type(libc::SOCK_STREAM))],
+            &[(0, Is(libc::AF_UNIX as u64)), (1, of_type(libc::SOCK_SEQPACKET))],
+        ],
+    ),
     any(libc::SYS_timerfd_create),
     any(libc::SYS_timerfd_gettime),
     any(libc::SYS_timerfd_settime),
@@ -261,9 +268,144 @@ const CONTROL: &[Call] = &[
     when(libc::SYS_accept4, &[&[(3, Is((libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK) as u64))]]),
 ];
 
+/// Sockets of the host (`--network=host`): TCP, UDP and ICMP echo, and netlink sockets that ask for interfaces and
+/// routes. Without capabilities on the network, the host's kernel lets them change nothing.
+const HOST_NETWORK: &[Call] = &[
+    when(
+        libc::SYS_socket,
+        &[
+            &[(0, Is(libc::AF_INET as u64)), (1, of_type(libc::SOCK_STREAM)), (2, Is(libc::IPPROTO_TCP as u64))],
+            &[(0, Is(libc::AF_INET as u64)), (1, of_type(libc::SOCK_DGRAM)), (2, Is(libc::IPPROTO_UDP as u64))],
+            &[(0, Is(libc::AF_INET as u64)), (1, of_type(libc::SOCK_DGRAM)), (2, Is(libc::IPPROTO_ICMP as u64))],
+            &[(0, Is(libc::AF_INET6 as u64)), (1, of_type(libc::SOCK_STREAM)), (2, Is(libc::IPPROTO_TCP as u64))],
+            &[(0, Is(libc::AF_INET6 as u64)), (1, of_type(libc::SOCK_DGRAM)), (2, Is(libc::IPPROTO_UDP as u64))],
+            &[(0, Is(libc::AF_INET6 as u64)), (1, of_type(libc::SOCK_DGRAM)), (2, Is(libc::IPPROTO_ICMPV6 as u64))],
+            &[(0, Is(libc::AF_NETLINK as u64)), (2, Is(libc::NETLINK_ROUTE as u64))],
+        ],
+    ),
+    when(libc::SYS_accept4, &[&[(3, Is((libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK) as u64))]]),
+    any(libc::SYS_bind),
+    any(libc::SYS_connect),
+    any(libc::SYS_getpeername),
+    any(libc::SYS_getsockname),
+    any(libc::SYS_getsockopt),
+    any(libc::SYS_listen),
+    when(
+        libc::SYS_ioctl,
+        &[
+            &[(1, Is(SIOCATMARK as u64))],
+            &[(1, Is(SIOCGIFCONF as u64))],
+            &[(1, Is(INTERFACE_REQUESTS[0] as u64))],
+            &[(1, Is(INTERFACE_REQUESTS[1] as u64))],
+            &[(1, Is(INTERFACE_REQUESTS[2] as u64))],
+            &[(1, Is(INTERFACE_REQUESTS[3] as u64))],
+            &[(1, Is(INTERFACE_REQUESTS[4] as u64))],
+            &[(1, Is(INTERFACE_REQUESTS[5] as u64))],
+            &[(1, Is(INTERFACE_REQUESTS[6] as u64))],
+            &[(1, Is(INTERFACE_REQUESTS[7] as u64))],
+            &[(1, Is(INTERFACE_REQUESTS[8] as u64))],
+            &[(1, Is(INTERFACE_REQUESTS[9] as u64))],
+            &[(1, Is(INTERFACE_REQUESTS[10] as u64))],
+        ],
+    ),
+    when(libc::SYS_setsockopt, SOCKET_OPTIONS),
+];
+
+/// The type of a socket, without SOCK_NONBLOCK and SOCK_CLOEXEC.
+const fn of_type(kind: c_int) -> Test {
+    Masked { mask: 0xf, value: kind as u64 }
+}
+
+const SIOCATMARK: u32 = 0x8905;
+/// Lists the addresses of interfaces.
+pub const SIOCGIFCONF: u32 = 0x8912;
+/// Questions about an interface with a `struct ifreq`: its name, flags, addresses, metric, MTU, hardware address, index
+/// and queue length.
+pub const INTERFACE_REQUESTS: [u32; 11] =
+    [0x8910, 0x8913, 0x8915, 0x8917, 0x8919, 0x891b, 0x891d, 0x8921, 0x8927, 0x8933, 0x8942];
+
+/// A socket option by level and name.
+macro_rules! option {
+    ($level:ident $name:ident) => {
+        &[(1, Is(libc::$level as u64)), (2, Is(libc::$name as u64))]
+    };
+}
+
+/// Socket options that a guest may set on sockets of the host. None takes a program or a descriptor, or moves the
+/// socket to another protocol.
+const SOCKET_OPTIONS: &[&[(u8, Test)]] = &[
+    option!(SOL_SOCKET SO_REUSEADDR),
+    option!(SOL_SOCKET SO_REUSEPORT),
+    option!(SOL_SOCKET SO_BROADCAST),
+    option!(SOL_SOCKET SO_KEEPALIVE),
+    option!(SOL_SOCKET SO_LINGER),
+    option!(SOL_SOCKET SO_OOBINLINE),
+    option!(SOL_SOCKET SO_DONTROUTE),
+    option!(SOL_SOCKET SO_PRIORITY),
+    option!(SOL_SOCKET SO_RCVBUF),
+    option!(SOL_SOCKET SO_RCVLOWAT),
+    option!(SOL_SOCKET SO_TIMESTAMP),
+    option!(SOL_SOCKET SO_TIMESTAMPNS),
+    option!(IPPROTO_IP IP_TOS),
+    option!(IPPROTO_IP IP_TTL),
+    option!(IPPROTO_IP IP_RECVTOS),
+    option!(IPPROTO_IP IP_RECVTTL),
+    option!(IPPROTO_IP IP_RECVERR),
+    option!(IPPROTO_IP IP_PKTINFO),
+    option!(IPPROTO_IP IP_MTU_DISCOVER),
+    option!(IPPROTO_IP IP_BIND_ADDRESS_NO_PORT),
+    option!(IPPROTO_IP IP_MULTICAST_IF),
+    option!(IPPROTO_IP IP_MULTICAST_TTL),
+    option!(IPPROTO_IP IP_MULTICAST_LOOP),
+    option!(IPPROTO_IP IP_ADD_MEMBERSHIP),
+    option!(IPPROTO_IP IP_DROP_MEMBERSHIP),
+    option!(IPPROTO_IPV6 IPV6_V6ONLY),
+    option!(IPPROTO_IPV6 IPV6_UNICAST_HOPS),
+    option!(IPPROTO_IPV6 IPV6_TCLASS),
+    option!(IPPROTO_IPV6 IPV6_RECVTCLASS),
+    option!(IPPROTO_IPV6 IPV6_RECVHOPLIMIT),
+    option!(IPPROTO_IPV6 IPV6_RECVERR),
+    option!(IPPROTO_IPV6 IPV6_RECVPKTINFO),
+    option!(IPPROTO_IPV6 IPV6_MTU_DISCOVER),
+    option!(IPPROTO_IPV6 IPV6_MULTICAST_IF),
+    option!(IPPROTO_IPV6 IPV6_MULTICAST_HOPS),
+    option!(IPPROTO_IPV6 IPV6_MULTICAST_LOOP),
+    option!(IPPROTO_IPV6 IPV6_ADD_MEMBERSHIP),
+    option!(IPPROTO_IPV6 IPV6_DROP_MEMBERSHIP),
+    option!(IPPROTO_TCP TCP_NODELAY),
+    option!(IPPROTO_TCP TCP_MAXSEG),
+    option!(IPPROTO_TCP TCP_CORK),
+    option!(IPPROTO_TCP TCP_KEEPIDLE),
+    option!(IPPROTO_TCP TCP_KEEPINTVL),
+    option!(IPPROTO_TCP TCP_KEEPCNT),
+    option!(IPPROTO_TCP TCP_SYNCNT),
+    option!(IPPROTO_TCP TCP_LINGER2),
+    option!(IPPROTO_TCP TCP_DEFER_ACCEPT),
+    option!(IPPROTO_TCP TCP_WINDOW_CLAMP),
+    option!(IPPROTO_TCP TCP_QUICKACK),
+    option!(IPPROTO_TCP TCP_CONGESTION),
+    option!(IPPROTO_TCP TCP_USER_TIMEOUT),
+    option!(IPPROTO_TCP TCP_NOTSENT_LOWAT),
+    option!(IPPROTO_UDP UDP_SEGMENT),
+    option!(IPPROTO_UDP UDP_GRO),
+    option!(SOL_NETLINK NETLINK_PKTINFO),
+    option!(SOL_NETLINK NETLINK_EXT_ACK),
+    option!(SOL_NETLINK NETLINK_GET_STRICT_CHK),
+    option!(SOL_NETLINK NETLINK_ADD_MEMBERSHIP),
+    option!(SOL_NETLINK NETLINK_DROP_MEMBERSHIP),
+];
+
+/// Whether the filter lets a guest's setsockopt(2) on a socket of the host through.
+pub fn may_set_option(level: i32, name: i32) -> bool {
+    let is = |test: &Test, value: i32| matches!(test, Is(wanted) if *wanted == value as u32 as u64);
+    SOCKET_OPTIONS
+        .iter()
+        .any(|tests| matches!(tests, [(1, wanted), (2, named)] if is(wanted, level) && is(named, name)))
+}
+
 /// Everything that a thread of this role may call on this platform. A call may be listed more than once: any of its
 /// entries allows it.
-pub fn calls(role: Role, platform: &str) -> Vec<Call> {
+pub fn calls(role: Role, platform: &str, host_network: bool) -> Vec<Call> {
     let of_platform = match platform {
         "ptrace" => PTRACE,
         _ => SYSTRAP,
@@ -272,7 +414,8 @@ pub fn calls(role: Role, platform: &str) -> Vec<Call> {
         Role::Task => &[][..],
         Role::Control => CONTROL,
     };
-    [RUNTIME, FILES, WAITING, STUBS, of_platform, of_role].concat()
+    let of_network = if host_network { HOST_NETWORK } else { &[][..] };
+    [RUNTIME, FILES, WAITING, STUBS, of_platform, of_network, of_role].concat()
 }
 
 #[cfg(test)]
@@ -283,7 +426,7 @@ mod tests {
     fn nothing_reaches_the_host() {
         for role in [Role::Task, Role::Control] {
             for platform in ["ptrace", "systrap"] {
-                let calls = calls(role, platform);
+                let calls = calls(role, platform, false);
                 for denied in [
                     libc::SYS_open,
                     libc::SYS_openat2,
@@ -324,10 +467,25 @@ mod tests {
     }
 
     #[test]
+    fn the_network_of_the_host_is_for_those_who_ask_for_it() {
+        let calls = calls(Role::Task, "systrap", true);
+        let socket: Vec<_> = calls.iter().filter(|call| call.number == libc::SYS_socket).collect();
+        for tests in socket.iter().flat_map(|call| call.when) {
+            assert!(tests.iter().any(|(index, _)| *index == 0), "any family");
+            assert!(tests.iter().any(|(index, _)| *index == 2), "any protocol");
+        }
+        assert!(may_set_option(libc::IPPROTO_TCP, libc::TCP_NODELAY));
+        for name in [libc::SO_ATTACH_FILTER, libc::SO_ATTACH_BPF, libc::SO_ATTACH_REUSEPORT_EBPF, libc::SO_MARK] {
+            assert!(!may_set_option(libc::SOL_SOCKET, name));
+        }
+        assert!(!may_set_option(libc::IPPROTO_TCP, libc::TCP_ULP));
+    }
+
+    #[test]
     fn ptrace_is_for_the_ptrace_platform() {
         // Without conditions, that is.
         let may_trace = |platform| {
-            calls(Role::Task, platform)
+            calls(Role::Task, platform, false)
                 .iter()
                 .any(|call| call.number == libc::SYS_ptrace && call.when.is_empty())
         };

@@ -12,6 +12,7 @@
 //! | [`rights`] | files in flight (SCM_RIGHTS), and the collector of unreachable ones |
 //! | [`unix`] | AF_UNIX |
 //! | [`inet`] | TCP, UDP and ICMP echo between the addresses of the loopback device |
+//! | [`host`] | a network from elsewhere in place of those of [`inet`] |
 //! | [`netlink`] | NETLINK_ROUTE, NETLINK_SOCK_DIAG, NETLINK_KOBJECT_UEVENT |
 //! | [`device`] | the loopback device, its addresses, and the ioctls on them |
 //! | [`proc`] | the text of `/proc/net` |
@@ -21,6 +22,7 @@
 //! Files are dropped without any of these held: closing one may close a socket.
 
 pub mod device;
+pub mod host;
 pub mod inet;
 pub mod netlink;
 pub mod options;
@@ -32,7 +34,7 @@ pub mod unix;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use abi::capability::CAP_NET_RAW;
@@ -68,6 +70,7 @@ pub struct NetNamespace {
     /// Netlink ports and groups.
     pub(crate) netlink: netlink::Table,
     cookies: AtomicU64,
+    stack: OnceLock<Arc<dyn host::Stack>>,
 }
 
 impl NetNamespace {
@@ -92,7 +95,18 @@ impl NetNamespace {
             ping: inet::udp::Table::default(),
             netlink: netlink::Table::default(),
             cookies: AtomicU64::new(0),
+            stack: OnceLock::new(),
         })
+    }
+
+    /// From here on sockets are made by `stack`. Only the first call counts.
+    pub fn set_stack(&self, stack: Arc<dyn host::Stack>) {
+        let _ = self.stack.set(stack);
+    }
+
+    /// Who makes sockets instead of the sandbox.
+    pub(crate) fn stack(&self) -> Option<&Arc<dyn host::Stack>> {
+        self.stack.get()
     }
 
     /// The next SO_COOKIE.

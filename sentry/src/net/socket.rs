@@ -136,7 +136,7 @@ impl<'a> Outgoing<'a> {
     }
 
     /// EPIPE: with SIGPIPE, unless MSG_NOSIGNAL.
-    pub(crate) fn broken_pipe(&self) -> Errno {
+    pub fn broken_pipe(&self) -> Errno {
         if let Some(task) = self.task
             && !self.flags.contains(MsgFlags::MSG_NOSIGNAL)
         {
@@ -192,7 +192,7 @@ impl<'a> Incoming<'a> {
     }
 
     /// How many bytes a stream waits for (sock_rcvlowat()): all with MSG_WAITALL, else SO_RCVLOWAT.
-    pub(crate) fn target(&self, common: &Common) -> usize {
+    pub fn target(&self, common: &Common) -> usize {
         let wanted = self.copied + self.dst.remaining();
         let low = if self.flags.contains(MsgFlags::MSG_WAITALL) { wanted } else { common.receive_low() };
         low.min(wanted).max(1)
@@ -322,6 +322,16 @@ pub trait Socket: Send + Sync + Any {
     /// getsockopt(2) of levels other than SOL_SOCKET. `room` is what the caller has room for.
     fn option(&self, task: &Task, level: i32, name: i32, room: usize) -> Result<OptionValue> {
         Err(Errno::EOPNOTSUPP)
+    }
+
+    /// An option of SOL_SOCKET was set, and has been noted in [`Socket::common`].
+    fn socket_option_changed(&self, name: i32, value: &[u8]) -> Result<()> {
+        Ok(())
+    }
+
+    /// An option of SOL_SOCKET that [`Socket::common`] does not know best.
+    fn socket_option(&self, name: i32, room: usize) -> Option<Result<OptionValue>> {
+        None
     }
 
     /// SO_SNDBUF or SO_RCVBUF changed.
@@ -470,7 +480,8 @@ fn set_owner(task: &Task, file: &Arc<File>, who: i32) -> Result<u64> {
 /// setsockopt(2). `value` is what the guest passed, at most [`options::VALUE_MAX`] bytes of it.
 pub fn set_option(task: &Task, socket: &Arc<dyn Socket>, level: i32, name: i32, value: &[u8]) -> Result<()> {
     if level == abi::socket::SOL_SOCKET {
-        options::set(task, &**socket, name, value)
+        options::set(task, &**socket, name, value)?;
+        socket.socket_option_changed(name, value)
     } else {
         socket.set_option(task, level, name, value)
     }
@@ -485,7 +496,7 @@ pub fn option(
     room: usize,
 ) -> Result<OptionValue> {
     if level == abi::socket::SOL_SOCKET {
-        options::get(task, &**socket, name, room)
+        socket.socket_option(name, room).unwrap_or_else(|| options::get(task, &**socket, name, room))
     } else {
         socket.option(task, level, name, room)
     }

@@ -33,6 +33,21 @@ pub(super) fn create(
 ) -> Result<Arc<dyn Socket>> {
     let protocol = u32::try_from(protocol).ok().filter(|&p| p < IPPROTO_MAX).ok_or(Errno::EINVAL)?;
     let echo = if domain == AF_INET { IPPROTO_ICMP } else { IPPROTO_ICMPV6 };
+    if let Some(stack) = net.stack().cloned() {
+        let protocol = match (kind, protocol) {
+            (SOCK_STREAM, 0) => IPPROTO_TCP,
+            (SOCK_DGRAM, 0) => IPPROTO_UDP,
+            _ => protocol,
+        };
+        match (kind, protocol) {
+            (SOCK_STREAM, IPPROTO_TCP) | (SOCK_DGRAM, IPPROTO_UDP) => {
+                return stack.socket(net, domain, kind, protocol);
+            }
+            (SOCK_DGRAM, p) if p == echo => return stack.socket(net, domain, kind, protocol),
+            (SOCK_DGRAM, IPPROTO_UDPLITE) => return Err(Errno::EPROTONOSUPPORT),
+            _ => {}
+        }
+    }
     match (kind, protocol) {
         (SOCK_STREAM, 0 | IPPROTO_TCP) => {
             Ok(tcp::TcpSocket::create(Common::new(net, domain, kind, IPPROTO_TCP)))

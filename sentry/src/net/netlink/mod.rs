@@ -80,6 +80,9 @@ pub(super) fn create(
         n::NETLINK_ROUTE | n::NETLINK_USERSOCK | n::NETLINK_KOBJECT_UEVENT => {}
         _ => return Err(Errno::EPROTONOSUPPORT),
     }
+    if let (n::NETLINK_ROUTE, Some(stack)) = (protocol, net.stack().cloned()) {
+        return stack.socket(net, AF_NETLINK, kind, protocol);
+    }
     let common = Common::new(net, AF_NETLINK, kind, protocol);
     Ok(Arc::new_cyclic(|me| NetlinkSocket {
         common,
