@@ -139,15 +139,22 @@ pub fn owner_name(uid: u32) -> String {
     }
 }
 
-/// The directory that `--root` names, or the default: `/run/runsc` for root, else `$XDG_RUNTIME_DIR/runsc`, else a
+/// The directory that `--root` names, or the default: `/run/runsc` for root (not that of a user namespace), else `$XDG_RUNTIME_DIR/runsc`, else a
 /// directory of the user's own in `/tmp`.
 pub fn default_root() -> PathBuf {
     let uid = nix::unistd::geteuid();
     match std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty()) {
+        // Root of a user namespace, as under a rootless Podman, is an ordinary user outside.
+        Some(dir) if !uid.is_root() || !in_first_user_namespace() => PathBuf::from(dir).join("runsc"),
         _ if uid.is_root() => PathBuf::from("/run/runsc"),
-        Some(dir) => PathBuf::from(dir).join("runsc"),
-        None => PathBuf::from(format!("/tmp/runsc-{uid}")),
+        _ => PathBuf::from(format!("/tmp/runsc-{uid}")),
     }
+}
+
+/// Whether ids mean here what they mean to the host: the first user namespace maps all of them to themselves.
+fn in_first_user_namespace() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    map.split_whitespace().eq(["0", "0", "4294967295"])
 }
 
 /// Containers below one `--root`.
