@@ -318,6 +318,24 @@ const CASES: &[Case] = &[
         "built",
         0,
     ),
+    case(
+        "network-host",
+        "echo served >f; port=$((20000 + $$ % 10000)); busybox httpd -f -p 127.0.0.1:$port -h . & sleep 0.5; d run --rm --runtime=network --network=host box wget -qO- http://127.0.0.1:$port/f; kill $!",
+        "served",
+        0,
+    ),
+    case(
+        "network-host-server",
+        "port=$((20000 + $$ % 10000)); d run -d --runtime=network --network=host --name c1 box sh -c \"echo answer | nc -l -p $port\" >/dev/null; for i in $(seq 100); do busybox nc 127.0.0.1 $port </dev/null && break; sleep 0.1; done 2>/dev/null",
+        "answer",
+        0,
+    ),
+    case(
+        "network-own",
+        "d run --rm --runtime=network --network=none box sh -c 'ip -o link | wc -l; echo answer | nc -l -p 80 & sleep 0.5; nc 127.0.0.1 80 </dev/null'",
+        "1\nanswer",
+        0,
+    ),
 ];
 
 const KNOWN: &[Known] =
@@ -341,8 +359,15 @@ fn docker() -> Result<()> {
     let place = Place::new()?;
     let image = place.image()?;
     let dir = place.path().display();
+    let network: Vec<&str> = match place.flags {
+        [] => Vec::new(),
+        flags => flags.iter().copied().chain(["--network=host"]).collect(),
+    };
     let configuration = serde_json::json!({
-        "runtimes": {"tested": {"path": place.runtime, "runtimeArgs": place.flags}},
+        "runtimes": {
+            "tested": {"path": place.runtime, "runtimeArgs": place.flags},
+            "network": {"path": place.runtime, "runtimeArgs": network},
+        },
         "default-runtime": "tested",
         "data-root": place.path().join("data"),
         "exec-root": place.path().join("exec"),
