@@ -179,9 +179,10 @@ pub fn start(
         true => stdio.fds[0].as_fd(),
         false => null.as_fd(),
     };
-    let namespaces = match (&plan.network, options.host_network) {
-        (Network::Of(_), _) | (Network::Callers, true) => ALL_NAMESPACES.difference(CloneFlags::CLONE_NEWNET),
-        _ => ALL_NAMESPACES,
+    let callers = options.host_network && matches!(plan.network, Network::Callers);
+    let namespaces = match network.is_some() || callers {
+        true => ALL_NAMESPACES.difference(CloneFlags::CLONE_NEWNET),
+        false => ALL_NAMESPACES,
     };
     let sentry = Spawn {
         args: vec!["runsc-sandbox".into(), "boot".into(), id.clone()],
