@@ -110,7 +110,9 @@ pub fn plan(
     let process = spec.process().as_ref().ok_or_else(|| anyhow!("config.json has no process"))?;
     let mut process = convert_process(process, &root_fd).context("config.json: process")?;
     process.seccomp = convert_seccomp(spec)?;
-    let mut served = vec![Served { fd: root_fd, readonly: readonly || overlay.root == Overlay::Memory }];
+    // Mount points are made in a read-only root, too; they need not be seen outside.
+    let root_overlay = if readonly { Overlay::Memory } else { overlay.root };
+    let mut served = vec![Served { fd: root_fd, readonly: root_overlay == Overlay::Memory }];
     let mounts = convert_mounts(spec, bundle, overlay, volumes, &mut served)?;
     let hostname = spec.hostname().clone().unwrap_or_default();
     if hostname.len() > 64 || hostname.contains('\0') {
@@ -123,7 +125,7 @@ pub fn plan(
         domainname: spec.domainname().clone().unwrap_or_default(),
         own_ipc: has_own(spec, oci::LinuxNamespaceType::Ipc),
         own_uts: has_own(spec, oci::LinuxNamespaceType::Uts),
-        root: Root { gofer: 0, readonly, overlay: overlay.root },
+        root: Root { gofer: 0, readonly, overlay: root_overlay },
         mounts,
         devices: linux
             .and_then(|linux| linux.devices().as_ref())

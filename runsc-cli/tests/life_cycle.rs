@@ -84,6 +84,22 @@ fn exit_codes_and_signals_are_passed_on() {
 }
 
 #[test]
+fn mount_points_are_made_in_a_read_only_root() {
+    need_sandbox!();
+    let runsc = Runsc::with_flags(&["--overlay2=none"]);
+    let bundle = runsc.bundle("b", &["sh", "-c", "cat /made/here/comm; touch /x"], |config| {
+        config["root"]["readonly"] = json!(true);
+        config["mounts"] = json!([{"destination": "/made/here", "type": "proc", "source": "proc"},
+                                  {"destination": "/made/here", "type": "tmpfs", "source": "tmpfs"},
+                                  {"destination": "/made/too", "type": "tmpfs", "source": "tmpfs"}]);
+    });
+    let output = runsc.output(&["run", "--bundle", bundle.to_str().unwrap(), "c1"]);
+    assert_eq!(output.status.code(), Some(1), "{}", describe(&output));
+    assert!(text(&output.stderr).contains("Read-only file system"), "{}", describe(&output));
+    assert!(!bundle.join("rootfs/made").exists(), "made on the host");
+}
+
+#[test]
 fn a_program_that_cannot_be_executed_is_named_by_create() {
     need_sandbox!();
     for (program, words) in [
