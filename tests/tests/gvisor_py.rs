@@ -37,7 +37,11 @@ fn the_python_client_works() -> Result<()> {
     ensure!(Command::new("cp").arg(&place.runtime).arg(&binary).status()?.success(), "cp");
     let run = |user: Option<u32>| -> Result<()> {
         let mut command = Command::new(&python);
-        command.arg(place.path().join("script.py")).args(["none", "host"]).current_dir("/").env("PYTHONPATH", &library);
+        command
+            .arg(place.path().join("script.py"))
+            .args(["none", "host"])
+            .current_dir("/")
+            .env("PYTHONPATH", &library);
         let temporary = place.path().join(user.map_or("root".into(), |user| user.to_string()));
         fs::create_dir(&temporary)?;
         fs::set_permissions(&temporary, fs::Permissions::from_mode(0o777))?;

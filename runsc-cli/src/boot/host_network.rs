@@ -300,10 +300,8 @@ const SEND_FLAGS: MsgFlags = MsgFlags::MSG_OOB
     .union(MsgFlags::MSG_MORE);
 
 /// What a guest may ask of a receive; waiting is done here.
-const RECEIVE_FLAGS: MsgFlags = MsgFlags::MSG_OOB
-    .union(MsgFlags::MSG_PEEK)
-    .union(MsgFlags::MSG_TRUNC)
-    .union(MsgFlags::MSG_ERRQUEUE);
+const RECEIVE_FLAGS: MsgFlags =
+    MsgFlags::MSG_OOB.union(MsgFlags::MSG_PEEK).union(MsgFlags::MSG_TRUNC).union(MsgFlags::MSG_ERRQUEUE);
 
 /// What a receive tells.
 const TOLD_FLAGS: MsgFlags = MsgFlags::MSG_OOB
@@ -562,7 +560,10 @@ mod tests {
         assert_eq!(only_asks(&request(RTM_GETLINK, 20)), Ok(()));
         assert_eq!(only_asks(&[request(RTM_GETADDR, 20), request(RTM_GETLINK, 20)].concat()), Ok(()));
         assert_eq!(only_asks(&request(RTM_NEWLINK, 20)), Err(Errno::EPERM));
-        assert_eq!(only_asks(&[request(RTM_GETADDR, 20), request(RTM_NEWROUTE, 20)].concat()), Err(Errno::EPERM));
+        assert_eq!(
+            only_asks(&[request(RTM_GETADDR, 20), request(RTM_NEWROUTE, 20)].concat()),
+            Err(Errno::EPERM)
+        );
         assert_eq!(only_asks(&request(RTM_GETLINK, 3)), Err(Errno::EINVAL));
     }
 }

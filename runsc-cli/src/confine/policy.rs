@@ -274,12 +274,36 @@ const HOST_NETWORK: &[Call] = &[
     when(
         libc::SYS_socket,
         &[
-            &[(0, Is(libc::AF_INET as u64)), (1, of_type(libc::SOCK_STREAM)), (2, Is(libc::IPPROTO_TCP as u64))],
-            &[(0, Is(libc::AF_INET as u64)), (1, of_type(libc::SOCK_DGRAM)), (2, Is(libc::IPPROTO_UDP as u64))],
-            &[(0, Is(libc::AF_INET as u64)), (1, of_type(libc::SOCK_DGRAM)), (2, Is(libc::IPPROTO_ICMP as u64))],
-            &[(0, Is(libc::AF_INET6 as u64)), (1, of_type(libc::SOCK_STREAM)), (2, Is(libc::IPPROTO_TCP as u64))],
-            &[(0, Is(libc::AF_INET6 as u64)), (1, of_type(libc::SOCK_DGRAM)), (2, Is(libc::IPPROTO_UDP as u64))],
-            &[(0, Is(libc::AF_INET6 as u64)), (1, of_type(libc::SOCK_DGRAM)), (2, Is(libc::IPPROTO_ICMPV6 as u64))],
+            &[
+                (0, Is(libc::AF_INET as u64)),
+                (1, of_type(libc::SOCK_STREAM)),
+                (2, Is(libc::IPPROTO_TCP as u64)),
+            ],
+            &[
+                (0, Is(libc::AF_INET as u64)),
+                (1, of_type(libc::SOCK_DGRAM)),
+                (2, Is(libc::IPPROTO_UDP as u64)),
+            ],
+            &[
+                (0, Is(libc::AF_INET as u64)),
+                (1, of_type(libc::SOCK_DGRAM)),
+                (2, Is(libc::IPPROTO_ICMP as u64)),
+            ],
+            &[
+                (0, Is(libc::AF_INET6 as u64)),
+                (1, of_type(libc::SOCK_STREAM)),
+                (2, Is(libc::IPPROTO_TCP as u64)),
+            ],
+            &[
+                (0, Is(libc::AF_INET6 as u64)),
+                (1, of_type(libc::SOCK_DGRAM)),
+                (2, Is(libc::IPPROTO_UDP as u64)),
+            ],
+            &[
+                (0, Is(libc::AF_INET6 as u64)),
+                (1, of_type(libc::SOCK_DGRAM)),
+                (2, Is(libc::IPPROTO_ICMPV6 as u64)),
+            ],
             &[(0, Is(libc::AF_NETLINK as u64)), (2, Is(libc::NETLINK_ROUTE as u64))],
         ],
     ),
@@ -475,7 +499,9 @@ mod tests {
             assert!(tests.iter().any(|(index, _)| *index == 2), "any protocol");
         }
         assert!(may_set_option(libc::IPPROTO_TCP, libc::TCP_NODELAY));
-        for name in [libc::SO_ATTACH_FILTER, libc::SO_ATTACH_BPF, libc::SO_ATTACH_REUSEPORT_EBPF, libc::SO_MARK] {
+        for name in
+            [libc::SO_ATTACH_FILTER, libc::SO_ATTACH_BPF, libc::SO_ATTACH_REUSEPORT_EBPF, libc::SO_MARK]
+        {
             assert!(!may_set_option(libc::SOL_SOCKET, name));
         }
         assert!(!may_set_option(libc::IPPROTO_TCP, libc::TCP_ULP));

@@ -34,8 +34,8 @@ pub mod unix;
 #[cfg(test)]
 mod tests;
 
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use abi::capability::CAP_NET_RAW;
 use abi::socket as s;
