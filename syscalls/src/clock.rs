@@ -124,7 +124,7 @@ fn adjtimex(task: &CurrentTask, timex: UserPtr<Timex>) -> Result<u32> {
 }
 
 /// What adjtimex(2) may change (ntp_validate_timex()): nothing, since the clock is the host's. EINVAL, EPERM.
-fn check_adjustment(task: &CurrentTask, modes: u32) -> Result<()> {
+fn check_adjustment(modes: u32) -> Result<()> {
     const ADJ_ADJTIME: u32 = 0x8000;
     const ADJ_OFFSET_SINGLESHOT: u32 = 1;
     const ADJ_OFFSET_READONLY: u32 = 0x2000;
@@ -141,7 +141,7 @@ fn clock_adjtime(task: &CurrentTask, clock: i32, timex: UserPtr<Timex>) -> Resul
     if clock != t::CLOCK_REALTIME {
         return Err(if clock_nanos(task, clock).is_ok() { Errno::EOPNOTSUPP } else { Errno::EINVAL });
     }
-    check_adjustment(task, read.modes)?;
+    check_adjustment(read.modes)?;
     let now = task.kernel().clock.realtime_nanos();
     read.time = Timeval::from_nanos(now as i64);
     read.status = 0x40;

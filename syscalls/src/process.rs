@@ -75,6 +75,7 @@ fn clone(
         stack,
         tls,
         set_tid: Vec::new(),
+        cgroup: None,
     })
 }
 
@@ -107,6 +108,15 @@ fn clone3(task: &CurrentTask, args: Address, size: usize) -> Result<u32> {
     if args.set_tid_size > 32 || (args.set_tid == 0) != (args.set_tid_size == 0) {
         return Err(Errno::EINVAL);
     }
+    let into_cgroup = flags.contains(CloneFlags::CLONE_INTO_CGROUP);
+    if into_cgroup && size < abi::sched::CLONE_ARGS_SIZE_VER2 {
+        return Err(Errno::EINVAL);
+    }
+    let cgroup = match i32::try_from(args.cgroup) {
+        _ if !into_cgroup => None,
+        Ok(fd) => Some(sentry::fs::cgroup::to_enter(task, &*task.file(fd)?)?),
+        Err(_) => return Err(Errno::EINVAL),
+    };
     let set_tid = UserPtr::<u32>::new(args.set_tid).read_slice(task, args.set_tid_size as usize)?;
     if !set_tid.is_empty() {
         let ns = task.namespaces().pid_for_children.user_ns.clone();
@@ -126,6 +136,7 @@ fn clone3(task: &CurrentTask, args: Address, size: usize) -> Result<u32> {
         stack: args.stack.wrapping_add(args.stack_size),
         tls: args.tls,
         set_tid,
+        cgroup,
     })
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use abi::fcntl::OpenFlags;
 use abi::poll::PollEvents;
-use abi::stat::FileType;
+use abi::stat::{FileType, S_IFMT};
 use abi::uio::Iovec;
 use abi::{Errno, Result};
 use sentry::mm::{UserSink, UserSource};
@@ -169,6 +169,9 @@ fn splice(
     {
         return Err(Errno::EINVAL);
     }
+    if !splices(&in_file)? || !splices(&out_file)? {
+        return Err(Errno::EINVAL);
+    }
     let mut in_at = read_offset(task, &in_file, in_off)?;
     let mut out_at = read_offset(task, &out_file, out_off)?;
     // What a pipe takes at once bounds it: a splice never waits in the middle.
@@ -191,6 +194,12 @@ fn splice(
         out_off.write(task, &(at as i64))?;
     }
     Ok(done)
+}
+
+/// Whether there is something to splice: nameless files that are no pipes have nothing, and directories.
+fn splices(file: &File) -> Result<bool> {
+    let kind = file.path().inode().attributes()?.mode & S_IFMT;
+    Ok(kind != 0 && kind != FileType::Directory.mode())
 }
 
 fn read_offset(task: &CurrentTask, file: &File, pointer: UserPtr<i64>) -> Result<Option<u64>> {
@@ -242,7 +251,11 @@ fn vmsplice(task: &CurrentTask, fd: i32, iov: UserPtr<Iovec>, count: usize, flag
     let mut io = file.io(Some(task));
     io.nonblocking |= flags & SPLICE_F_NONBLOCK != 0;
     if file.flags().writable() {
-        write_file(task, &file, &mut UserSource::new(&mm, segments)?, &io)
+        // It waits for room, and takes what there is (vmsplice_to_pipe()).
+        let mut source = UserSource::new(&mm, segments)?;
+        task.block_on(&file, &io, PollEvents::WRITABLE, None, || {
+            file.operations().write(&io, &mut source, &mut 0)
+        })
     } else {
         read_file(task, &file, &mut UserSink::new(&mm, segments)?, &io)
     }

@@ -178,9 +178,9 @@ fn shmctl(task: &CurrentTask, id: u32, command: u32, buf: Address) -> Result<u32
             shm::remove(&ns.shm, id).map(|()| 0)
         }
         i::SHM_LOCK | i::SHM_UNLOCK => {
-            let segment = ns.shm.find(id)?;
-            // Memory of the sandbox is not locked on the host.
-            check_owner(task, &ns, &*segment).map(|()| 0)
+            let locked = command & !i::IPC_64 == i::SHM_LOCK;
+            let limit = task.group.limits.current(abi::resource::RLIMIT_MEMLOCK);
+            ns.shm.find(id)?.lock(&task.credentials(), &ns.user_ns, locked, limit).map(|()| 0)
         }
         _ => Err(Errno::EINVAL),
     }

@@ -3,9 +3,9 @@
 use std::any::Any;
 use std::sync::Arc;
 
+use abi::Result;
 use abi::fcntl::OpenFlags;
 use abi::poll::PollEvents;
-use abi::{Errno, Result};
 
 use crate::Kernel;
 use crate::task::Pid;

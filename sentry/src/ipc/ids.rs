@@ -194,6 +194,8 @@ impl<T: Object> Table<T> {
     /// The object of an index, with its id, for `*_STAT`.
     pub fn at_index(&self, index: u32) -> Result<(u32, Arc<T>)> {
         let entries = self.entries.lock();
+        // As Linux: what is given may also be an id, whose sequence number does not count.
+        let index = index & ((1 << INDEX_BITS) - 1);
         let (seq, object) = entries.by_index.get(&index).ok_or(Errno::EINVAL)?;
         Ok((u32::from(*seq) << INDEX_BITS | index, object.clone()))
     }
@@ -206,15 +208,24 @@ impl<T: Object> Table<T> {
             Some((seq, _)) if u32::from(*seq) == id >> INDEX_BITS => {}
             _ => return Err(Errno::EINVAL),
         }
-        entries.keys.retain(|_, i| *i != index);
+        let (_, object) = entries.by_index.remove(&index).ok_or(Errno::EINVAL)?;
         entries.freed.insert(index);
-        entries.by_index.remove(&index).map(|(_, object)| object).ok_or(Errno::EINVAL)
+        let key = object.permission().key;
+        if entries.keys.get(&key) == Some(&index) {
+            entries.keys.remove(&key);
+        }
+        Ok(object)
     }
 
     /// The key of an object means nothing any more (IPC_RMID of a segment that is still attached).
     pub fn forget_key(&self, id: u32) {
         let index = id & ((1 << INDEX_BITS) - 1);
         self.entries.lock().keys.retain(|_, i| *i != index);
+    }
+
+    /// True if there is no object.
+    pub fn is_empty(&self) -> bool {
+        self.entries.lock().by_index.is_empty()
     }
 
     /// All objects with their ids.

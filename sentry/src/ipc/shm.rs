@@ -3,14 +3,15 @@
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
 
-use abi::ipc::{SHM_DEST, ShmidDs};
+use abi::capability::CAP_IPC_LOCK;
+use abi::ipc::{SHM_DEST, SHM_LOCKED, ShmidDs};
 use abi::{Errno, Result};
 use parking_lot::Mutex;
 use platform::Prot;
 
 use super::ids::{Object, Permission, Table};
 use crate::mm::AnonymousShared;
-use crate::task::{Pid, PidNamespace, UserNamespace};
+use crate::task::{Credentials, Pid, PidNamespace, UserNamespace};
 use crate::vfs::{Mappable, ObjectId};
 
 struct State {
@@ -22,6 +23,8 @@ struct State {
     last: Option<Arc<Pid>>,
     attachments: Vec<Weak<Attachment>>,
     removed: bool,
+    /// SHM_LOCK: remembered and shown; the sandbox's memory is not locked on the host.
+    locked: bool,
 }
 
 /// A segment.
@@ -75,6 +78,7 @@ impl Segment {
             last: None,
             attachments: Vec::new(),
             removed: false,
+            locked: false,
         };
         Ok(Arc::new(Segment { memory: AnonymousShared::new(rounded)?, size, state: Mutex::new(state) }))
     }
@@ -108,6 +112,9 @@ impl Segment {
         if state.removed {
             shm_perm.mode |= SHM_DEST;
         }
+        if state.locked {
+            shm_perm.mode |= SHM_LOCKED;
+        }
         ShmidDs {
             shm_perm,
             shm_segsz: self.size,
@@ -119,6 +126,25 @@ impl Segment {
             shm_nattch: attached,
             ..ShmidDs::default()
         }
+    }
+
+    /// SHM_LOCK and SHM_UNLOCK. EPERM but for owners with a RLIMIT_MEMLOCK (`limit`) and holders of CAP_IPC_LOCK.
+    pub fn lock(
+        &self,
+        creds: &Credentials,
+        user_ns: &Arc<UserNamespace>,
+        locked: bool,
+        limit: u64,
+    ) -> Result<()> {
+        let mut state = self.state.lock();
+        if !creds.capable_in(user_ns, CAP_IPC_LOCK) {
+            let owns = creds.euid == state.permission.uid || creds.euid == state.permission.cuid;
+            if !owns || locked && limit == 0 {
+                return Err(Errno::EPERM);
+            }
+        }
+        state.locked = locked;
+        Ok(())
     }
 
     /// IPC_SET.

@@ -55,7 +55,7 @@ pub use shared::{AnonymousShared, MemoryFile};
 pub use user_io::{UserSink, UserSource};
 
 use range_map::Piece;
-use vma::{Vma, VmaFlags, VmaMap};
+use vma::{Backing, Vma, VmaFlags, VmaMap};
 
 /// The calling task's own guest thread, if it runs in the address space at hand: changes can be cheaper through it.
 pub type By<'a> = Option<&'a mut (dyn Thread + 'a)>;
@@ -324,6 +324,22 @@ impl MemoryManager {
         drop(state);
         let membarrier = self.membarrier.load(Ordering::Relaxed);
         Ok(MemoryManager::with(space, copy, self.dumpable(), membarrier))
+    }
+
+    /// Forgets mappings that somebody counts, of memory that nobody runs in any more: they are no longer counted when the end
+    /// of the process is told, although the host takes its memory apart later.
+    pub fn forget_counted(&self) {
+        let counts = |vma: &Vma| match &vma.backing {
+            Backing::File { mapping, .. } => mapping.mappable.counts_mappings(),
+            Backing::Anonymous => false,
+        };
+        let mut state = self.state.write();
+        let ranges: Vec<(u64, u64)> =
+            state.vmas.iter().filter(|(_, _, vma)| counts(vma)).map(|(start, end, _)| (start, end)).collect();
+        let forgotten: Vec<_> =
+            ranges.into_iter().flat_map(|(start, end)| state.remove(start, end)).collect();
+        drop(state);
+        drop(forgotten);
     }
 
     /// The platform's side of it.

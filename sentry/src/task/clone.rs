@@ -41,6 +41,8 @@ pub struct CloneRequest {
     pub tls: u64,
     /// The numbers wanted, innermost namespace first.
     pub set_tid: Vec<u32>,
+    /// The cgroup to begin in (CLONE_INTO_CGROUP), if not the caller's.
+    pub cgroup: Option<Arc<crate::fs::cgroup::Cgroup>>,
 }
 
 /// The flags that make namespaces.
@@ -191,7 +193,10 @@ impl CurrentTask {
         });
         group.set_terminal(self.group.terminal());
         group.oom_score_adj.store(self.group.oom_score_adj.load(Ordering::Relaxed), Ordering::Relaxed);
-        group.cgroup.write().clone_from(&self.group.cgroup.read());
+        match &request.cgroup {
+            None => group.cgroup.write().clone_from(&self.group.cgroup.read()),
+            Some(cgroup) => self.kernel().cgroups.enter(cgroup, &group)?,
+        }
         group.login_uid.store(self.group.login_uid.load(Ordering::Relaxed), Ordering::Relaxed);
         group.personality.store(self.group.personality.load(Ordering::Relaxed), Ordering::Relaxed);
         group.timers.watch_cpu_limit(&group);

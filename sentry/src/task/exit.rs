@@ -88,6 +88,18 @@ impl CurrentTask {
             for (_, set) in task.namespaces().ipc.sem.list() {
                 set.process_ended(&group.pid);
             }
+            if !task.namespaces().ipc.shm.is_empty() {
+                let mm = self.mm();
+                let runs_in = |process: &Arc<ThreadGroup>| {
+                    process
+                        .any_task()
+                        .and_then(|task| task.memory())
+                        .is_some_and(|own| Arc::ptr_eq(&own, &mm))
+                };
+                if !self.kernel().processes().iter().any(runs_in) {
+                    mm.forget_counted();
+                }
+            }
             let status = group.signals.lock().exit.map_or(status, |e| e.status);
             end_process(&group, status);
         }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Weak};
 
 use abi::fcntl::OpenFlags;
 use abi::poll::PollEvents;
+use abi::stat::FileType;
 use abi::{Errno, Result};
 use parking_lot::{Mutex, RwLock};
 
@@ -311,6 +312,11 @@ impl MountNamespace {
     pub fn attach(self: &Arc<Self>, tree: MountTree, at: &Path) -> Result<()> {
         let _change = self.change.lock();
         if at.dentry().is_unlinked() {
+            return Err(Errno::ENOENT);
+        }
+        // A descriptor of a magic link leads to it: there, nothing can be mounted (dont_mount() in fs/proc).
+        let link = at.dentry().inode().file_type() == FileType::Symlink;
+        if link && at.dentry().superblock().fs().name() == "proc" {
             return Err(Errno::ENOENT);
         }
         if at.dentry().is_dir() != tree.root.root.is_dir() {

@@ -342,3 +342,17 @@ TEST(nodev_mount_refuses_devices) {
     }
     CHECK_ERRNO(open("m/null", O_RDWR), EACCES);
 }
+
+TEST(nothing_is_mounted_on_links_of_proc) {
+    NEED_ROOT();
+    if (unshare(CLONE_NEWNS)) SKIP("unshare: %s", strerrorname_np(errno));
+    OK(mount(0, "/", 0, MS_REC | MS_PRIVATE, 0));
+    int a = OK(open("a", O_RDWR | O_CREAT, 0600));
+    close(OK(open("b", O_RDWR | O_CREAT, 0600)));
+    char path[64];
+    snprintf(path, sizeof path, "/proc/self/fd/%d", a);
+    int link = OK(open(path, O_PATH | O_NOFOLLOW));
+    snprintf(path, sizeof path, "/proc/self/fd/%d", link);
+    if (mount("b", path, 0, MS_BIND, 0) == 0) SKIP("Linux before 6.12 does");
+    CHECK_EQ(errno, ENOENT);
+}

@@ -881,3 +881,35 @@ TEST(kill_zero_pgrp_reaches_own_group) {
     }
     JOIN(p);
 }
+
+TEST(clone3_into_a_cgroup) {
+    NEED_ROOT();
+    if (unshare(CLONE_NEWNS)) SKIP("unshare: %s", strerrorname_np(errno));
+    OK(mount(0, "/", 0, MS_REC | MS_PRIVATE, 0));
+    OK(mkdir("cg", 0700));
+    if (mount("none", "cg", "cgroup2", 0, 0)) SKIP("no cgroup2: %s", strerrorname_np(errno));
+    char name[64], procs[96], text[64];
+    snprintf(name, sizeof name, "cg/compat-%d", getpid());
+    snprintf(procs, sizeof procs, "%s/cgroup.procs", name);
+    OK(mkdir(name, 0755));
+    int dir = OK(open(name, O_RDONLY | O_DIRECTORY)), gate[2];
+    OK(pipe(gate));
+    struct clone_args a = {.flags = CLONE_INTO_CGROUP, .exit_signal = SIGCHLD, .cgroup = dir};
+    pid_t p = clone3(&a);
+    if (p == 0) {
+        gate_wait(gate[0]);
+        _exit(0);
+    }
+    bool inside = p > 0 && read_file(procs, text, sizeof text) > 0 && atoi(text) == p;
+    gate_open(gate[1]);
+    if (p > 0) JOIN(p);
+    // Whatever came of it, the host keeps no group.
+    OK(rmdir(name));
+    CHECK(p > 0);
+    CHECK(inside);
+    a.cgroup = OK(open("/", O_RDONLY | O_DIRECTORY));
+    CHECK_ERRNO(clone3(&a), EBADF);
+    a.cgroup = 999;
+    CHECK_ERRNO(clone3(&a), EBADF);
+    OK(umount2("cg", MNT_DETACH));
+}

@@ -353,3 +353,33 @@ TEST(attachments_are_counted_for_children) {
     JOIN(b);
     CHECK_ERRNO(shmctl(id, IPC_STAT, &ds), EINVAL);
 }
+
+TEST(shm_lock_shows) {
+    int id = OK(shmget(IPC_PRIVATE, 4096, 0600));
+    struct shmid_ds ds;
+    OK(shmctl(id, SHM_LOCK, 0));
+    OK(shmctl(id, IPC_STAT, &ds));
+    CHECK_EQ(ds.shm_perm.mode, 0600 | SHM_LOCKED);
+    OK(shmctl(id, SHM_UNLOCK, 0));
+    OK(shmctl(id, IPC_STAT, &ds));
+    CHECK_EQ(ds.shm_perm.mode, 0600);
+    if (geteuid() == 0) {
+        pid_t p;
+        CHILD(p) {
+            OK(setuid(65534));
+            CHECK_ERRNO(shmctl(id, SHM_LOCK, 0), EPERM);
+        }
+        JOIN(p);
+    }
+    OK(shmctl(id, IPC_RMID, 0));
+}
+
+TEST(stat_of_an_index_takes_ids) {
+    struct semid_ds ds;
+    for (int i = 0; i < 3; i++) {
+        int id = OK(semget(IPC_PRIVATE, 1, 0600));
+        CHECK_EQ(semctl(id, 0, SEM_STAT, &ds), id);
+        CHECK_EQ(semctl(id & 0x7fff, 0, SEM_STAT, &ds), id);
+        OK(semctl(id, 0, IPC_RMID));
+    }
+}

@@ -1,5 +1,7 @@
 // Moving data within the kernel: sendfile, copy_file_range, splice, tee, vmsplice.
 #include "compat.h"
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/sendfile.h>
 
 static int file_of(const char *name, const char *text) {
@@ -175,4 +177,26 @@ TEST(sendfile_large) {
     CHECK_EQ(n, N);
     CHECK_MEM(d, e, N);
     JOIN(p);
+}
+
+TEST(vmsplice_takes_what_fits) {
+    int p[2];
+    OK(pipe(p));
+    int room = OK(fcntl(p[1], F_GETPIPE_SZ));
+    char *data = OK(mmap(0, room * 2, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    memset(data, 'x', room * 2);
+    struct iovec v = {data, room * 2};
+    CHECK_EQ(vmsplice(p[1], &v, 1, 0), room);
+    CHECK_ERRNO(vmsplice(p[1], &v, 1, SPLICE_F_NONBLOCK), EAGAIN);
+}
+
+TEST(splice_wants_something_to_splice) {
+    int p[2], e = OK(eventfd(0, 0)), ep = OK(epoll_create1(0)), dir = OK(open(".", O_RDONLY | O_DIRECTORY));
+    OK(pipe(p));
+    // The pipe is empty: nothing waits for it.
+    CHECK_ERRNO(splice(p[0], 0, e, 0, 1, 0), EINVAL);
+    CHECK_ERRNO(splice(p[0], 0, ep, 0, 1, 0), EINVAL);
+    CHECK_ERRNO(splice(e, 0, p[1], 0, 1, 0), EINVAL);
+    CHECK_ERRNO(splice(dir, 0, p[1], 0, 1, 0), EINVAL);
+    CHECK_ERRNO(splice(p[0], 0, dir, 0, 1, 0), EBADF);
 }

@@ -20,6 +20,7 @@ const GROUPS_MAX: usize = 4096;
 const DEPTH_MAX: usize = 128;
 
 /// A group of processes.
+#[derive(Debug)]
 pub struct Cgroup {
     /// A number that no other group has or had.
     pub id: u64,

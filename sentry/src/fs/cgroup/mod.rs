@@ -17,8 +17,9 @@ pub use hierarchy::{Cgroup, Hierarchy};
 
 use super::synthetic::{Access, Children, Context, Entry, Kind, Node, Receive, child_ino};
 use crate::Kernel;
-use crate::task::ThreadGroup;
-use crate::vfs::{FileSystem, FsStatus, Inode, Io, NewInode, NewKind, SetAttributes};
+use crate::task::{Task, ThreadGroup};
+use crate::vfs::permission::WRITE;
+use crate::vfs::{File, FileSystem, FsStatus, Inode, Io, NewInode, NewKind, SetAttributes};
 
 /// A group, as a directory.
 #[derive(Clone)]
@@ -115,6 +116,18 @@ impl FileSystem for CgroupFs {
     fn status(&self) -> Result<FsStatus> {
         Ok(FsStatus { magic: CGROUP2_SUPER_MAGIC, block_size: 4096, name_max: 255, ..FsStatus::default() })
     }
+}
+
+/// The group whose directory is open, for a process to be made in it (CLONE_INTO_CGROUP). EBADF if it is no such
+/// directory, EACCES for who may not write its `cgroup.procs`.
+pub fn to_enter(task: &Task, directory: &File) -> Result<Arc<Cgroup>> {
+    let inode = directory.path().inode();
+    let node = inode.as_any().downcast_ref::<Node<Group>>().ok_or(Errno::EBADF)?;
+    if !std::ptr::eq(node.entry(), &raw const GROUP) {
+        return Err(Errno::EBADF);
+    }
+    inode.lookup(b"cgroup.procs")?.permission(&task.credentials(), WRITE)?;
+    Ok(node.context().group.clone())
 }
 
 /// The cgroup of a process as `/proc/PID/cgroup` shows it.
