@@ -9,9 +9,9 @@
 use crate::arch::CALL_SIZE;
 use crate::arch::patched::{DISTANCES, JUMP, SITE, Site, TRAMPOLINE};
 use parking_lot::RwLock;
-use platform::stub::StubProcess;
-use platform::{Change, Errno, PATCH_AREA, Result};
-use std::collections::BTreeMap;
+use platform::stub::{Op, STUB_DATA, STUB_DATA_SIZE, StubProcess};
+use platform::{Change, Errno, PAGE_SIZE, PATCH_AREA, Result};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Calls of one site before it is patched: rewriting costs as much as some dozen calls.
@@ -62,6 +62,8 @@ struct Map {
     patches: BTreeMap<u64, Patch>,
     /// By address.
     areas: BTreeMap<u64, Area>,
+    /// Pages that were replaced by a copy, which is memory without a file.
+    copies: BTreeSet<u64>,
 }
 
 /// See the module.
@@ -147,8 +149,8 @@ impl Patches {
         patch.site.moved_ip(ip, patch.trampoline)
     }
 
-    /// Rewrites the site of the call that ended at `ip`; see [`platform::AddressSpace::patch`]. With other threads about
-    /// (`shared`), only where one write does it.
+    /// Rewrites the site of the call that ended at `ip`; see [`platform::AddressSpace::patch`]. `shared`: other threads may
+    /// run the code.
     pub fn patch(
         &self,
         process: &StubProcess,
@@ -159,13 +161,13 @@ impl Patches {
         let addr = ip.checked_sub(CALL_SIZE).ok_or(Errno::EINVAL)?;
         let mut bytes = [0; SITE];
         let read = process.read_batch(&mut [(addr, &mut bytes)])?;
-        let is_crossing = addr % 8 + JUMP as u64 > 8;
         let map = self.map.read();
         if map.patch_covering(addr).is_some() || map.area_of(addr).is_some() {
             return Err(Errno::EEXIST);
         }
         let site = bytes.get(..read).and_then(|bytes| Site::decode(addr, bytes)).ok_or(Errno::EOPNOTSUPP)?;
-        if shared && is_crossing || !map.sites_in(addr, site.end()).is_empty() {
+        let is_split = addr % PAGE_SIZE + JUMP as u64 > PAGE_SIZE;
+        if shared && is_split || !map.sites_in(addr, site.end()).is_empty() {
             return Err(Errno::EOPNOTSUPP);
         }
         let has_room = map.free_trampoline(&site).is_some();
@@ -195,7 +197,7 @@ impl Patches {
         write(process, trampoline, &code)?;
         // In the map before it is in memory: a sibling may run it at once.
         map.patches.insert(addr, Patch { site, trampoline });
-        if let Err(error) = write(process, addr, &jump) {
+        if let Err(error) = map.replace(process, shared, addr, &jump) {
             map.patches.remove(&addr);
             return Err(error);
         }
@@ -204,7 +206,7 @@ impl Patches {
     }
 
     /// To be called before `changes` are made: puts back what they would make visible or break.
-    pub fn prepare(&self, process: &StubProcess, changes: &[Change<'_>]) {
+    pub fn prepare(&self, process: &StubProcess, shared: bool, changes: &[Change<'_>]) {
         if self.is_empty() {
             return;
         }
@@ -213,25 +215,55 @@ impl Patches {
             match *change {
                 Change::MapAnonymous { addr, len, .. }
                 | Change::MapFile { addr, len, .. }
-                | Change::Unmap { addr, len } => map.replaced(process, addr, len),
+                | Change::Unmap { addr, len } => map.replaced(process, shared, addr, len),
                 Change::Protect { addr, len, prot } => {
                     if prot.contains(platform::Prot::WRITE) {
-                        map.restore(process, addr, len);
+                        map.restore(process, shared, addr, len);
                     }
-                    map.remove_areas(process, addr, len);
+                    map.remove_areas(process, shared, addr, len);
                 }
                 Change::Move { old, old_len, new, new_len, .. } => {
-                    map.restore(process, old, old_len);
-                    map.remove_areas(process, old, old_len);
-                    map.replaced(process, new, new_len);
+                    map.restore(process, shared, old, old_len);
+                    map.remove_areas(process, shared, old, old_len);
+                    map.replaced(process, shared, new, new_len);
                 }
                 // DONTNEED and others give the file's bytes back.
                 Change::Advise { addr, len, .. } => {
-                    map.restore(process, addr, len);
-                    map.remove_areas(process, addr, len);
+                    map.restore(process, shared, addr, len);
+                    map.remove_areas(process, shared, addr, len);
                 }
             }
         }
+    }
+
+    /// `changes` as they are to be made: advice that would have the file's contents come back spares copied pages, which
+    /// hold just these. `None`: as they are.
+    pub fn spare_copies<'a>(&self, changes: &[Change<'a>]) -> Option<Vec<Change<'a>>> {
+        let drops = |change: &Change<'_>| match *change {
+            Change::Advise { advice: libc::MADV_DONTNEED | libc::MADV_FREE, addr, len } => Some((addr, addr + len)),
+            _ => None,
+        };
+        if self.is_empty() || !changes.iter().any(|change| drops(change).is_some()) {
+            return None;
+        }
+        let map = self.map.read();
+        let mut spared = Vec::new();
+        for change in changes {
+            let (Some((mut start, end)), Change::Advise { advice, .. }) = (drops(change), *change) else {
+                spared.push(*change);
+                continue;
+            };
+            for &page in map.copies.range(start..end) {
+                if start < page {
+                    spared.push(Change::Advise { addr: start, len: page - start, advice });
+                }
+                start = page + PAGE_SIZE;
+            }
+            if start < end {
+                spared.push(Change::Advise { addr: start, len: end - start, advice });
+            }
+        }
+        Some(spared)
     }
 
     /// `buf`, which was read at `addr`, with the guest's own bytes in it.
@@ -254,54 +286,99 @@ impl Patches {
     }
 
     /// Puts back the sites of a range, before a debugger writes there.
-    pub fn restore(&self, process: &StubProcess, addr: u64, len: u64) {
+    pub fn restore(&self, process: &StubProcess, shared: bool, addr: u64, len: u64) {
         if !self.is_empty() {
-            self.map.write().restore(process, addr, len);
+            self.map.write().restore(process, shared, addr, len);
         }
     }
 }
 
 impl Map {
+    /// [`replace`], and remembers a copied page.
+    fn replace(&mut self, process: &StubProcess, shared: bool, addr: u64, bytes: &[u8]) -> Result<()> {
+        replace(process, shared, addr, bytes)?;
+        if shared && is_crossing(addr) {
+            self.copies.insert(addr & !(PAGE_SIZE - 1));
+        }
+        Ok(())
+    }
+
     /// The range gets other pages.
-    fn replaced(&mut self, process: &StubProcess, addr: u64, len: u64) {
+    fn replaced(&mut self, process: &StubProcess, shared: bool, addr: u64, len: u64) {
         let end = addr.saturating_add(len);
+        self.copies.retain(|page| !(addr..end).contains(page));
         for site in self.sites_in(addr, end) {
             // What lies outside the range stays.
             if let Some(patch) = self.patches.remove(&site)
                 && (site < addr || site + JUMP as u64 > end)
             {
-                let _ = write(process, site, patch.site.original.get(..JUMP).unwrap_or_default());
+                let original = patch.site.original.get(..JUMP).unwrap_or_default();
+                let _ = self.replace(process, shared, site, original);
             }
         }
-        self.remove_areas(process, addr, len);
+        self.remove_areas(process, shared, addr, len);
     }
 
-    fn restore(&mut self, process: &StubProcess, addr: u64, len: u64) {
+    fn restore(&mut self, process: &StubProcess, shared: bool, addr: u64, len: u64) {
         for site in self.sites_in(addr, addr.saturating_add(len)) {
-            self.put_back(process, site);
+            self.put_back(process, shared, site);
         }
     }
 
-    fn put_back(&mut self, process: &StubProcess, site: u64) {
+    fn put_back(&mut self, process: &StubProcess, shared: bool, site: u64) {
         if let Some(patch) = self.patches.remove(&site)
             && let Some(original) = patch.site.original.get(..JUMP)
-            && let Err(error) = write(process, site, original)
+            && let Err(error) = self.replace(process, shared, site, original)
         {
             tracing::debug!(site, ?error, "putting back a call site");
         }
     }
 
-    fn remove_areas(&mut self, process: &StubProcess, addr: u64, len: u64) {
+    fn remove_areas(&mut self, process: &StubProcess, shared: bool, addr: u64, len: u64) {
         for start in self.areas_in(addr, addr.saturating_add(len)) {
             let Some(area) = self.areas.remove(&start) else { continue };
             for site in area.used.values() {
                 let of_this = |patch: &Patch| patch.trampoline.wrapping_sub(start) < PATCH_AREA;
                 if self.patches.get(&site.addr).is_some_and(of_this) {
-                    self.put_back(process, site.addr);
+                    self.put_back(process, shared, site.addr);
                 }
             }
         }
     }
+}
+
+/// Where a page is made that is to take another's place: in the stub region, above the stub's data.
+const NEW_PAGE: u64 = STUB_DATA + STUB_DATA_SIZE + 0x1_0000;
+
+/// Replaces instructions that other threads may be running, if there are any (`shared`): by one write of an aligned word, or
+/// else with the whole page. Between the old page and the new one there is none, and whoever fetches an instruction
+/// then waits; so nobody gets a half of each.
+fn replace(process: &StubProcess, shared: bool, addr: u64, bytes: &[u8]) -> Result<()> {
+    if !shared || !is_crossing(addr) {
+        return write(process, addr, bytes);
+    }
+    let page = addr & !(PAGE_SIZE - 1);
+    let offset = (addr - page) as usize;
+    let mut contents = vec![0; PAGE_SIZE as usize];
+    if process.read_batch(&mut [(page, &mut contents)])? != contents.len() {
+        return Err(Errno::EFAULT);
+    }
+    contents.get_mut(offset..offset + bytes.len()).ok_or(Errno::EOPNOTSUPP)?.copy_from_slice(bytes);
+    let read_write = (libc::PROT_READ | libc::PROT_WRITE) as u64;
+    let flags = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED) as u64;
+    let moving = (libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED) as u64;
+    let run = (libc::PROT_READ | libc::PROT_EXEC) as u64;
+    let call = |number, args| process.call(Op::call(number, args), &[]);
+    call(libc::SYS_mmap, [NEW_PAGE, PAGE_SIZE, read_write, flags, u64::MAX, 0])?;
+    process.write_stub(NEW_PAGE, &contents)?;
+    call(libc::SYS_mprotect, [NEW_PAGE, PAGE_SIZE, run, 0, 0, 0])?;
+    call(libc::SYS_mremap, [NEW_PAGE, PAGE_SIZE, PAGE_SIZE, moving, page, 0])?;
+    Ok(())
+}
+
+/// A jump there does not fit into one aligned word.
+fn is_crossing(addr: u64) -> bool {
+    addr % 8 + JUMP as u64 > 8
 }
 
 /// Writes code, whatever its protection.

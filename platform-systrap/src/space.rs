@@ -83,6 +83,11 @@ impl Space {
         self.single.load(SeqCst)
     }
 
+    /// There is more than the service thread and one guest thread.
+    fn is_shared(&self) -> bool {
+        self.threads.load(SeqCst) > 2
+    }
+
     /// A slot for a new thread, and what the stub must do to have its pages, with [`Space::memory`] as descriptor.
     pub(crate) fn lease(&self) -> Result<(Lease, [Op; 2])> {
         let slot = self.process.allocate_slot()?;
@@ -155,7 +160,9 @@ impl AddressSpace for Space {
     }
 
     fn apply(&self, by: Option<&mut dyn Thread>, changes: &[Change<'_>]) -> Result<()> {
-        self.patches.prepare(&self.process, changes);
+        self.patches.prepare(&self.process, self.is_shared(), changes);
+        let spared = self.patches.spare_copies(changes);
+        let changes = spared.as_deref().unwrap_or(changes);
         if let Some(guest) = by.and_then(|thread| thread.as_any().downcast_mut::<Guest>())
             && let Some(result) = self.apply_by(guest, changes)
         {
@@ -170,9 +177,7 @@ impl AddressSpace for Space {
     }
 
     fn patch(&self, _by: &mut dyn Thread, ip: u64, place: &mut dyn FnMut(u64) -> bool) -> Result<()> {
-        // The service thread and the caller's.
-        let shared = self.threads.load(SeqCst) > 2;
-        self.patches.patch(&self.process, ip, shared, place)
+        self.patches.patch(&self.process, ip, self.is_shared(), place)
     }
 
     fn read_batch(&self, segments: &mut [(u64, &mut [u8])]) -> Result<usize> {
@@ -188,7 +193,7 @@ impl AddressSpace for Space {
     }
 
     fn poke(&self, addr: u64, buf: &[u8]) -> Result<usize> {
-        self.patches.restore(&self.process, addr, buf.len() as u64);
+        self.patches.restore(&self.process, self.is_shared(), addr, buf.len() as u64);
         self.process.poke(addr, buf)
     }
 

@@ -185,3 +185,29 @@ TEST(memory_changes_by_hot_calls) {
         CHECK_EQ(hot_call(SYS_munmap, (long)p, 3 * page, 0), 0);
     }
 }
+
+static volatile int ending;
+static void *busy(void *arg) {
+    while (!ending) CHECK_EQ(hot_call(SYS_close, -1, 0, 0), -EBADF);
+    return arg;
+}
+
+// Another thread is in the code while it becomes hot, writable, cold and hot again.
+TEST(code_changes_under_a_running_thread) {
+    pthread_t thread;
+    CHECK_EQ(pthread_create(&thread, 0, busy, 0), 0);
+    unsigned char before[16];
+    memcpy(before, hot_site, sizeof before);
+    void *page = (void *)((long)hot_site & ~4095L);
+    for (int i = 0; i < 20; i++) {
+        heat();
+        OK(mprotect(page, 4096, PROT_READ | PROT_WRITE | PROT_EXEC));
+        CHECK(memcmp(before, hot_site, sizeof before) == 0);
+        OK(mprotect(page, 4096, PROT_READ | PROT_EXEC));
+        heat();
+        OK(madvise(page, 4096, MADV_DONTNEED));
+        heat();
+    }
+    ending = 1;
+    CHECK_EQ(pthread_join(thread, 0), 0);
+}
