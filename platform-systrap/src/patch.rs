@@ -240,7 +240,9 @@ impl Patches {
     /// hold just these. `None`: as they are.
     pub fn spare_copies<'a>(&self, changes: &[Change<'a>]) -> Option<Vec<Change<'a>>> {
         let drops = |change: &Change<'_>| match *change {
-            Change::Advise { advice: libc::MADV_DONTNEED | libc::MADV_FREE, addr, len } => Some((addr, addr + len)),
+            Change::Advise { advice: libc::MADV_DONTNEED | libc::MADV_FREE, addr, len } => {
+                Some((addr, addr + len))
+            }
             _ => None,
         };
         if self.is_empty() || !changes.iter().any(|change| drops(change).is_some()) {
