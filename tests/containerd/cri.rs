@@ -1,0 +1,182 @@
+//! A pod by the Container Runtime Interface, as a kubelet asks for it.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Response, Status};
+
+use crate::daemon::{Containerd, eventually, text};
+use crate::image;
+
+#[allow(missing_docs, clippy::all, reason = "generated")]
+mod api {
+    tonic::include_proto!("runtime.v1");
+}
+
+use api::runtime_service_client::RuntimeServiceClient;
+
+struct Kubelet {
+    runtime: tokio::runtime::Runtime,
+    client: RuntimeServiceClient<Channel>,
+}
+
+/// One that must succeed.
+macro_rules! call {
+    ($kubelet:expr, $method:ident, $request:expr) => {{
+        let request = $request;
+        let mut client = $kubelet.client.clone();
+        let what = stringify!($method);
+        answer($kubelet.runtime.block_on(client.$method(request)), what)
+    }};
+}
+
+fn answer<T>(result: Result<Response<T>, Status>, what: &str) -> T {
+    match result {
+        Ok(response) => response.into_inner(),
+        Err(status) => panic!("{what}: {}", status.message()),
+    }
+}
+
+impl Kubelet {
+    fn new(daemon: &Containerd) -> Kubelet {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let address = format!("unix://{}", daemon.socket().display());
+        let client = runtime.block_on(async {
+            RuntimeServiceClient::new(Endpoint::from_shared(address).unwrap().connect().await.unwrap())
+        });
+        Kubelet { runtime, client }
+    }
+
+    fn container(
+        &self,
+        pod: &str,
+        config: &api::PodSandboxConfig,
+        name: &str,
+        script: &str,
+        volume: &Path,
+    ) -> String {
+        let container = api::ContainerConfig {
+            metadata: Some(api::ContainerMetadata { name: name.into(), attempt: 0 }),
+            image: Some(api::ImageSpec { image: image::BOX.into() }),
+            command: ["sh", "-c", script].map(str::to_owned).to_vec(),
+            log_path: format!("{name}.log"),
+            mounts: vec![api::Mount {
+                container_path: "/shared".into(),
+                host_path: volume.display().to_string(),
+                readonly: false,
+            }],
+            linux: Some(api::LinuxContainerConfig {
+                resources: None,
+                security_context: Some(api::LinuxContainerSecurityContext {
+                    namespace_options: Some(NAMESPACES),
+                }),
+            }),
+            ..Default::default()
+        };
+        let request = api::CreateContainerRequest {
+            pod_sandbox_id: pod.to_owned(),
+            config: Some(container),
+            sandbox_config: Some(config.clone()),
+        };
+        let id = call!(self, create_container, request).container_id;
+        call!(self, start_container, api::StartContainerRequest { container_id: id.clone() });
+        id
+    }
+
+    fn exec(&self, id: &str, script: &str) -> (i32, String, String) {
+        let cmd = ["sh", "-c", script].map(str::to_owned).to_vec();
+        let request = api::ExecSyncRequest { container_id: id.to_owned(), cmd, timeout: 60 };
+        let answer = call!(self, exec_sync, request);
+        (answer.exit_code, text(&answer.stdout), text(&answer.stderr))
+    }
+
+    fn status(&self, id: &str) -> api::ContainerStatus {
+        call!(self, container_status, api::ContainerStatusRequest { container_id: id.to_owned() })
+            .status
+            .unwrap()
+    }
+}
+
+/// The host's network, so that no CNI plugin is needed, and a pid namespace for each container.
+const NAMESPACES: api::NamespaceOption = api::NamespaceOption {
+    network: api::NamespaceMode::Node as i32,
+    pid: api::NamespaceMode::Container as i32,
+    ipc: api::NamespaceMode::Pod as i32,
+};
+
+/// Two containers of a pod in one sandbox.
+pub fn pod(daemon: &Containerd) {
+    let kubelet = Kubelet::new(daemon);
+    let version = call!(kubelet, version, api::VersionRequest::default());
+    assert_eq!(version.runtime_name, "containerd");
+
+    let (logs, volume) = (daemon.dir.path().join("pod-logs"), daemon.dir.path().join("pod-volume"));
+    fs::create_dir_all(&logs).unwrap();
+    fs::create_dir_all(&volume).unwrap();
+    let config = api::PodSandboxConfig {
+        metadata: Some(api::PodSandboxMetadata {
+            name: "pod".into(),
+            uid: format!("uid-{}", std::process::id()),
+            namespace: "default".into(),
+            attempt: 0,
+        }),
+        log_directory: logs.display().to_string(),
+        labels: HashMap::new(),
+        linux: Some(api::LinuxPodSandboxConfig {
+            cgroup_parent: String::new(),
+            security_context: Some(api::LinuxSandboxSecurityContext { namespace_options: Some(NAMESPACES) }),
+        }),
+        ..Default::default()
+    };
+    let request = api::RunPodSandboxRequest { config: Some(config.clone()), runtime_handler: "runsc".into() };
+    let pod = call!(kubelet, run_pod_sandbox, request).pod_sandbox_id;
+    let status =
+        call!(kubelet, pod_sandbox_status, api::PodSandboxStatusRequest { pod_sandbox_id: pod.clone() });
+    assert_eq!(status.status.unwrap().state(), api::PodSandboxState::SandboxReady);
+
+    let server = "echo from a; echo oops >&2; while :; do echo hello | nc -l -p 8123; done";
+    let first = kubelet.container(&pod, &config, "a", server, &volume);
+    let second = kubelet.container(
+        &pod,
+        &config,
+        "b",
+        "echo from b; trap 'exit 3' TERM; while :; do sleep 0.1; done",
+        &volume,
+    );
+    assert_eq!(kubelet.status(&first).state(), api::ContainerState::ContainerRunning);
+    // One shim for all.
+    assert_eq!(daemon.shims().len(), 1);
+
+    assert_eq!(kubelet.exec(&first, "echo out; echo err >&2; exit 7"), (7, "out\n".into(), "err\n".into()));
+    assert_eq!(kubelet.exec(&first, "echo word > /shared/file").0, 0);
+    assert_eq!(kubelet.exec(&second, "cat /shared/file"), (0, "word\n".into(), String::new()));
+    assert_eq!(fs::read_to_string(volume.join("file")).unwrap(), "word\n");
+    // The containers of a pod have one network.
+    eventually("b hears a", || {
+        (kubelet.exec(&second, "nc 127.0.0.1 8123 < /dev/null").1 == "hello\n").then_some(())
+    });
+
+    let log = |name: &str| fs::read_to_string(logs.join(format!("{name}.log"))).unwrap_or_default();
+    eventually("the logs are there", || {
+        let (a, b) = (log("a"), log("b"));
+        let complete =
+            a.contains(" stdout F from a") && a.contains(" stderr F oops") && b.contains(" stdout F from b");
+        complete.then_some(())
+    });
+    let stats = call!(kubelet, container_stats, api::ContainerStatsRequest { container_id: first.clone() });
+    let memory = stats.stats.unwrap().memory.unwrap().working_set_bytes.unwrap().value;
+    assert!(memory > 0);
+
+    call!(kubelet, stop_container, api::StopContainerRequest { container_id: second.clone(), timeout: 30 });
+    let status = kubelet.status(&second);
+    assert_eq!((status.state(), status.exit_code), (api::ContainerState::ContainerExited, 3));
+    // The other one goes on.
+    assert_eq!(kubelet.exec(&first, "echo here").1, "here\n");
+    call!(kubelet, remove_container, api::RemoveContainerRequest { container_id: second });
+    call!(kubelet, stop_container, api::StopContainerRequest { container_id: first.clone(), timeout: 0 });
+    assert_eq!(kubelet.status(&first).exit_code, 137);
+    call!(kubelet, stop_pod_sandbox, api::StopPodSandboxRequest { pod_sandbox_id: pod.clone() });
+    call!(kubelet, remove_pod_sandbox, api::RemovePodSandboxRequest { pod_sandbox_id: pod });
+}
