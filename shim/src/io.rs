@@ -73,6 +73,8 @@ impl Io {
         let reader = nonblocking().read(true).open(path)?;
         if is_fifo(&reader)? {
             self.stdin = Some(nonblocking().write(true).open(path)?);
+            // That was for the opening.
+            rustix::io::ioctl_fionbio(&reader, false)?;
         }
         Ok(reader.into())
     }

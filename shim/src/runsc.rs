@@ -151,9 +151,11 @@ pub fn command(config: &Config) -> Command {
 
 /// A failure of the runtime in its own words.
 pub fn failure(code: i32, said: &str) -> anyhow::Error {
-    let said = said.lines().rev().map(str::trim).find(|line| !line.is_empty());
-    match said {
-        Some(line) => anyhow!("{}", line.strip_prefix("runsc: ").unwrap_or(line).to_owned()),
+    let lines = || said.lines().map(str::trim).filter(|line| !line.is_empty());
+    // Its own line comes last, after warnings; of a command line that it does not understand, the first line tells.
+    let line = lines().rev().find_map(|line| line.strip_prefix("runsc: ")).or_else(|| lines().next());
+    match line {
+        Some(line) => anyhow!("{}", line.to_owned()),
         None => anyhow!("runsc ended with code {code} and said nothing"),
     }
 }
@@ -196,6 +198,7 @@ mod tests {
         assert_eq!(last_error(log).as_deref(), Some("creating \"c\": x"));
         assert_eq!(last_error(""), None);
         assert_eq!(failure(128, "warning\nrunsc: a: b\n\n").to_string(), "a: b");
+        assert_eq!(failure(2, "error: no such verb\n\nUsage: x\n").to_string(), "error: no such verb");
         assert!(failure(128, "").to_string().contains("128"));
     }
 

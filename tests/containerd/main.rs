@@ -151,7 +151,7 @@ fn exec(daemon: &Containerd) {
     assert!(!output.status.success());
     assert!(text(&output.stderr).contains("/no/such/program"), "{output:?}");
     let output = daemon
-        .ctr_command(&["task", "exec", "--exec-id", "e3", "c1", "cat"])
+        .ctr_command(&["task", "exec", "--exec-id", "e3", "c1", "head", "-n1"])
         .stdin(shell("echo from outside"))
         .output()
         .unwrap();
@@ -217,7 +217,7 @@ fn pause_and_resume(daemon: &Containerd) {
 fn metrics(daemon: &Containerd) {
     daemon.run_detached("c1", &["sleep", "1000"]);
     let output = daemon.ctr(&["task", "metrics", "c1"]);
-    if text(&output.stderr).contains("in no control group") {
+    if text(&output.stderr).contains("no metrics received") {
         daemon.skip("runsc has no control groups, and no events");
     } else {
         assert!(output.status.success(), "{output:?}");
@@ -266,6 +266,9 @@ fn failures_are_told_and_leave_nothing(daemon: &Containerd) {
     let said = text(&output.stderr);
     assert!(said.contains("/no/such/program"), "{said}");
     assert!(!said.contains("EOF"), "{said}");
+    // ctr leaves a task that could not be started.
+    daemon.ctr(&["task", "rm", "--force", "c1"]);
+    daemon.ctr(&["container", "rm", "c1"]);
     let output = daemon.run("c1", &["--rm", "--cwd", "relative"], &["true"]);
     assert!(!output.status.success(), "{output:?}");
     // The id is free.
@@ -315,9 +318,14 @@ fn events_in_order(daemon: &Containerd) {
 
 fn checkpoints_are_refused(daemon: &Containerd) {
     daemon.run_detached("c1", &["sleep", "1000"]);
-    let output = daemon.ctr(&["task", "checkpoint", "c1"]);
-    assert!(text(&output.stderr).contains("checkpoints are not supported"), "{output:?}");
-    assert_eq!(daemon.task_status("c1"), "RUNNING");
+    // ctr pauses it first.
+    let said = text(&daemon.ctr(&["task", "checkpoint", "c1"]).stderr);
+    if said.contains("unrecognized subcommand") {
+        daemon.skip("runsc has no pause");
+    } else {
+        assert!(said.contains("checkpoints are not supported"), "{said}");
+        assert_eq!(daemon.task_status("c1"), "RUNNING");
+    }
     daemon.kill_and_remove("c1");
 }
 
