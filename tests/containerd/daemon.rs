@@ -8,7 +8,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use runsc_tests::{target, tree};
+use runsc_tests::target;
 
 use crate::image;
 
@@ -53,7 +53,6 @@ impl Containerd {
         if shim == Shim::Ours && !ours.exists() {
             return Err(format!("there is no {ours:?} (build it, or set RUNSC_SHIM)"));
         }
-        tree::adopt_orphans();
         // Short: sockets are in it.
         let dir = tempfile::Builder::new().prefix("rsc").tempdir().map_err(|error| error.to_string())?;
         let path = dir.path();

@@ -119,7 +119,8 @@ fn standard_input_and_its_end(daemon: &Containerd) {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let payload = "line of input\n".repeat(10000);
+    // More than what lies between: ctr tells of the end only to a container that has started.
+    let payload = "line of input\n".repeat(100_000);
     let mut stdin = child.stdin.take().unwrap();
     let writer = std::thread::spawn({
         let payload = payload.clone();
