@@ -13,6 +13,7 @@ use sentry::fs::{epoll, eventfd, signalfd};
 use sentry::task::CurrentTask;
 use sentry::vfs::File;
 use sentry::wait::Registration;
+use zerocopy::IntoBytes;
 
 use crate::arguments::{Address, UserPtr};
 use crate::rows;
@@ -133,10 +134,12 @@ fn do_poll(task: &CurrentTask, fds: UserPtr<PollFd>, count: u32, deadline: Optio
         }
     }
     // Only the results are written back: another thread may have changed the rest.
+    let mut results = Vec::with_capacity(entries.len());
     for (i, entry) in entries.iter().enumerate() {
         let at = fds.at(i)?.addr + std::mem::offset_of!(PollFd, revents) as u64;
-        task.mm().write_object(at, &entry.revents)?;
+        results.push((at, entry.revents.as_bytes()));
     }
+    task.mm().write_batch(&results)?;
     Ok(count)
 }
 

@@ -1,7 +1,7 @@
 //! Real programs in a Debian root: each script of `programs/scripts` runs natively in a chroot and in a container on each
 //! platform, and must print the same and end with the same code.
 //!
-//! The first lines of a script may say, as comments, what it needs (`# root: full`; otherwise `minimal`) and that it
+//! The first lines of a script may say, as comments, what it needs (`# root: full`, `# root: more`; otherwise `minimal`) and that it
 //! is to run once for each of several arguments (`# each: a b c`).
 
 use std::collections::BTreeSet;
@@ -21,7 +21,7 @@ use crate::target::Target;
 pub struct Program {
     /// The script's name without extension, and `:ARGUMENT` if it has one.
     pub name: String,
-    /// The variant of the root file system (`minimal` or `full`).
+    /// The variant of the root file system (`minimal`, `full` or `more`).
     pub root: String,
     /// The file below `programs/scripts`.
     script: String,

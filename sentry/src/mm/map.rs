@@ -457,9 +457,11 @@ impl State {
     /// Where a mapping goes that may go anywhere (get_unmapped_area).
     pub(super) fn choose(&mut self, req: &MapRequest, len: u64) -> Result<u64> {
         let mut hint = req.addr & !(PAGE_SIZE - 1);
-        if hint != 0 && !req.low {
+        if hint != 0 {
             hint = hint.max(USER_MIN);
-            if len <= USER_MAX - hint.min(USER_MAX) && hint < USER_MAX && self.is_free(hint, len) {
+            // MAP_32BIT bounds a hint only from above.
+            let top = if req.low { LOW_TOP } else { USER_MAX };
+            if hint < top && len <= top - hint && self.is_free(hint, len) {
                 return Ok(hint);
             }
         }

@@ -639,6 +639,16 @@ TEST(map_32bit) {
     CHECK((uintptr_t)p < 1ul << 31);
 }
 
+TEST(map_32bit_takes_hints) {
+    char *low = (char *)0x20000000ul, *high = (char *)(1ul << 31);
+    CHECK_EQ(OK(mmap(low, PAGE, RW, ANON | MAP_32BIT, -1, 0)), low);
+    // Taken, then: somewhere else below 2 GiB.
+    char *p = OK(mmap(low, PAGE, RW, ANON | MAP_32BIT, -1, 0));
+    CHECK(p != low && (uintptr_t)p < 1ul << 31);
+    p = OK(mmap(high - PAGE, 2 * PAGE, RW, ANON | MAP_32BIT, -1, 0));
+    CHECK((uintptr_t)p < 1ul << 31);
+}
+
 TEST(mmap_min_addr_and_null) {
     NEED_ROOT();
     pid_t p;

@@ -194,3 +194,19 @@ TEST(sticky_timeouts_are_not_written_back) {
     CHECK_EQ(syscall(SYS_select, 0, 0, 0, 0, &v), 0);
     CHECK_EQ(v.tv_usec, 0);
 }
+
+TEST(more_descriptors_than_a_transfer_takes) {
+    // Answers are written entry by entry, and nothing else is.
+    enum { N = 3000 };
+    struct rlimit limit;
+    OK(getrlimit(RLIMIT_NOFILE, &limit));
+    if (limit.rlim_cur < N) SKIP("fewer descriptors are allowed");
+    static struct pollfd fds[N];
+    int null = OK(open("/dev/null", O_RDWR));
+    for (int i = 0; i < N; i++) fds[i] = (struct pollfd){i % 3 ? 900 + i : i % 2 ? null : -1, POLLIN, 0x7777};
+    CHECK_EQ(poll(fds, N, 0), N * 2 / 3 + N / 6);
+    for (int i = 0; i < N; i++) {
+        CHECK_EQ(fds[i].revents, i % 3 ? POLLNVAL : i % 2 ? POLLIN : 0);
+        CHECK_EQ(fds[i].events, POLLIN);
+    }
+}

@@ -500,3 +500,14 @@ TEST(kernel_wide_ids) {
     CHECK_ERRNO(write(fd, "5000", 4), EINVAL);
     CHECK_ERRNO(write(fd, "abc", 3), EINVAL);
 }
+
+TEST(truncating_means_nothing) {
+    int fd = OK(open("/proc/self/comm", O_RDWR));
+    OK(ftruncate(fd, 0));
+    OK(ftruncate(fd, 100));
+    char buf[32] = "";
+    CHECK(read(fd, buf, sizeof buf) > 1);
+    OK(truncate("/proc/self/comm", 0));
+    int readable = OK(open("/proc/self/comm", O_RDONLY));
+    CHECK_ERRNO(ftruncate(readable, 0), EINVAL);
+}

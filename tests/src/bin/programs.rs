@@ -1,6 +1,6 @@
 //! Runs real programs natively and in the sandbox and compares: `programs/scripts`, see `docs/testing.md`.
 //!
-//! `programs [--platform P[,P…]] [--root minimal|full] [--limit SECONDS] [--show] [--list] [NAME…]`: a name may leave out the
+//! `programs [--platform P[,P…]] [--root minimal|full|more] [--limit SECONDS] [--show] [--list] [NAME…]`: a name may leave out the
 //! argument (`python-tests` is all of them). Without a name: all. `--show` prints what differs in full.
 
 use std::collections::HashMap;
@@ -16,7 +16,7 @@ use runsc_tests::target::{Target, platforms, runsc};
 use runsc_tests::{guest, tree};
 
 const USAGE: &str =
-    "programs [--platform P[,P…]] [--root minimal|full] [--limit SECONDS] [--show] [--list] [NAME…]";
+    "programs [--platform P[,P…]] [--root minimal|full|more] [--limit SECONDS] [--show] [--list] [NAME…]";
 
 fn main() -> ExitCode {
     match run() {

@@ -222,7 +222,7 @@ impl Mappable for Mapping {
 const FIRST: u64 = 2;
 
 /// Bytes of entries asked for at once.
-const BATCH: u32 = 32 * 1024;
+pub(super) const BATCH: u32 = 32 * 1024;
 
 /// An open directory.
 pub struct GoferDirectory {

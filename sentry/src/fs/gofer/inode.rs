@@ -12,7 +12,8 @@ use gofer::client::{self, DirBatch, DirEntry, NewAttributes, SetTime, SocketKind
 use gofer::protocol::{self, FileKind, NodeId, SyncScope, Timestamp};
 use parking_lot::Mutex;
 
-use super::file::{GoferDirectory, GoferFile};
+use super::file::{BATCH, GoferDirectory, GoferFile};
+use super::names::Names;
 use super::{Access, Shared, attributes, file_type, file_type_of};
 use crate::task::Credentials;
 use crate::vfs::{
@@ -59,6 +60,8 @@ pub struct GoferInode {
     /// There are no file capabilities.
     incapable: AtomicBool,
     target: Option<Box<[u8]>>,
+    /// A directory's, in exclusive mode.
+    names: Names,
     /// Writers that append, or that change the size, take turns.
     pub(super) writing: Mutex<()>,
 }
@@ -87,6 +90,7 @@ impl GoferInode {
             mapped: AtomicBool::new(false),
             incapable: AtomicBool::new(false),
             target,
+            names: Names::default(),
             writing: Mutex::new(()),
         })
     }
@@ -266,8 +270,34 @@ impl GoferInode {
         inode.as_any().downcast_ref().ok_or(Errno::EXDEV)
     }
 
-    fn entry(&self, entry: protocol::Entry, target: Option<Box<[u8]>>) -> Arc<dyn Inode> {
+    /// A name was made in this directory.
+    fn gained(&self, name: &[u8]) {
+        self.names.add(&self.shared.hashing, name);
         self.changed();
+    }
+
+    /// A look-up has failed: maybe it is worth to know all names.
+    fn missed(&self) -> Result<()> {
+        let Some(mut listing) = self.names.missed() else { return Ok(()) };
+        let mut cookie = 0;
+        loop {
+            let batch = self.read_dir(cookie, BATCH)?;
+            for entry in batch.iter() {
+                if !listing.add(&self.shared.hashing, entry.name) {
+                    return Ok(());
+                }
+                cookie = entry.cookie;
+            }
+            if batch.end || batch.is_empty() {
+                break;
+            }
+        }
+        self.names.listed(&self.shared.hashing, listing);
+        Ok(())
+    }
+
+    fn entry(&self, name: &[u8], entry: protocol::Entry, target: Option<Box<[u8]>>) -> Arc<dyn Inode> {
+        self.gained(name);
         self.shared.inode(entry.node, &entry.attributes, target)
     }
 
@@ -343,7 +373,18 @@ impl Inode for GoferInode {
     }
 
     fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Inode>> {
-        let (entry, target) = self.client().lookup(self.node, name)?;
+        let exclusive = self.is_exclusive();
+        if exclusive && self.names.lack(&self.shared.hashing, name) {
+            return Err(Errno::ENOENT);
+        }
+        let (entry, target) = match self.client().lookup(self.node, name) {
+            Err(Errno::ENOENT) if exclusive => {
+                // Whatever keeps the directory from being listed: the name is not there.
+                let _ = self.missed();
+                return Err(Errno::ENOENT);
+            }
+            found => found?,
+        };
         Ok(self.shared.inode(entry.node, &entry.attributes, target))
     }
 
@@ -358,7 +399,7 @@ impl Inode for GoferInode {
         let (entry, target) = match &new.kind {
             NewKind::Regular => {
                 let made = client.create(self.node, name, O::READ_WRITE, owner)?;
-                self.changed();
+                self.gained(name);
                 let inode = self.shared.inode(made.node, &made.attributes, None);
                 inode.note_file(Purpose::Write, made.file);
                 return Ok(inode);
@@ -374,7 +415,7 @@ impl Inode for GoferInode {
             NewKind::CharDevice(0) => (client.mknod(self.node, name, FileKind::Character, owner)?, None),
             NewKind::CharDevice(_) | NewKind::BlockDevice(_) => return Err(Errno::EPERM),
         };
-        Ok(self.entry(entry, target))
+        Ok(self.entry(name, entry, target))
     }
 
     fn create_unnamed(&self, new: &NewInode) -> Result<Arc<dyn Inode>> {
@@ -389,7 +430,7 @@ impl Inode for GoferInode {
         let target = GoferInode::of(target)?;
         let stamp = target.stamp();
         let attributes = self.client().link(target.node, self.node, name)?;
-        self.changed();
+        self.gained(name);
         target.remember(&attributes, stamp);
         Ok(())
     }
@@ -413,7 +454,7 @@ impl Inode for GoferInode {
         let flags = protocol::RenameFlags::from_bits_truncate(flags.bits());
         self.client().rename((self.node, source.name), (to.node, target.name), flags)?;
         self.changed();
-        to.changed();
+        to.gained(target.name);
         GoferInode::of(source.inode)?.changed();
         if let Some(target) = target.inode {
             let target = GoferInode::of(target)?;
@@ -484,6 +525,7 @@ impl Drop for GoferInode {
                 inodes.remove(&self.key);
             }
         }
+        self.names.let_go(&self.shared.hashing);
         if !self.is_root {
             self.shared.client.forget(self.node);
         }

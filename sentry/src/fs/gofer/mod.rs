@@ -13,11 +13,12 @@
 //!
 //! Host calls made here, besides the client's: pread, pwrite, fstat, lseek, ftruncate, fallocate, fsync, fdatasync.
 //!
-//! Lock order: `inodes`; an inode's `attributes`; its `files`; `kept`. All are leaves, and none is held during a request
+//! Lock order: `inodes`; an inode's `attributes`; its `files`; its `names`; `kept`. All are leaves, and none is held during a request
 //! or a host call, except that writers of one file take turns by its `writing`.
 
 mod file;
 mod inode;
+mod names;
 
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::OwnedFd;
@@ -60,6 +61,7 @@ struct Shared {
     dev: u64,
     inodes: Mutex<HashMap<Key, Weak<GoferInode>>>,
     kept: Mutex<VecDeque<Arc<OwnedFd>>>,
+    hashing: names::Hashing,
 }
 
 impl Shared {
@@ -170,6 +172,7 @@ impl GoferFs {
             dev,
             inodes: Mutex::default(),
             kept: Mutex::default(),
+            hashing: names::Hashing::default(),
         });
         let root = GoferInode::root(&shared, node, &attributes);
         shared.inodes.lock().insert(key(&attributes), Arc::downgrade(&root));

@@ -144,6 +144,34 @@ fn large_directories_are_listed_once_in_pieces_of_any_size() {
 }
 
 #[test]
+fn names_that_are_not_there_are_asked_for_some_times_only() {
+    for access in [Access::Exclusive, Access::Shared] {
+        let (host, tree) = served(access, MountFlags::empty());
+        std::fs::write(host.0.path().join("old"), "").unwrap();
+        let root = tree.find("").unwrap();
+        let root = root.inode();
+        let absent = |name: &str| root.lookup(name.as_bytes()).map(drop) == Err(Errno::ENOENT);
+        assert!((0..100).all(|i| absent(&format!("name{i}"))));
+        // Made behind its back: who still asks finds it.
+        std::fs::write(host.0.path().join("late"), "").unwrap();
+        assert_eq!(absent("late"), access == Access::Exclusive);
+        // What was there, and whatever is made from here, is found.
+        assert!(!absent("old"));
+        let names = ["file", "dir", "link", "other", "moved"];
+        assert!(names.iter().all(|name| absent(name)));
+        tree.create("file", NewKind::Regular, 0o600).unwrap();
+        tree.create("dir", NewKind::Directory, 0o700).unwrap();
+        tree.create("link", NewKind::Symlink(b"x".to_vec()), 0o777).unwrap();
+        tree.link("file", "other").unwrap();
+        tree.create("dir/inner", NewKind::Regular, 0o600).unwrap();
+        tree.rename("dir/inner", "moved", RenameFlags::empty()).unwrap();
+        assert!(names.iter().all(|name| !absent(name)));
+        tree.remove("moved", false).unwrap();
+        assert!(absent("moved"));
+    }
+}
+
+#[test]
 fn what_may_not_be_changed_is_erofs() {
     let (host, tree) = served(Access::Exclusive, MountFlags::READ_ONLY);
     std::fs::write(host.0.path().join("a"), "x").unwrap();

@@ -196,6 +196,11 @@ impl<C: Context> FileOps for TextFile<C> {
         Ok(data.len())
     }
 
+    fn truncate(&self, _size: u64) -> Result<()> {
+        // Lengths mean nothing here, but setting one is no error (proc_setattr, kernfs_iop_setattr).
+        Ok(())
+    }
+
     fn opened(&self, task: &CurrentTask) {
         self.content.opened(&self.context, task);
     }
