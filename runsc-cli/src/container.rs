@@ -153,7 +153,7 @@ impl Runtime {
                 let _ = remove_cgroup(&container);
                 let _ = container.remove();
                 if state.sentry.is_some() {
-                    run_poststop(spec, &state);
+                    run_to_the_end(Point::Poststop, spec, &state, Status::Stopped);
                 }
                 Err(error)
             }
@@ -240,9 +240,7 @@ impl Runtime {
         Client::connect(&self.root.address(state))?.start()?;
         state.record = record::read(&container.path.join(RECORD));
         // The specification: a failure is told, and the container's life goes on.
-        if let Err(error) = hooks::run(Point::Poststart, &saved_spec(container)?, state, Status::Running) {
-            crate::report::warn(&crate::report::line(&error));
-        }
+        run_to_the_end(Point::Poststart, &saved_spec(container)?, state, Status::Running);
         Ok(())
     }
 
@@ -351,7 +349,7 @@ impl Runtime {
         remove_cgroup(&container)?;
         container.remove()?;
         if let (Some(state), Ok(spec)) = (&state, spec) {
-            run_poststop(&spec, state);
+            run_to_the_end(Point::Poststop, &spec, state, Status::Stopped);
         }
         Ok(())
     }
@@ -428,9 +426,9 @@ pub fn read_cgroup(directory: &Path) -> Result<Option<Cgroup>> {
     }
 }
 
-/// Each of them, whatever the others do.
-fn run_poststop(spec: &Spec, state: &State) {
-    for error in hooks::run_all(Point::Poststop, spec, state, Status::Stopped) {
+/// Runs the hooks of a point whose failures are no more than warnings: each of them, whatever the others do.
+fn run_to_the_end(point: Point, spec: &Spec, state: &State, status: Status) {
+    for error in hooks::run_all(point, spec, state, status) {
         crate::report::warn(&crate::report::line(&error));
     }
 }
