@@ -332,7 +332,7 @@ impl Runtime {
     fn delete_locked(&self, container: Container, state: Option<State>, force: bool) -> Result<()> {
         if let Some(state) = &state {
             let status = state.status();
-            if status == Status::Running && !force {
+            if matches!(status, Status::Running | Status::Paused) && !force {
                 bail!("cannot delete container {:?} that is not stopped: {}", container.id, status.as_str());
             }
             match &state.sandbox {

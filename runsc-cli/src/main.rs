@@ -88,7 +88,12 @@ fn run(cli: Cli) -> Result<i32> {
         Verb::Update(args) => {
             cmd::update(&runtime, &args).with_context(|| format!("updating container {:?}", args.id))
         }
-        Verb::Pause(_) | Verb::Resume(_) => bail!("pausing is not there yet"),
+        Verb::Pause(args) => {
+            cmd::pause(&runtime, &args.id).with_context(|| format!("pausing container {:?}", args.id))
+        }
+        Verb::Resume(args) => {
+            cmd::resume(&runtime, &args.id).with_context(|| format!("resuming container {:?}", args.id))
+        }
         Verb::Features => cmd::features(),
         Verb::Install(args) => cmd::install(&args),
         Verb::Uninstall(args) => cmd::uninstall(&args),

@@ -43,6 +43,8 @@ pub enum Status {
     Created,
     /// Its first process has been started.
     Running,
+    /// Its processes are held.
+    Paused,
     /// Nothing of it runs.
     Stopped,
 }
@@ -54,6 +56,7 @@ impl Status {
             Status::Creating => "creating",
             Status::Created => "created",
             Status::Running => "running",
+            Status::Paused => "paused",
             Status::Stopped => "stopped",
         }
     }
@@ -95,6 +98,8 @@ impl State {
     pub fn status(&self) -> Status {
         match &self.sentry {
             Some(sentry) if sentry.alive() && self.record.exit.is_none() => match self.record.started {
+                // What a command has seen to.
+                true if self.status == Status::Paused => Status::Paused,
                 true => Status::Running,
                 false => self.status,
             },

@@ -118,10 +118,60 @@ fn a_container_is_in_its_cgroup_until_it_is_deleted() {
     assert_eq!(event["data"]["memory"]["usage"]["limit"], 314576896);
     assert!(event["data"]["memory"]["usage"]["usage"].as_u64().unwrap() > 0);
     assert!(event["data"]["cpu"]["usage"]["total"].as_u64().unwrap() > 0);
+    assert_eq!(event["data"]["pids"], json!({"current": 1, "limit": 50}));
     runsc.ok(&["delete", "--force", "c1"]);
     for (_, directory) in &groups {
         assert!(!directory.exists(), "{directory:?}");
     }
+}
+
+#[test]
+fn a_paused_container_does_nothing_and_can_be_killed() {
+    need_sandbox!();
+    let runsc = Runsc::with_flags(&["--ignore-cgroups"]);
+    // One that computes, one that sleeps and writes.
+    let script = "(while :; do :; done) & while :; do echo x >> /data/out; sleep 0.01; done";
+    let host = runsc.dir.path().join("host");
+    std::fs::create_dir(&host).unwrap();
+    let bundle = runsc.bundle("b", &["sh", "-c", script], |config| {
+        config["mounts"] = json!([{"destination": "/data", "type": "bind", "source": host, "options": ["rbind"]}]);
+    });
+    let mut run = runsc.command(&["run", "--detach", "--bundle", bundle.to_str().unwrap(), "c1"]);
+    assert!(run.stdout(std::process::Stdio::null()).status().unwrap().success());
+    let size = || std::fs::metadata(host.join("out")).map_or(0, |meta| meta.len());
+    let grows = |from: u64| {
+        for _ in 0..600 {
+            if size() > from {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        panic!("nothing was written in 30 s");
+    };
+    let used = || {
+        let event: Value = serde_json::from_str(&runsc.ok(&["events", "--stats", "c1"])).unwrap();
+        event["data"]["cpu"]["usage"]["user"].as_u64().unwrap()
+    };
+    grows(0);
+    runsc.ok(&["pause", "c1"]);
+    assert_eq!(runsc.state("c1")["status"], "paused");
+    let (size_before, used_before) = (size(), used());
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert_eq!(size(), size_before);
+    assert_eq!(used(), used_before);
+    assert!(runsc.fails(&["exec", "c1", "true"]).contains("cannot exec in a paused container"));
+    assert!(runsc.fails(&["pause", "c1"]).contains("paused"));
+    assert!(runsc.fails(&["delete", "c1"]).contains("not stopped"));
+    runsc.ok(&["resume", "c1"]);
+    assert_eq!(runsc.state("c1")["status"], "running");
+    assert!(runsc.fails(&["resume", "c1"]).contains("running"));
+    grows(size_before);
+    runsc.ok(&["exec", "c1", "true"]);
+    runsc.ok(&["pause", "c1"]);
+    runsc.ok(&["kill", "c1", "KILL"]);
+    runsc.wait_for("c1", "stopped");
+    assert!(runsc.fails(&["resume", "c1"]).contains("not running"));
+    runsc.ok(&["delete", "c1"]);
 }
 
 #[test]

@@ -25,9 +25,11 @@ use sentry::vfs::{FdFlags, FdTable};
 
 use super::guest::Process;
 use super::host_file::HostFiles;
+use super::limits;
 use super::program;
 use super::stdio::{self, Stdio};
 use super::volumes::Gofer;
+use crate::control::proto::UsageResponse;
 use crate::control::{FIRST, ProcessInfo, Target};
 use crate::record::{self, ExitStatus};
 
@@ -155,6 +157,9 @@ impl Container {
         if !self.is_started() {
             bail!("the container was not started yet");
         }
+        if self.kernel.freezer.holds(&self.id) {
+            bail!("cannot exec in a paused container");
+        }
         let mut stdio = stdio::open(&self.kernel, &self.namespaces.mount, host_files, process, fds)?;
         self.start_process(process, &mut stdio, false)
     }
@@ -200,6 +205,43 @@ impl Container {
         drop(processes);
         drop(forgotten);
         Ok(pid)
+    }
+
+    /// Holds its processes; when this returns, none of them runs.
+    pub fn pause(&self) -> Result<()> {
+        if !self.kernel.freeze(&self.id) {
+            bail!("a thread cannot be brought to a halt");
+        }
+        Ok(())
+    }
+
+    /// Lets its processes go on.
+    pub fn resume(&self) {
+        self.kernel.thaw(&self.id);
+    }
+
+    /// Sets its limits. The guest's cgroup file system shows those of the sandbox's first container.
+    pub fn limit(&self, limits: limits::Limits, first: bool) {
+        let shown = if first { limits.shown } else { Vec::new() };
+        limits::Limits { pids: limits.pids, shown }.apply(&self.kernel, &self.id);
+    }
+
+    /// What it uses.
+    pub fn usage(&self) -> UsageResponse {
+        let pids = self.kernel.counts.of_container(&self.id);
+        let mut usage = UsageResponse {
+            pids: pids.current as u64,
+            pids_limit: pids.max.map(|max| max as u64),
+            ..UsageResponse::default()
+        };
+        for group in self.living() {
+            let time = group.cpu_time();
+            usage.cpu_user += time.user;
+            usage.cpu_system += time.system;
+            let memory = group.any_task().and_then(|task| task.memory());
+            usage.memory += memory.map_or(0, |memory| memory.resident_set().anonymous);
+        }
+        usage
     }
 
     /// Sends a signal.

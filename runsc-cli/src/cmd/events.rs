@@ -8,16 +8,29 @@ use serde_json::{Value, json};
 use crate::cgroup::{Cgroup, Stats};
 use crate::cli::Events;
 use crate::container::{self, Runtime};
+use crate::control::Client;
 use crate::state::Status;
 
 /// Prints one object a line: once, or until the container has stopped.
 pub fn events(runtime: &Runtime, args: &Events) -> Result<i32> {
-    if runtime.root.read(&args.id)?.status() == Status::Stopped {
+    let state = runtime.root.read(&args.id)?;
+    if state.status() == Status::Stopped {
         bail!("container not running");
     }
+    let address = runtime.root.address(&state);
     let cgroup = container::read_cgroup(&runtime.root.directory(&args.id))?;
     loop {
-        let stats = cgroup.as_ref().map(Cgroup::stats).unwrap_or_default();
+        let mut stats = cgroup.as_ref().map(Cgroup::stats).unwrap_or_default();
+        if let Ok(usage) = Client::connect(&address).and_then(|client| client.usage()) {
+            // The host counts its own threads, and the sandbox's; without a cgroup, it counts nothing.
+            stats.pids.current = Some(usage.pids);
+            stats.pids.limit = usage.pids_limit.unwrap_or(0);
+            if stats.cpu.total.is_none() {
+                (stats.cpu.user, stats.cpu.kernel) = (usage.cpu_user, usage.cpu_system);
+                stats.cpu.total = Some(usage.cpu_user + usage.cpu_system);
+            }
+            stats.memory.usage = stats.memory.usage.or(Some(usage.memory));
+        }
         let event = json!({"type": "stats", "id": args.id, "data": data(&stats)});
         // A reader that has seen enough is no error.
         if writeln!(std::io::stdout(), "{event}").is_err() || args.stats {

@@ -5,6 +5,7 @@ mod events;
 mod exec;
 mod features;
 mod install;
+mod pause;
 mod update;
 
 pub use do_::run_do;
@@ -12,6 +13,7 @@ pub use events::events;
 pub use exec::exec;
 pub use features::features;
 pub use install::{install, uninstall};
+pub use pause::{pause, resume};
 pub use update::update;
 
 use std::io::Write;

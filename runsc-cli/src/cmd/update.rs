@@ -6,8 +6,11 @@ use anyhow::{Context, Result, anyhow, bail};
 use oci_spec::runtime::{LinuxResources, Spec};
 use serde_json::{Map, Value, json};
 
+use crate::boot::limits::Limits;
+use crate::cgroup;
 use crate::cli::Update;
 use crate::container::{self, Runtime};
+use crate::control::Client;
 use crate::spec;
 use crate::state::Status;
 
@@ -35,6 +38,9 @@ pub fn update(runtime: &Runtime, args: &Update) -> Result<i32> {
     let merged = merge(&spec, relevant(&changes))?;
     if let Some(cgroup) = container::read_cgroup(&container.path)? {
         cgroup.set(&changed, runtime.options.cgroups)?;
+    }
+    if let Some(resources) = cgroup::limits(&merged) {
+        Client::connect(&runtime.root.address(&state))?.limit(Limits::of(&resources))?;
     }
     container.write("config.json", &serde_json::to_vec(&merged)?)?;
     Ok(0)

@@ -20,6 +20,7 @@ use tonic::{Response, Status, Streaming};
 use super::proto::{self, control_client::ControlClient, exec_event::Event};
 use super::{MAX_MESSAGE, ProcessInfo, SOCKET, Target, descriptors};
 use crate::boot::guest::{Guest, Process};
+use crate::boot::limits::Limits;
 use crate::console::Signals;
 use crate::record::ExitStatus;
 use crate::state;
@@ -169,6 +170,32 @@ impl Client {
     /// Sends a signal.
     pub fn signal(&self, target: Target, signo: i32) -> Result<()> {
         self.prompt_answer(self.rpc.clone().signal(self.signal_request(target, signo))).map(drop)
+    }
+
+    /// Holds the container's processes.
+    pub fn pause(&self) -> Result<()> {
+        let request = proto::PauseRequest { container: self.container() };
+        self.prompt_answer(self.rpc.clone().pause(request)).map(drop)
+    }
+
+    /// Lets them go on.
+    pub fn resume(&self) -> Result<()> {
+        let request = proto::ResumeRequest { container: self.container() };
+        self.prompt_answer(self.rpc.clone().resume(request)).map(drop)
+    }
+
+    /// Changes the limits that the sentry holds or shows.
+    pub fn limit(&self, limits: Limits) -> Result<()> {
+        let Limits { pids, shown } = limits;
+        let request =
+            proto::LimitRequest { container: self.container(), pids, shown: shown.into_iter().collect() };
+        self.prompt_answer(self.rpc.clone().limit(request)).map(drop)
+    }
+
+    /// What the container uses.
+    pub fn usage(&self) -> Result<proto::UsageResponse> {
+        let request = proto::UsageRequest { container: self.container() };
+        self.prompt_answer(self.rpc.clone().usage(request))
     }
 
     /// The container's processes.

@@ -14,10 +14,13 @@ use crate::boot::container::Container;
 use crate::boot::guest::{Guest, Process};
 use crate::boot::kernel::{Donations, Sandbox};
 use crate::boot::launcher::Launcher;
+use crate::boot::limits::Limits;
 use crate::control::descriptors::Waiting;
 use crate::control::proto::control_server::Control;
 use crate::control::proto::exec_event::Event;
 use crate::control::proto::{
+    LimitRequest, LimitResponse, PauseRequest, PauseResponse, ResumeRequest, ResumeResponse, UsageRequest,
+    UsageResponse,
     CreateRequest, CreateResponse, DestroyRequest, DestroyResponse, ExecEvent, ExecRequest, ProcessesRequest,
     ProcessesResponse, SignalRequest, SignalResponse, StartRequest, StartResponse, WaitRequest, WaitResponse,
 };
@@ -204,6 +207,37 @@ impl Control for Service {
         let result = Target::try_from(target);
         let result = result.and_then(|target| self.sandbox.container(&container)?.signal(target, signal));
         answer(result.map(|()| SignalResponse {}))
+    }
+
+    async fn pause(&self, request: Request<PauseRequest>) -> Answer<PauseResponse> {
+        let container = request.into_inner().container;
+        let sandbox = self.sandbox.clone();
+        // It takes as long as a thread of the guest may stay in the sentry.
+        let pause = move || sandbox.container(&container)?.pause();
+        answer(self.launcher.run(pause).await.map(|()| PauseResponse {}))
+    }
+
+    async fn resume(&self, request: Request<ResumeRequest>) -> Answer<ResumeResponse> {
+        let container = self.sandbox.container(&request.into_inner().container);
+        answer(container.map(|container| {
+            container.resume();
+            ResumeResponse {}
+        }))
+    }
+
+    async fn limit(&self, request: Request<LimitRequest>) -> Answer<LimitResponse> {
+        let LimitRequest { container, pids, shown } = request.into_inner();
+        let limits = Limits { pids, shown: shown.into_iter().collect() };
+        answer(self.sandbox.container(&container).map(|container| {
+            let first = Arc::ptr_eq(&container, self.sandbox.first());
+            container.limit(limits, first);
+            LimitResponse {}
+        }))
+    }
+
+    async fn usage(&self, request: Request<UsageRequest>) -> Answer<UsageResponse> {
+        let container = self.sandbox.container(&request.into_inner().container);
+        answer(container.map(|container| container.usage()))
     }
 
     async fn processes(&self, request: Request<ProcessesRequest>) -> Answer<ProcessesResponse> {
