@@ -107,7 +107,6 @@ impl Runtime {
         spec: &Spec,
         args: &CreateArgs,
     ) -> Result<(Container, State, Processes)> {
-        hooks::check(spec).context("config.json")?;
         spec::warn_of_ignored(spec);
         let pod = pod::sandbox_of(id, spec).context("config.json")?;
         let pod = pod.map(|sandbox| pod::Sandbox::find(&self.root, sandbox)).transpose()?;

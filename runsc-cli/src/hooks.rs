@@ -12,8 +12,9 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::Pid;
 use oci_spec::runtime::{Hook, Spec};
 
+use crate::boot::start_hooks::Hook as Inside;
 use crate::process::{ProcessId, wait_readable};
-use crate::state::{State, Status};
+use crate::state::{OCI_VERSION, State, Status};
 
 /// A point of a container's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,20 +58,26 @@ impl Point {
     }
 }
 
-/// Refuses what would have to run inside of the container.
-pub fn check(spec: &Spec) -> Result<()> {
-    let inside = spec
-        .hooks()
-        .as_ref()
-        .and_then(|hooks| hooks.start_container().as_ref())
-        .is_some_and(|hooks| !hooks.is_empty());
-    if inside {
-        bail!(
-            "hooks.startContainer: a program of the host cannot run inside of the sandbox; use createContainer or \
-             poststart"
-        );
-    }
-    Ok(())
+/// The hooks of startContainer, which the sentry runs. Their standard input is what runc's are given: the container's
+/// state as it is seen inside, where its process is process 1.
+pub fn for_inside(id: &str, bundle: &Path, spec: &Spec) -> Vec<Inside> {
+    let hooks = spec.hooks().as_ref().and_then(|hooks| hooks.start_container().as_deref());
+    let state = serde_json::json!({
+        "ociVersion": OCI_VERSION,
+        "id": id,
+        "status": Status::Created.as_str(),
+        "pid": 1,
+        "bundle": bundle,
+        "annotations": spec.annotations().clone().unwrap_or_default(),
+    });
+    let inside = |hook: &Hook| Inside {
+        path: hook.path().to_string_lossy().into_owned(),
+        args: hook.args().iter().flatten().skip(1).cloned().collect(),
+        env: hook.env().clone().unwrap_or_default(),
+        timeout: hook.timeout().and_then(|seconds| u64::try_from(seconds).ok()),
+        state: state.to_string(),
+    };
+    hooks.unwrap_or_default().iter().map(inside).collect()
 }
 
 /// Runs the hooks of a point, in order, and stops at the first that fails.
@@ -193,8 +200,19 @@ mod tests {
     }
 
     #[test]
-    fn hooks_for_the_inside_are_refused() {
-        assert!(check(&spec(json!({"startContainer": [{"path": "/bin/true"}]}))).is_err());
-        assert!(check(&spec(json!({"startContainer": []}))).is_ok());
+    fn hooks_for_the_inside_know_the_state() {
+        let spec = spec(json!({"startContainer": [
+            {"path": "/bin/hook", "args": ["hook", "-x"], "env": ["A=B"], "timeout": 3}
+        ]}));
+        let hooks = for_inside("c1", Path::new("/b"), &spec);
+        assert_eq!(
+            (hooks[0].path.as_str(), &hooks[0].args[..], hooks[0].timeout),
+            ("/bin/hook", &["-x".to_owned()][..], Some(3))
+        );
+        let state: serde_json::Value = serde_json::from_str(&hooks[0].state).unwrap();
+        assert_eq!(
+            (&state["id"], &state["status"], &state["pid"]),
+            (&json!("c1"), &json!("created"), &json!(1))
+        );
     }
 }

@@ -13,6 +13,7 @@ use crate::boot::guest::{Capabilities, Device, Guest, Mount, MountKind, Overlay,
 use crate::boot::limits::Limits;
 use crate::capability;
 use crate::cgroup;
+use crate::hooks;
 use crate::host_namespaces::{self, Network};
 use crate::pod;
 use crate::seccomp;
@@ -135,6 +136,7 @@ pub fn plan(
         sysctl: linux
             .and_then(|linux| linux.sysctl().clone())
             .map_or_else(BTreeMap::new, |sysctl| sysctl.into_iter().collect()),
+        start_hooks: hooks::for_inside(id, bundle, spec),
         process,
         limits: cgroup::limits(spec).map_or_else(Limits::default, |resources| Limits::of(&resources)),
         cpus: cpus(spec),

@@ -54,11 +54,6 @@ fn broken_configurations_are_explained() {
         (r#""1.0.2""#, r#""9""#, "not supported"),
         (
             r#""process":"#,
-            r#""hooks":{"startContainer":[{"path":"/bin/true"}]},"process":"#,
-            "hooks.startContainer",
-        ),
-        (
-            r#""process":"#,
             r#""mounts":[{"destination":"/x","type":"bind","source":"/nowhere"}],"process":"#,
             "mounts[0] \"/x\": open \"/nowhere\": no such file or directory",
         ),

@@ -435,3 +435,22 @@ impl Runsc {
         assert!(status.success());
     }
 }
+
+#[test]
+fn hooks_of_start_container_run_inside() {
+    need_sandbox!();
+    let runsc = Runsc::new();
+    let hook =
+        |script: &str| json!({"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin", "H=1"]});
+    let bundle = runsc.bundle("b", &["sh", "-c", "cat /tmp/state /tmp/name; echo $$"], |config| {
+        config["hooks"] = json!({"startContainer": [hook("cat > /tmp/state; echo; hostname > /tmp/name; echo $H >> /tmp/name")]});
+    });
+    let output = runsc.output(&["run", "--bundle", bundle.to_str().unwrap(), "c1"]);
+    let out = text(&output.stdout);
+    assert!(out.contains(r#""id":"c1""#) && out.ends_with("box\n1\n1\n"), "{}", describe(&output));
+    let bundle = runsc.bundle("b", &["true"], |config| {
+        config["hooks"] = json!({"startContainer": [hook("echo why; exit 3")]});
+    });
+    let said = runsc.fails(&["run", "--bundle", bundle.to_str().unwrap(), "c1"]);
+    assert!(said.contains("startContainer hook \"/bin/sh\"") && said.contains("why"), "{said}");
+}

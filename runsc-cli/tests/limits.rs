@@ -134,7 +134,8 @@ fn a_paused_container_does_nothing_and_can_be_killed() {
     let host = runsc.dir.path().join("host");
     std::fs::create_dir(&host).unwrap();
     let bundle = runsc.bundle("b", &["sh", "-c", script], |config| {
-        config["mounts"] = json!([{"destination": "/data", "type": "bind", "source": host, "options": ["rbind"]}]);
+        config["mounts"] =
+            json!([{"destination": "/data", "type": "bind", "source": host, "options": ["rbind"]}]);
     });
     let mut run = runsc.command(&["run", "--detach", "--bundle", bundle.to_str().unwrap(), "c1"]);
     assert!(run.stdout(std::process::Stdio::null()).status().unwrap().success());

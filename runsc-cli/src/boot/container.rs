@@ -27,6 +27,7 @@ use super::guest::Process;
 use super::host_file::HostFiles;
 use super::limits;
 use super::program;
+use super::start_hooks::{self, Hook};
 use super::stdio::{self, Stdio};
 use super::volumes::Gofer;
 use crate::control::proto::UsageResponse;
@@ -49,6 +50,8 @@ pub struct Parts {
     pub shares_pids: bool,
     /// The first process dies of signals that it has no handler for, as any other: it is no init.
     pub mortal_init: bool,
+    /// What runs inside just before its first process.
+    pub start_hooks: Vec<Hook>,
     /// Its first process.
     pub process: Process,
     /// That process's standard files.
@@ -73,6 +76,7 @@ pub struct Container {
     shares_pids: bool,
     mortal_init: bool,
     record: record::Writer,
+    start_hooks: Vec<Hook>,
     /// The first process until it is started.
     waiting: Mutex<Option<(Process, Stdio)>>,
     processes: Mutex<Processes>,
@@ -119,6 +123,7 @@ impl Container {
             shares_pids: parts.shares_pids,
             mortal_init: parts.mortal_init,
             record: parts.record,
+            start_hooks: parts.start_hooks,
             waiting: Mutex::new(Some((parts.process, parts.stdio))),
             processes: Mutex::default(),
             stand_in: Mutex::new(parts.stand_in),
@@ -132,7 +137,7 @@ impl Container {
     }
 
     /// Lets the first process run.
-    pub fn start(&self) -> Result<()> {
+    pub fn start(&self, host_files: &HostFiles) -> Result<()> {
         let Some((process, mut stdio)) = self.waiting.lock().take() else {
             bail!("it was started before");
         };
@@ -140,7 +145,8 @@ impl Container {
         if let Some(console) = &stdio.console {
             stdio::update_size(console);
         }
-        match self.start_process(&process, &mut stdio, true) {
+        let hooks = start_hooks::run(&self.kernel, &self.id, &self.namespaces, host_files, &self.start_hooks);
+        match hooks.and_then(|()| self.start_process(&process, &mut stdio, true)) {
             Ok(_) => {
                 self.record.set_started();
                 Ok(())

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::limits::Limits;
+use super::start_hooks::Hook;
 
 /// One container and the world that it sees.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -31,6 +32,8 @@ pub struct Guest {
     pub readonly_paths: Vec<String>,
     /// Values for `/proc/sys`, by name with dots.
     pub sysctl: BTreeMap<String, String>,
+    /// What runs inside just before the first process.
+    pub start_hooks: Vec<Hook>,
     /// The first process.
     pub process: Process,
     /// Its limits.

@@ -116,6 +116,7 @@ pub fn start(
             namespaces,
             shares_pids: false,
             mortal_init: config.die_with_command,
+            start_hooks: guest.start_hooks,
             process: guest.process,
             stdio,
             gofer,
@@ -253,6 +254,7 @@ impl Sandbox {
                 namespaces,
                 shares_pids: pids_of.is_some(),
                 mortal_init: false,
+                start_hooks: guest.start_hooks.clone(),
                 process: guest.process.clone(),
                 stdio,
                 gofer: gofer.clone(),
@@ -277,6 +279,11 @@ impl Sandbox {
         let gofer = Arc::downgrade(&container.gofer);
         drop(container);
         gofer.strong_count() > 0
+    }
+
+    /// Starts another process in a container.
+    pub fn start(&self, container: &str) -> Result<()> {
+        self.container(container)?.start(&self.place.host_files)
     }
 
     /// Starts another process in a container.

@@ -16,6 +16,7 @@ pub mod limits;
 mod mounts;
 mod oom;
 mod program;
+pub mod start_hooks;
 mod stdio;
 mod volumes;
 

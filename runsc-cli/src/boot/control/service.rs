@@ -19,10 +19,10 @@ use crate::control::descriptors::Waiting;
 use crate::control::proto::control_server::Control;
 use crate::control::proto::exec_event::Event;
 use crate::control::proto::{
-    LimitRequest, LimitResponse, PauseRequest, PauseResponse, ResumeRequest, ResumeResponse, UsageRequest,
-    UsageResponse,
-    CreateRequest, CreateResponse, DestroyRequest, DestroyResponse, ExecEvent, ExecRequest, ProcessesRequest,
-    ProcessesResponse, SignalRequest, SignalResponse, StartRequest, StartResponse, WaitRequest, WaitResponse,
+    CreateRequest, CreateResponse, DestroyRequest, DestroyResponse, ExecEvent, ExecRequest, LimitRequest,
+    LimitResponse, PauseRequest, PauseResponse, ProcessesRequest, ProcessesResponse, ResumeRequest,
+    ResumeResponse, SignalRequest, SignalResponse, StartRequest, StartResponse, UsageRequest, UsageResponse,
+    WaitRequest, WaitResponse,
 };
 use crate::control::{self, Target, status};
 use crate::record::ExitStatus;
@@ -180,7 +180,7 @@ impl Control for Service {
     async fn start(&self, request: Request<StartRequest>) -> Answer<StartResponse> {
         let container = request.into_inner().container;
         let sandbox = self.sandbox.clone();
-        let start = move || sandbox.container(&container)?.start();
+        let start = move || sandbox.start(&container);
         answer(self.launcher.run(start).await.map(|()| StartResponse {}))
     }
 
