@@ -281,7 +281,7 @@ impl Sandbox {
         gofer.strong_count() > 0
     }
 
-    /// Starts another process in a container.
+    /// Lets a container's first process run.
     pub fn start(&self, container: &str) -> Result<()> {
         self.container(container)?.start(&self.place.host_files)
     }
