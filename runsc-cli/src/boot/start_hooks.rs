@@ -69,11 +69,11 @@ fn run_one(
     for (number, file) in files.open(standard)?.into_iter().enumerate() {
         table.install(file, FdFlags::empty(), number as i32, 3).context("standard files")?;
     }
-    let bytes = |texts: &[String]| texts.iter().map(|text| text.clone().into_bytes());
+    let bytes = |texts: &[String]| texts.iter().map(|text| text.clone().into_bytes()).collect::<Vec<_>>();
     let request = ProcessRequest {
         container: container.clone(),
         argv: std::iter::once(hook.path.clone().into_bytes()).chain(bytes(&hook.args)).collect(),
-        envp: bytes(&hook.env).collect(),
+        envp: bytes(&hook.env),
         cwd: b"/".to_vec(),
         credentials: Credentials::root(kernel.user_ns.clone()),
         no_new_privs: false,
