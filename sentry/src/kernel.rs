@@ -29,6 +29,7 @@ use crate::task::limits::Limits;
 use crate::task::namespaces::{Namespaces, PlainNamespace, UtsNamespace};
 use crate::task::signal::Actions;
 use crate::task::task::{Task, TaskParts};
+use crate::task::user_counts::UserCounts;
 use crate::task::{Credentials, Pid, PidNamespace, SyscallTable, UserNamespace, clone};
 use crate::time::{Clock, TimerQueue};
 use crate::vfs::special::Drivers;
@@ -94,6 +95,10 @@ pub struct Kernel {
     pub queue_bytes: Arc<QueueBytes>,
     /// How many threads there are.
     pub counts: Arc<TaskCounts>,
+    /// Inotify files of each user, and their watches.
+    pub inotify: (Arc<UserCounts>, Arc<UserCounts>),
+    /// Files that the epoll instances of each user watch.
+    pub epoll_watches: Arc<UserCounts>,
     /// The most threads there may be.
     pub threads_max: usize,
     /// Monotonic nanoseconds at the start of the sandbox.
@@ -175,6 +180,8 @@ impl Kernel {
             user_ns,
             queue_bytes: Arc::default(),
             counts: Arc::default(),
+            inotify: Default::default(),
+            epoll_watches: Arc::default(),
             threads_max: threads_max(options.memory),
             boot_time,
             unimplemented: Mutex::default(),

@@ -95,6 +95,8 @@ macro_rules! parameters {
 parameters! {
     /// Requests of asynchronous I/O that may be under way.
     AIO_MAX_NR = "fs.aio-max-nr", System, [65536], 0, i64::MAX;
+    /// Files that the epoll instances of a user watch.
+    EPOLL_WATCHES = "fs.epoll.max_user_watches", System, [1_048_576], 0, i64::MAX;
     /// Events that wait on an inotify file.
     INOTIFY_QUEUED_EVENTS = "fs.inotify.max_queued_events", System, [16384], 0, INT;
     /// Inotify files of a user.

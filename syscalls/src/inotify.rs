@@ -3,7 +3,7 @@
 use abi::fcntl::OpenFlags;
 use abi::inotify::InotifyMask as Mask;
 use abi::{Errno, Result};
-use sentry::fs::inotify::{Inotify, InotifyFile};
+use sentry::fs::inotify::{Account, Inotify, InotifyFile};
 use sentry::task::CurrentTask;
 use sentry::vfs::notify;
 use sentry::vfs::{WalkFlags, permission};
@@ -30,7 +30,7 @@ fn inotify_init1(task: &CurrentTask, flags: u32) -> Result<i32> {
     if !(flags - OpenFlags::O_CLOEXEC - OpenFlags::O_NONBLOCK).is_empty() {
         return Err(Errno::EINVAL);
     }
-    let ops = std::sync::Arc::new(InotifyFile(Inotify::new()));
+    let ops = std::sync::Arc::new(InotifyFile(Inotify::new(Some(Account::new(task)?))));
     let file = task.kernel().anonymous.file(ops, flags & OpenFlags::O_NONBLOCK);
     task.install(file, flags.contains(OpenFlags::O_CLOEXEC))
 }

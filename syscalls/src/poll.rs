@@ -319,7 +319,7 @@ fn epoll_create1(task: &CurrentTask, flags: u32) -> Result<i32> {
     if flags & !EPOLL_CLOEXEC != 0 {
         return Err(Errno::EINVAL);
     }
-    task.install(epoll::open(task.kernel()), flags != 0)
+    task.install(epoll::open(task), flags != 0)
 }
 
 fn epoll_ctl(task: &CurrentTask, epfd: i32, op: u32, fd: i32, event: UserPtr<EpollEvent>) -> Result<()> {

@@ -17,6 +17,9 @@ use abi::{Errno, Result};
 use parking_lot::Mutex;
 
 use crate::Kernel;
+use crate::parameters;
+use crate::task::Task;
+use crate::task::user_counts::Charge;
 use crate::vfs::{Fd, File, FileOps, Io};
 use crate::wait::{Registration, WaitQueue, Wake};
 
@@ -72,6 +75,7 @@ impl Wake for Item {
 struct Watched {
     item: Arc<Item>,
     _registration: Registration,
+    _charge: Charge,
 }
 
 /// The items that may be ready, and who waits for them.
@@ -92,11 +96,17 @@ struct Inner {
 /// An epoll instance.
 pub struct Epoll {
     inner: Arc<Inner>,
+    kernel: Arc<Kernel>,
+    /// Whose it is: they pay for what it watches.
+    uid: u32,
 }
 
-/// Makes an instance.
-pub fn open(kernel: &Arc<Kernel>) -> Arc<File> {
-    kernel.anonymous.file(Arc::new(Epoll { inner: Arc::default() }), OpenFlags::O_RDWR)
+/// Makes an instance for `task`.
+pub fn open(task: &Task) -> Arc<File> {
+    let kernel = task.kernel().clone();
+    let anonymous = kernel.clone();
+    let epoll = Epoll { inner: Arc::default(), kernel, uid: task.credentials().uid };
+    anonymous.anonymous.file(Arc::new(epoll), OpenFlags::O_RDWR)
 }
 
 impl Inner {
@@ -156,7 +166,8 @@ impl Epoll {
         Ok(deepest)
     }
 
-    /// EPOLL_CTL_ADD. EEXIST, EPERM for files that are always ready, ELOOP, EINVAL for EPOLLEXCLUSIVE on an instance.
+    /// EPOLL_CTL_ADD. EEXIST, EPERM for files that are always ready, ELOOP, EINVAL for EPOLLEXCLUSIVE on an instance,
+    /// ENOSPC beyond `fs.epoll.max_user_watches`.
     pub fn add(&self, fd: Fd, file: &Arc<File>, event: &EpollEvent) -> Result<()> {
         let queue = file.operations().wait_queue().ok_or(Errno::EPERM)?;
         let new = interest(event);
@@ -179,6 +190,8 @@ impl Epoll {
         if items.contains_key(&key) {
             return Err(Errno::EEXIST);
         }
+        let max = parameters::EPOLL_WATCHES.get(&self.kernel.parameters);
+        let charge = self.kernel.epoll_watches.charge(self.uid, max).ok_or(Errno::ENOSPC)?;
         let item = Arc::new(Item {
             file: Arc::downgrade(file),
             key,
@@ -199,7 +212,7 @@ impl Epoll {
             true => queue.register_exclusive(PollEvents::all(), item.clone()),
             false => queue.register(PollEvents::all(), item.clone()),
         };
-        items.insert(key, Watched { item: item.clone(), _registration: registration });
+        items.insert(key, Watched { item: item.clone(), _registration: registration, _charge: charge });
         drop(items);
         drop(closed);
         if let Some(nested) = nested {

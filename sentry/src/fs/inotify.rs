@@ -11,16 +11,16 @@ use abi::{Errno, Result};
 use parking_lot::Mutex;
 use zerocopy::IntoBytes;
 
-use crate::task::CurrentTask;
+use crate::Kernel;
+use crate::parameters;
+use crate::task::user_counts::Charge;
+use crate::task::{CurrentTask, Task};
 use crate::vfs::notify::{Listener, Watch, WatchTable};
 use crate::vfs::{Dentry, File, FileOps, Io, ObjectId, Sink};
 use crate::wait::WaitQueue;
 
 /// How many events wait at most (`fs.inotify.max_queued_events`).
 pub const MAX_QUEUED_EVENTS: usize = 16384;
-
-/// How many watches an instance has at most; Linux counts them by user (`fs.inotify.max_user_watches`).
-pub const MAX_WATCHES: usize = 65536;
 
 /// The wait for the reader ends for these.
 const READABLE: PollEvents = PollEvents::READABLE;
@@ -70,27 +70,51 @@ struct State {
     watches: BTreeMap<i32, Arc<Watch>>,
     by_object: HashMap<ObjectId, i32>,
     last_wd: i32,
+    /// One for each watch.
+    charges: Vec<Charge>,
 }
 
 impl State {
     fn take(&mut self, wd: i32) -> Option<Arc<Watch>> {
         let watch = self.watches.remove(&wd)?;
         self.by_object.remove(&watch.object());
+        self.charges.pop();
         Some(watch)
+    }
+}
+
+/// Who pays for an instance and its watches.
+pub struct Account {
+    kernel: Arc<Kernel>,
+    uid: u32,
+    _instance: Charge,
+}
+
+impl Account {
+    /// For an instance that `task` makes. EMFILE beyond `fs.inotify.max_user_instances`.
+    pub fn new(task: &Task) -> Result<Account> {
+        let kernel = task.kernel().clone();
+        let uid = task.credentials().uid;
+        let max = parameters::INOTIFY_INSTANCES.get(&kernel.parameters);
+        let instance = kernel.inotify.0.charge(uid, max).ok_or(Errno::EMFILE)?;
+        Ok(Account { kernel, uid, _instance: instance })
     }
 }
 
 /// An inotify instance.
 pub struct Inotify {
     me: Weak<Inotify>,
+    /// `None` in tests without a kernel.
+    account: Option<Account>,
     state: Mutex<State>,
     queue: WaitQueue,
 }
 
 impl Inotify {
     /// inotify_init1(2).
-    pub fn new() -> Arc<Inotify> {
-        Arc::new_cyclic(|me| Inotify { me: me.clone(), state: Mutex::default(), queue: WaitQueue::new() })
+    pub fn new(account: Option<Account>) -> Arc<Inotify> {
+        let queue = WaitQueue::new();
+        Arc::new_cyclic(|me| Inotify { me: me.clone(), account, state: Mutex::default(), queue })
     }
 
     /// inotify_add_watch(2), after [`crate::vfs::notify::check_mask`], the walk (which IN_DONT_FOLLOW and IN_ONLYDIR
@@ -105,8 +129,9 @@ impl Inotify {
             watch.set_mask(mask, mask.contains(Mask::IN_MASK_ADD));
             return Ok(watch.wd);
         }
-        if state.watches.len() >= MAX_WATCHES {
-            return Err(Errno::ENOSPC);
+        if let Some(Account { kernel, uid, .. }) = &self.account {
+            let max = parameters::INOTIFY_WATCHES.get(&kernel.parameters);
+            state.charges.push(kernel.inotify.1.charge(*uid, max).ok_or(Errno::ENOSPC)?);
         }
         // Numbers are used again only after all others.
         let mut numbers = (state.last_wd..i32::MAX).chain(0..state.last_wd).map(|wd| wd + 1);
@@ -290,7 +315,7 @@ mod tests {
     #[test]
     fn events_are_linuxs() {
         let tree = tree();
-        let inotify = Inotify::new();
+        let inotify = Inotify::new(None);
         tree.create("d", NewKind::Directory, 0o700).unwrap();
         tree.create("d/old", NewKind::Regular, 0o600).unwrap();
         let dir = inotify.add_watch(&tree.find("d").unwrap(), Mask::IN_ALL_EVENTS).unwrap();
@@ -353,7 +378,7 @@ mod tests {
     #[test]
     fn an_open_file_outlives_its_name() {
         let tree = tree();
-        let inotify = Inotify::new();
+        let inotify = Inotify::new(None);
         tree.create("a", NewKind::Regular, 0o600).unwrap();
         inotify.add_watch(&tree.find("a").unwrap(), Mask::IN_DELETE_SELF).unwrap();
         let exclusive = Mask::IN_ACCESS | Mask::IN_EXCL_UNLINK;
@@ -370,7 +395,7 @@ mod tests {
     #[test]
     fn watches_can_be_changed_and_removed() {
         let tree = tree();
-        let inotify = Inotify::new();
+        let inotify = Inotify::new(None);
         let root = tree.root.dentry();
         assert_eq!(inotify.add_watch(root, Mask::IN_CREATE | Mask::IN_MASK_CREATE), Ok(1));
         assert_eq!(inotify.add_watch(root, Mask::IN_CREATE | Mask::IN_MASK_CREATE), Err(Errno::EEXIST));
@@ -399,7 +424,7 @@ mod tests {
     #[test]
     fn equal_events_are_one_and_too_many_an_overflow() {
         let tree = tree();
-        let inotify = Inotify::new();
+        let inotify = Inotify::new(None);
         inotify.add_watch(tree.root.dentry(), Mask::IN_OPEN | Mask::IN_CREATE).unwrap();
         tree.create("a", NewKind::Regular, 0o600).unwrap();
         for _ in 0..3 {

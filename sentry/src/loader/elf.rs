@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use abi::elf::{
-    EI_CLASS, ELFCLASS64, ELFMAG, EM_X86_64, ET_DYN, ET_EXEC, Elf64Ehdr, Elf64Phdr, PF_R, PF_W, PF_X,
-    PT_GNU_STACK, PT_INTERP, PT_LOAD,
+    ELFMAG, EM_X86_64, ET_DYN, ET_EXEC, Elf64Ehdr, Elf64Phdr, PF_R, PF_W, PF_X, PT_GNU_STACK, PT_INTERP,
+    PT_LOAD,
 };
 use abi::limits::PATH_MAX;
 use platform::{PAGE_SIZE, Prot, USER_MAX};
@@ -93,20 +93,25 @@ pub enum Place {
 impl Elf {
     /// Reads the headers. ENOEXEC for anything that is no 64-bit x86 program.
     pub fn read(file: &Arc<File>) -> Result<Elf> {
-        Elf::parse(file, Errno::ENOEXEC, Errno::ENOEXEC)
+        let elf = Elf::parse(file, Errno::ENOEXEC, Errno::ENOEXEC)?;
+        if elf.has_type() { Ok(elf) } else { Err(Errno::ENOEXEC) }
     }
 
-    /// Reads the headers of an interpreter: EIO if there is not even an ELF header, ELIBBAD if it is not right.
+    /// Reads the headers of an interpreter: EIO if there is not even an ELF header, ELIBBAD if it is not right. That its
+    /// type is wrong comes out only when it is mapped, as in Linux.
     pub fn read_interpreter(file: &Arc<File>) -> Result<Elf> {
         Elf::parse(file, Errno::EIO, Errno::ELIBBAD)
+    }
+
+    fn has_type(&self) -> bool {
+        matches!(self.header.e_type, ET_EXEC | ET_DYN)
     }
 
     fn parse(file: &Arc<File>, short: Errno, invalid: Errno) -> Result<Elf> {
         let head = read(file, 0, size_of::<Elf64Ehdr>())?;
         let (header, _) = Elf64Ehdr::read_from_prefix(&head).map_err(|_| short)?;
+        // The class is not looked at: the size of the program headers tells.
         let right = header.e_ident.starts_with(&ELFMAG)
-            && header.e_ident.get(EI_CLASS) == Some(&ELFCLASS64)
-            && matches!(header.e_type, ET_EXEC | ET_DYN)
             && header.e_machine == EM_X86_64
             && usize::from(header.e_phentsize) == size_of::<Elf64Phdr>();
         let size = usize::from(header.e_phnum) * size_of::<Elf64Phdr>();
@@ -170,8 +175,12 @@ impl Elf {
     }
 
     /// Maps the segments; what [`Mapped::clear`] says is left to do. EINVAL or ENOMEM for addresses that cannot be,
-    /// EEXIST if something is in the way.
-    pub fn map(&self, mm: &MemoryManager, place: Place, limits: &Limits) -> Result<Mapped> {
+    /// EEXIST if something is in the way, unless `over` it may be mapped: an interpreter that is not position-independent
+    /// replaces what it meets.
+    pub fn map(&self, mm: &MemoryManager, place: Place, over: bool, limits: &Limits) -> Result<Mapped> {
+        if !self.has_type() {
+            return Err(Errno::EINVAL);
+        }
         let mut bias = 0;
         // A segment may replace one of the same file, but nothing else: the first one secures the room.
         let mut placed = false;
@@ -197,7 +206,9 @@ impl Elf {
                 if self.header.e_type == ET_DYN && first.checked_add(span).is_none_or(|end| end > USER_MAX) {
                     return Err(Errno::ENOMEM);
                 }
-                self.map_segment(mm, bias, segment, Fixed::NoReplace, limits, &mut mapped.clear)?;
+                let replace = over && self.header.e_type == ET_EXEC;
+                let fixed = if replace { Fixed::Replace } else { Fixed::NoReplace };
+                self.map_segment(mm, bias, segment, fixed, limits, &mut mapped.clear)?;
             } else {
                 self.map_segment(mm, bias, segment, Fixed::Replace, limits, &mut mapped.clear)?;
             }

@@ -179,12 +179,12 @@ fn map_all(
         Place::At(PIE_BASE + random.pie)
     };
     mm.defer();
-    let mapped = program.map(mm, place, &limits)?;
+    let mapped = program.map(mm, place, false, &limits)?;
     let mut entry = mapped.bias.wrapping_add(program.header.e_entry);
     let mut base = 0;
     let mut interpreter_mapped = None;
     if let Some(interpreter) = interpreter {
-        let mapped = interpreter.map(mm, Place::Anywhere, &limits)?;
+        let mapped = interpreter.map(mm, Place::Anywhere, true, &limits)?;
         base = mapped.bias;
         entry = base.wrapping_add(interpreter.header.e_entry);
         interpreter_mapped = Some(mapped);

@@ -26,6 +26,7 @@ pub mod signal;
 pub mod signal_frame;
 #[allow(clippy::module_inception, reason = "Linux's noun")]
 pub mod task;
+pub mod user_counts;
 pub mod wait;
 
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,7 +1,9 @@
 // epoll: level, edge, one-shot, exclusive, nested; lifetime of the watched.
 #include "compat.h"
 #include <sys/epoll.h>
+#include <stdatomic.h>
 #include <sys/eventfd.h>
+#include <sys/signalfd.h>
 
 static int ep;
 static struct epoll_event ev[64];
@@ -366,4 +368,30 @@ TEST(exclusive_instances_take_turns) {
         OK(read(p[0], c, 1));
     }
     for (int i = 0; i < N; i++) JOIN(who[i]);
+}
+
+static atomic_bool over;
+
+static void *signals_to_itself(void *unused) {
+    while (!over) kill(getpid(), SIGUSR1);
+    return 0;
+}
+
+// The last handle of an instance goes while the file that it watches is waking it.
+TEST(instances_end_while_they_are_woken) {
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGUSR1);
+    OK(sigprocmask(SIG_BLOCK, &set, 0));
+    over = false;
+    pthread_t t = start(signals_to_itself, 0);
+    for (int i = 0; i < 1000; i++) {
+        int in = OK(epoll_create1(0)), file = OK(signalfd(-1, &set, SFD_NONBLOCK));
+        struct epoll_event event = {.events = EPOLLIN};
+        OK(epoll_ctl(in, EPOLL_CTL_ADD, file, &event));
+        OK(close(in));
+        OK(close(file));
+    }
+    over = true;
+    finish(t);
 }

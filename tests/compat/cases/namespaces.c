@@ -272,3 +272,57 @@ TEST(unshare_errnos) {
     OK(unshare(0));
     OK(unshare(CLONE_FS | CLONE_FILES | CLONE_SYSVSEM));
 }
+
+TEST(an_init_outlives_what_its_processes_send) {
+    allowed(CLONE_NEWPID);
+    pid_t p;
+    CHILD(p) {
+        OK(unshare(CLONE_NEWPID));
+        pid_t init;
+        CHILD(init) {
+            pid_t inside;
+            CHILD(inside) {
+                // The sender's number is whatever it says; 0 is what a sender from outside would have.
+                siginfo_t info = {0};
+                info.si_signo = SIGKILL;
+                info.si_code = SI_QUEUE;
+                OK(syscall(SYS_rt_sigqueueinfo, 1, SIGKILL, &info));
+                info.si_signo = SIGSTOP;
+                OK(syscall(SYS_rt_sigqueueinfo, 1, SIGSTOP, &info));
+                OK(kill(1, SIGKILL));
+                OK(syscall(SYS_tkill, 1, SIGKILL));
+                timer_t timer;
+                struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGUSR1};
+                OK(syscall(SYS_timer_create, CLOCK_MONOTONIC, &event, &timer));
+            }
+            JOIN(inside);
+            // One that does it to itself, by way of a timer and of a file.
+            timer_t timer;
+            struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGKILL};
+            OK(syscall(SYS_timer_create, CLOCK_MONOTONIC, &event, &timer));
+            struct itimerspec soon = {.it_value = {0, 1}};
+            OK(syscall(SYS_timer_settime, timer, 0, &soon, 0));
+            usleep(20000);
+            // A child's last signal is its parent's death, or it would be.
+            pid_t last = OK(syscall(SYS_clone, SIGKILL, 0, 0, 0, 0));
+            if (last == 0) _exit(0);
+            OK(waitpid(last, 0, __WALL));
+            usleep(20000);
+        }
+        JOIN(init);
+    }
+    JOIN(p);
+}
+
+TEST(a_namespace_whose_first_fork_fails_has_no_processes) {
+    allowed(CLONE_NEWPID);
+    pid_t p;
+    CHILD(p) {
+        OK(unshare(CLONE_NEWPID));
+        // There is nowhere to write the descriptor.
+        CHECK_ERRNO(syscall(SYS_clone, CLONE_PIDFD | SIGCHLD, 0, (int *)1, 0, 0), EFAULT);
+        CHECK_ERRNO(fork(), ENOMEM);
+        CHECK_ERRNO(fork(), ENOMEM);
+    }
+    JOIN(p);
+}

@@ -303,8 +303,7 @@ const FS: &[Entry<Sysctl>] = &[
     number!("suid_dumpable", "fs.suid_dumpable", System, [0], 0, 0),
 ];
 
-const FS_EPOLL: &[Entry<Sysctl>] =
-    &[number!("max_user_watches", "fs.epoll.max_user_watches", System, [1048576], 0, i64::MAX)];
+const FS_EPOLL: &[Entry<Sysctl>] = &[Entry::file("max_user_watches", 0o644, &parameters::EPOLL_WATCHES)];
 
 const FS_INOTIFY: &[Entry<Sysctl>] = &[
     Entry::file("max_queued_events", 0o644, &parameters::INOTIFY_QUEUED_EVENTS),

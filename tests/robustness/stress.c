@@ -1,0 +1,290 @@
+// What the tests of robustness run inside: stress COMMAND [ARGUMENT…]
+//
+// Each command prints one line that says what it did, and exits with 0 if that is what it should have been.
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <mqueue.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/file.h>
+#include <sys/inotify.h>
+#include <sys/ipc.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/msg.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/sem.h>
+#include <sys/shm.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define OK(call) ({ long r_ = (long)(call); if (r_ == -1) fail(#call, __LINE__); r_; })
+static void fail(const char *what, int line) {
+    printf("line %d: %s: %s\n", line, what, strerror(errno));
+    exit(1);
+}
+
+static int count, arrived, go_on;
+static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
+
+static void *stand(void *unused) {
+    pthread_mutex_lock(&mutex);
+    arrived++;
+    pthread_cond_broadcast(&changed);
+    while (!go_on) pthread_cond_wait(&changed, &mutex);
+    pthread_mutex_unlock(&mutex);
+    return 0;
+}
+
+// All threads are there at once; a byte on standard input lets them go.
+static int threads(void) {
+    pthread_attr_t attr;
+    pthread_attr_init(&attr);
+    pthread_attr_setstacksize(&attr, 64 << 10);
+    pthread_t *all = calloc(count, sizeof *all);
+    for (int i = 0; i < count; i++) {
+        int error = pthread_create(&all[i], &attr, stand, 0);
+        if (error) {
+            printf("thread %d: %s\n", i, strerror(error));
+            return 1;
+        }
+    }
+    pthread_mutex_lock(&mutex);
+    while (arrived < count) pthread_cond_wait(&changed, &mutex);
+    pthread_mutex_unlock(&mutex);
+    printf("ready\n");
+    char byte;
+    (void)!read(0, &byte, 1);
+    pthread_mutex_lock(&mutex);
+    go_on = 1;
+    pthread_cond_broadcast(&changed);
+    pthread_mutex_unlock(&mutex);
+    for (int i = 0; i < count; i++) pthread_join(all[i], 0);
+    printf("%d threads\n", arrived);
+    return 0;
+}
+
+static int processes(void) {
+    int there[2], go[2];
+    OK(pipe(there));
+    OK(pipe(go));
+    for (int i = 0; i < count; i++) {
+        if (OK(fork()) == 0) {
+            char byte = 0;
+            close(go[1]);
+            OK(write(there[1], &byte, 1));
+            (void)!read(go[0], &byte, 1);
+            _exit(i % 100);
+        }
+    }
+    for (int i = 0; i < count; i++) {
+        char byte;
+        if (OK(read(there[0], &byte, 1)) != 1) return 1;
+    }
+    printf("ready\n");
+    char byte;
+    (void)!read(0, &byte, 1);
+    close(go[1]);
+    int sum = 0, status;
+    for (int i = 0; i < count; i++) {
+        OK(wait(&status));
+        if (WIFEXITED(status)) sum += WEXITSTATUS(status) + 1;
+    }
+    int expected = 0;
+    for (int i = 0; i < count; i++) expected += i % 100 + 1;
+    if (sum != expected || wait(0) != -1 || errno != ECHILD) return 1;
+    printf("%d processes\n", count);
+    return 0;
+}
+
+// An ordinary user with RLIMIT_NPROC forks in every process that it has, for ever.
+static int bomb(void) {
+    volatile int *forks = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    struct rlimit limit = {count, count};
+    int father = OK(fork());
+    if (father == 0) {
+        OK(setpgid(0, 0));
+        OK(setrlimit(RLIMIT_NPROC, &limit));
+        OK(setresuid(4711, 4711, 4711));
+        for (;;) {
+            int pid = fork();
+            if (pid >= 0) {
+                __sync_fetch_and_add(&forks[0], pid != 0);
+            } else if (errno == EAGAIN) {
+                // Full: the bomb goes on trying, but leaves the processor to others.
+                __sync_fetch_and_add(&forks[1], 1);
+                usleep(1000);
+            } else {
+                forks[2] = errno;
+            }
+        }
+    }
+    while (forks[0] < count - 1 || forks[1] < 20) usleep(1000);
+    printf("ready\n");
+    char byte;
+    (void)!read(0, &byte, 1);
+    // Who is told apart from the bomb has room.
+    int other = OK(fork());
+    if (other == 0) _exit(0);
+    OK(waitpid(other, 0, 0));
+    prctl(PR_SET_CHILD_SUBREAPER, 1);
+    int killed = 0;
+    while (kill(-father, SIGKILL) == 0) {
+        while (waitpid(-1, 0, WNOHANG) > 0) killed++;
+        usleep(1000);
+    }
+    while (waitpid(-1, 0, 0) > 0) killed++;
+    if (forks[2]) {
+        printf("fork: %s\n", strerror(forks[2]));
+        return 1;
+    }
+    printf("%d forks\n", forks[0] == count - 1 ? count - 1 : forks[0]);
+    return forks[0] != count - 1;
+}
+
+// A child that takes memory until it gets no more: RLIMIT_AS lets it know.
+static int address_space(void) {
+    int pid = OK(fork()), status;
+    if (pid == 0) {
+        struct rlimit limit = {(rlim_t)count << 20, (rlim_t)count << 20};
+        OK(setrlimit(RLIMIT_AS, &limit));
+        long got = 0;
+        char *block;
+        while ((block = mmap(0, 1 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)) != MAP_FAILED) {
+            for (int i = 0; i < 1 << 20; i += 4096) block[i] = 1;
+            got++;
+        }
+        _exit(errno == ENOMEM && got > count / 2 && got <= count ? 0 : 1);
+    }
+    OK(waitpid(pid, &status, 0));
+    printf("status %#x\n", status);
+    return status != 0;
+}
+
+// A child that takes memory until it is killed, beside one that has little and lives.
+static int eat(void) {
+    int quiet = OK(fork());
+    if (quiet == 0) for (;;) pause();
+    int eater = OK(fork()), status;
+    if (eater == 0) {
+        for (long i = 0;; i++) {
+            char *block = mmap(0, 4 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+            if (block == MAP_FAILED) pause();
+            for (int k = 0; k < 4 << 20; k += 4096) block[k] = 1;
+        }
+    }
+    OK(waitpid(eater, &status, 0));
+    int lives = kill(quiet, 0) == 0 && waitpid(quiet, 0, WNOHANG) == 0;
+    kill(quiet, SIGKILL);
+    OK(waitpid(quiet, 0, 0));
+    printf("status %#x, the other %s\n", status, lives ? "lives" : "is dead");
+    return !(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL && lives);
+}
+
+// As many of each kind as there may be. What is printed are the errors that end it.
+static void report(const char *what, long n, long most) {
+    int error = errno;
+    printf("%s: %s after %ld\n", what, strerrorname_np(error), n);
+    if (n >= most) {
+        printf("%s: no limit\n", what);
+        exit(1);
+    }
+}
+
+#define FILL(what, most, call) do { long n_ = 0; errno = 0; while (n_ < (most) && (long)(call) != -1) n_++; report(what, n_, most); } while (0)
+
+static void close_all(void) { close_range(3, ~0u, 0); }
+
+static int tables(void) {
+    struct rlimit files;
+    OK(getrlimit(RLIMIT_NOFILE, &files));
+    struct rlimit big = {1 << 20, 1 << 20};
+    if (setrlimit(RLIMIT_NOFILE, &big) == 0) files = big;
+    else files.rlim_cur = files.rlim_max, setrlimit(RLIMIT_NOFILE, &files);
+    // Numbers of descriptors, not only descriptors, are bounded.
+    if (dup2(0, 1 << 30) != -1 || dup2(0, INT_MAX) != -1) return 1;
+    if (fcntl(0, F_DUPFD, 1 << 30) != -1) return 1;
+    int fds[2];
+    FILL("inotify instances", 100000, inotify_init());
+    close_all();
+    FILL("POSIX timers", 2000000, ({
+        timer_t t;
+        struct sigevent none = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGUSR1};
+        syscall(SYS_timer_create, CLOCK_MONOTONIC, &none, &t);
+    }));
+    FILL("message queues", 100000, msgget(IPC_PRIVATE, 0600));
+    FILL("semaphore sets", 100000, semget(IPC_PRIVATE, 1, 0600));
+    FILL("segments", 100000, shmget(IPC_PRIVATE, 4096, 0600));
+    if (semget(IPC_PRIVATE, 1 << 30, 0600) != -1) return 1;
+    if (shmget(IPC_PRIVATE, SIZE_MAX / 2, 0600) != -1) return 1;
+    OK(pipe(fds));
+    if (fcntl(fds[0], F_SETPIPE_SZ, 1 << 30) > 0 && fcntl(fds[0], F_GETPIPE_SZ) > 1 << 30) return 1;
+    if (fcntl(fds[0], F_SETPIPE_SZ, INT_MAX) > 0) return 1;
+    close_all();
+    // A socket's buffers.
+    OK(socketpair(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK, 0, fds));
+    int huge = INT_MAX / 2;
+    setsockopt(fds[0], SOL_SOCKET, SO_SNDBUF, &huge, sizeof huge);
+    setsockopt(fds[1], SOL_SOCKET, SO_RCVBUF, &huge, sizeof huge);
+    static char block[60000];
+    FILL("queued datagrams", 100000, send(fds[0], block, sizeof block, 0));
+    OK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fds));
+    setsockopt(fds[0], SOL_SOCKET, SO_SNDBUF, &huge, sizeof huge);
+    FILL("queued bytes", 100000, send(fds[0], block, sizeof block, 0));
+    close_all();
+    // Pending signals of one process.
+    sigset_t all;
+    sigfillset(&all);
+    sigprocmask(SIG_SETMASK, &all, 0);
+    struct rlimit some = {1000, 1000};
+    OK(setrlimit(RLIMIT_SIGPENDING, &some));
+    FILL("queued signals", 2000, sigqueue(getpid(), 40, (union sigval){0}));
+    // File locks: without a limit but the memory in Linux, and here.
+    int file = OK(open("/tmp/locks", O_RDWR | O_CREAT, 0600));
+    for (int i = 0; i < 20000; i++) {
+        struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 2 * i, .l_len = 1};
+        if (fcntl(file, F_SETLK, &lock) == -1) break;
+    }
+    close_all();
+    printf("done\n");
+    return 0;
+}
+
+// Nothing, until a signal comes.
+static int idle(void) {
+    printf("ready\n");
+    for (;;) pause();
+}
+
+static int hello(void) {
+    printf("hello\n");
+    return 0;
+}
+
+int main(int argc, char **argv) {
+    setvbuf(stdout, 0, _IOLBF, 0);
+    count = argc > 2 ? atoi(argv[2]) : 0;
+    static const struct {
+        const char *name;
+        int (*run)(void);
+    } commands[] = {{"threads", threads}, {"processes", processes}, {"bomb", bomb}, {"address-space", address_space}, {"eat", eat},
+        {"tables", tables}, {"idle", idle}, {"hello", hello}};
+    for (unsigned i = 0; i < sizeof commands / sizeof commands[0]; i++)
+        if (argc > 1 && !strcmp(argv[1], commands[i].name)) return commands[i].run();
+    return 64;
+}
