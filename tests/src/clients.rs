@@ -1,6 +1,7 @@
 //! Foreign programs that drive an OCI runtime: tables of shell scripts with what they must print, run with our `runsc`
 //! or, to see what is expected, with another runtime (`$RUNTIME`).
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
@@ -294,6 +295,40 @@ fn left_now(place: &str) -> Vec<String> {
         if line.contains(place) {
             left.push(format!("process {}: {line}", entry.file_name().to_string_lossy()));
         }
+    }
+    left
+}
+
+/// The cgroups below one of this name, in all hierarchies.
+pub fn cgroups(name: &str) -> BTreeSet<PathBuf> {
+    let mut found = BTreeSet::new();
+    let mut folders = vec![PathBuf::from("/sys/fs/cgroup")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+            // Links lead to hierarchies with two controllers.
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                let path = entry.path();
+                if folder.components().any(|part| part.as_os_str() == name) {
+                    found.insert(path.clone());
+                }
+                folders.push(path);
+            }
+        }
+    }
+    found
+}
+
+/// The cgroups of containers that were made since `before` below `name`, and are still there. Those of pods, which an
+/// engine makes and may leave, are removed.
+pub fn cgroups_left(name: &str, before: &BTreeSet<PathBuf>) -> Vec<PathBuf> {
+    let (mut left, mut pods) = (Vec::new(), Vec::new());
+    for path in cgroups(name).into_iter().filter(|path| !before.contains(path)) {
+        let last = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let is_pod = name == "libpod_parent" && path.parent().is_some_and(|parent| parent.ends_with(name));
+        if is_pod && last.len() == 64 { pods.push(path) } else { left.push(path) }
+    }
+    for pod in pods {
+        let _ = fs::remove_dir(pod);
     }
     left
 }

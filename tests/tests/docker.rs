@@ -339,7 +339,7 @@ const CASES: &[Case] = &[
 ];
 
 const KNOWN: &[Known] =
-    &[("top", "the processes of the host that dockerd looks for are the stubs, not the programs")];
+    &[("top", "dockerd looks the pids of the container's processes up on the host, and they are the sandbox's own")];
 
 const CLEANUP: &str =
     "d rm -fv $(d ps -aq) >/dev/null 2>&1; rm -rf v f o out Dockerfile; d volume rm vol >/dev/null 2>&1";
@@ -357,6 +357,7 @@ fn docker() -> Result<()> {
         return Ok(());
     }
     let place = Place::new()?;
+    let cgroup = place.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
     let image = place.image()?;
     let dir = place.path().display();
     let network: Vec<&str> = match place.flags {
@@ -375,6 +376,7 @@ fn docker() -> Result<()> {
         "hosts": [format!("unix://{dir}/socket")],
         "storage-driver": "vfs",
         "exec-opts": ["native.cgroupdriver=cgroupfs"],
+        "cgroup-parent": format!("/{cgroup}"),
         "bridge": "none",
         "iptables": false,
         "ip6tables": false,
@@ -396,6 +398,10 @@ fn docker() -> Result<()> {
     place.run("", &format!("d import {} box; mkdir -p image", image.display()))?;
     let result = place.run_cases("docker", "export TERM=xterm", CLEANUP, CASES, KNOWN);
     drop(daemon);
+    // dockerd leaves these two.
+    place.run("", "umount exec/netns/default data")?;
+    assert_eq!(clients::cgroups_left(&cgroup, &Default::default()), Vec::<std::path::PathBuf>::new());
+    place.run("", &format!("for c in /sys/fs/cgroup/*/{cgroup} /sys/fs/cgroup/{cgroup}; do rmdir $c; done"))?;
     assert_eq!(clients::left_behind(place.path()), Vec::<String>::new());
     result
 }

@@ -361,6 +361,7 @@ fn podman() -> Result<()> {
         }
     }
     let place = Place::new()?;
+    let cgroups = clients::cgroups("libpod_parent");
     let image = place.image()?;
     let prelude = prelude(&place)?;
     let output = place.run(&prelude, &format!("p import -q {} box", image.display()))?;
@@ -370,6 +371,7 @@ fn podman() -> Result<()> {
     }
     let result = place.run_cases("podman", &prelude, CLEANUP, CASES, KNOWN);
     place.run(&prelude, "p system reset -f")?;
+    assert_eq!(clients::cgroups_left("libpod_parent", &cgroups), Vec::<std::path::PathBuf>::new());
     assert_eq!(clients::left_behind(place.path()), Vec::<String>::new());
     result
 }

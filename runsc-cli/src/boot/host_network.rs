@@ -503,7 +503,12 @@ pub fn prepare<'a>(sysctls: impl Iterator<Item = (&'a String, &'a String)>) {
         if path.contains("/../") {
             continue;
         }
-        if let Err(error) = std::fs::write(&path, value) {
+        let result = std::fs::write(&path, value).or_else(|error| match name.as_str() {
+            // Only ids that the sandbox's user namespace knows can be named: up to nobody's, which the sentry has.
+            "net.ipv4.ping_group_range" => std::fs::write(&path, "0 65534"),
+            _ => Err(error),
+        });
+        if let Err(error) = result {
             tracing::warn!("sysctl {name}={value}: {error}");
         }
     }
