@@ -338,8 +338,10 @@ const CASES: &[Case] = &[
     ),
 ];
 
-const KNOWN: &[Known] =
-    &[("top", "dockerd looks the pids of the container's processes up on the host, and they are the sandbox's own")];
+const KNOWN: &[Known] = &[(
+    "top",
+    "dockerd looks the pids of the container's processes up on the host, and they are the sandbox's own",
+)];
 
 const CLEANUP: &str =
     "d rm -fv $(d ps -aq) >/dev/null 2>&1; rm -rf v f o out Dockerfile; d volume rm vol >/dev/null 2>&1";
@@ -401,7 +403,8 @@ fn docker() -> Result<()> {
     // dockerd leaves these two.
     place.run("", "umount exec/netns/default data")?;
     assert_eq!(clients::cgroups_left(&cgroup, &Default::default()), Vec::<std::path::PathBuf>::new());
-    place.run("", &format!("for c in /sys/fs/cgroup/*/{cgroup} /sys/fs/cgroup/{cgroup}; do rmdir $c; done"))?;
+    place
+        .run("", &format!("for c in /sys/fs/cgroup/*/{cgroup} /sys/fs/cgroup/{cgroup}; do rmdir $c; done"))?;
     assert_eq!(clients::left_behind(place.path()), Vec::<String>::new());
     result
 }
