@@ -5,8 +5,9 @@
 //! pair on one core, and nobody looks. Or they are *apart*: the sentry thread keeps off the stub's core, looks for a
 //! while after each reply, and wakes are ordinary ones (a synchronous one would bring the stub to the core on which the
 //! sentry thread looks). Apart pays only when calls follow each other closely, and when there are processors for all
-//! guests that run and all threads that look ([`Load`]): the score counts calls that came soon, and falls by more when
-//! one came late, came unpatched, or had to wait for something.
+//! guests that run and all threads that look ([`Load`]): while apart, a score rises with calls that come soon, and falls by
+//! more when one comes late, unpatched, or has to wait for something. What others on the host need shows only in
+//! looking in vain; so a pair that was apart without much use waits twice as long before it tries again.
 
 use crate::Host;
 use crate::arch::frame::Page;
@@ -23,12 +24,18 @@ const SOON: u64 = 30_000;
 const LIMIT: u64 = 2 * SOON;
 /// Ticks between two glances at the listener, which brings whatever is no patched call.
 const GLANCE: u64 = 3_000;
-/// Calls that came soon before looking begins.
+/// Calls in a row that came soon before looking begins, at first.
 const ENOUGH: u32 = 48;
-/// The score's upper end.
+/// The same at most.
+const ENOUGH_MOST: u32 = 1 << 14;
+/// Calls seen by looking that make up for what moving apart and coming together cost.
+const WORTH: u32 = 2000;
+/// The score at first, and at most. At 0 the pair comes together.
 const MOST: u32 = 64;
 /// What a call that came late takes from the score.
 const LATE: u32 = 8;
+/// What it takes when the time for looking has run out: somebody else may need the processors.
+const IN_VAIN: u32 = 24;
 /// How often the stub looks for a reply before it rings; each time is some 20 to 50 ns.
 const STUB_LOOKS: u32 = 400;
 
@@ -67,7 +74,13 @@ impl Load {
 /// One sentry thread's part in it.
 pub struct Pace {
     host: Arc<Host>,
+    /// Calls in a row that came soon.
+    row: u32,
+    /// How many make the pair go apart.
+    enough: u32,
     score: u32,
+    /// Calls seen by looking since the pair is apart.
+    seen: u32,
     replied: u64,
     is_busy: bool,
     is_apart: bool,
@@ -83,7 +96,17 @@ impl Pace {
     /// For a new thread.
     pub fn new(host: &Arc<Host>) -> Self {
         host.load.busy.fetch_add(1, Relaxed);
-        Self { host: host.clone(), score: 0, replied: 0, is_busy: true, is_apart: false, is_looking: false }
+        Self {
+            host: host.clone(),
+            row: 0,
+            enough: ENOUGH,
+            score: 0,
+            seen: 0,
+            replied: 0,
+            is_busy: true,
+            is_apart: false,
+            is_looking: false,
+        }
     }
 
     /// The guest waits for something.
@@ -114,10 +137,12 @@ impl Pace {
             } else {
                 self.begin_to_look(page);
             }
-        } else if self.score >= ENOUGH && self.host.load.has_room(1) && self.move_away(page.cpu()) {
+        } else if self.row >= self.enough && self.host.load.has_room(1) && self.move_away(page.cpu()) {
             listener.set_synchronous(false);
             page.set_spin(STUB_LOOKS);
             self.is_apart = true;
+            self.score = MOST;
+            self.seen = 0;
             self.begin_to_look(page);
         }
     }
@@ -142,7 +167,8 @@ impl Pace {
         listener.set_synchronous(true);
         self.move_back();
         self.is_apart = false;
-        self.score = 0;
+        self.enough = if self.seen < WORTH { (self.enough * 2).min(ENOUGH_MOST) } else { ENOUGH };
+        self.row = 0;
     }
 
     /// A reply was given.
@@ -156,11 +182,13 @@ impl Pace {
             self.late();
         } else {
             self.score = (self.score + 1).min(MOST);
+            self.row = self.row.saturating_add(1);
         }
     }
 
     fn late(&mut self) {
         self.score = self.score.saturating_sub(LATE);
+        self.row = 0;
     }
 
     /// Looks for a call. False: there is none, or something else has come.
@@ -170,12 +198,14 @@ impl Pace {
             for _ in 0..16 {
                 if let Said::Call { .. } = page.said() {
                     self.arrived();
+                    self.seen = self.seen.saturating_add(1);
                     return true;
                 }
                 std::hint::spin_loop();
             }
             let now = ticks();
             if now.wrapping_sub(self.replied) > LIMIT {
+                self.score = self.score.saturating_sub(IN_VAIN);
                 // The scheduler may have put the guest here.
                 if nix::sched::sched_getcpu().is_ok_and(|cpu| cpu == page.cpu()) {
                     self.move_away(page.cpu());
