@@ -93,7 +93,11 @@ impl PosixTimer {
         let (signal, to) = match &self.notify {
             Notify::Nothing => return,
             Notify::Process(signal) => (*signal, None),
-            Notify::Thread(signal, task) => (*signal, task.upgrade()),
+            Notify::Thread(signal, task) => match task.upgrade() {
+                Some(task) => (*signal, Some(task)),
+                // A thread that has ended takes none, and nobody does for it.
+                None => return,
+            },
         };
         let info = if self.id < 0 {
             SigInfo::kernel(signal)
