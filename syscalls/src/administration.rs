@@ -77,8 +77,6 @@ fn syslog(task: &CurrentTask, action: i32, buf: Address, len: i32) -> Result<usi
 }
 
 fn reboot(task: &CurrentTask, magic1: u32, magic2: u32, command: u32, arg: UserCStr) -> Result<Outcome> {
-    const CAD_ON: u32 = 0x89ab_cdef;
-    const CAD_OFF: u32 = 0;
     const RESTART: u32 = 0x0123_4567;
     const RESTART2: u32 = 0xa1b2_c3d4;
     const HALT: u32 = 0xcdef_0123;
@@ -100,7 +98,7 @@ fn reboot(task: &CurrentTask, magic1: u32, magic2: u32, command: u32, arg: UserC
             Signal::SIGHUP
         }
         HALT | POWER_OFF => Signal::SIGINT,
-        CAD_ON | CAD_OFF => return Err(Errno::EINVAL),
+        // Whatever else there is concerns the machine.
         _ => return Err(Errno::EINVAL),
     };
     let Some(init) = ns.init() else { return Err(Errno::EINVAL) };

@@ -40,7 +40,7 @@ fn read_nodes(task: &CurrentTask, mask: Address, maxnode: u64) -> Result<u64> {
     }
     let bits = bits as usize;
     let mut words: Vec<u64> = UserPtr::new(mask.0).read_slice(task, bits.div_ceil(64))?;
-    if bits % 64 != 0
+    if !bits.is_multiple_of(64)
         && let Some(last) = words.last_mut()
     {
         *last &= (1 << (bits % 64)) - 1;
@@ -104,7 +104,7 @@ fn mbind(
     if flags & m::MPOL_MF_MOVE_ALL != 0 && !task.capable(CAP_SYS_NICE) {
         return Err(Errno::EPERM);
     }
-    if start % PAGE_SIZE != 0 {
+    if !start.is_multiple_of(PAGE_SIZE) {
         return Err(Errno::EINVAL);
     }
     let end = len.checked_next_multiple_of(PAGE_SIZE).and_then(|len| start.checked_add(len));
@@ -180,7 +180,7 @@ fn get_mempolicy(
 }
 
 fn set_mempolicy_home_node(task: &CurrentTask, start: u64, len: u64, node: u64, flags: u64) -> Result<()> {
-    if start % PAGE_SIZE != 0 || flags != 0 || node >= NODES_MAX as u64 || NODES >> node.min(63) & 1 == 0 {
+    if !start.is_multiple_of(PAGE_SIZE) || flags != 0 || node >= NODES_MAX as u64 || NODES >> node.min(63) & 1 == 0 {
         return Err(Errno::EINVAL);
     }
     let end = len.checked_next_multiple_of(PAGE_SIZE).and_then(|len| start.checked_add(len));
@@ -242,10 +242,9 @@ fn move_pages(
         let mut found = Vec::with_capacity(len);
         for (i, addr) in addresses.iter().enumerate() {
             if let Some(wanted) = &wanted {
-                match wanted.get(i).copied().unwrap_or(0) {
-                    0 => {}
-                    node if node < 0 || node as usize >= NODES_MAX => return Err(Errno::ENODEV),
-                    _ => return Err(Errno::ENODEV),
+                // There are no others.
+                if wanted.get(i).is_some_and(|&node| node != 0) {
+                    return Err(Errno::ENODEV);
                 }
             }
             let mut resident = [0u8];
