@@ -233,6 +233,9 @@ fn move_pages(
     let mm = target.memory().ok_or(Errno::EINVAL)?;
     let mut done = 0;
     while done < count {
+        if task.is_killed() {
+            return Err(Errno::EINTR);
+        }
         let len = (count - done).min(CHUNK) as usize;
         let addresses = pages.at(done as usize)?.read_slice(task, len)?;
         let wanted = match nodes.non_null() {
@@ -241,11 +244,9 @@ fn move_pages(
         };
         let mut found = Vec::with_capacity(len);
         for (i, addr) in addresses.iter().enumerate() {
-            if let Some(wanted) = &wanted {
-                // There are no others.
-                if wanted.get(i).is_some_and(|&node| node != 0) {
-                    return Err(Errno::ENODEV);
-                }
+            // There are no other nodes.
+            if wanted.as_ref().and_then(|wanted| wanted.get(i)).is_some_and(|&node| node != 0) {
+                return Err(Errno::ENODEV);
             }
             let mut resident = [0u8];
             let state = match mm.resident(addr & !(PAGE_SIZE - 1), &mut resident) {
