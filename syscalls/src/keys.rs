@@ -154,7 +154,8 @@ fn keyctl(task: &CurrentTask, operation: u32, arg2: u64, arg3: u64, arg4: u64, a
         }
         k::KEYCTL_UNLINK => {
             let ring = task.key(arg3 as i32, false, need::WRITE)?;
-            ring.unlink(&task.key(id, false, need::NOTHING)?).map(done)
+            let key = task.key(id, false, need::NOTHING)?;
+            ring.unlink(&key).map(done)
         }
         k::KEYCTL_SEARCH => search(task, id, UserCStr(arg3), UserCStr(arg4), arg5 as i32),
         k::KEYCTL_READ => {

@@ -180,7 +180,11 @@ fn get_mempolicy(
 }
 
 fn set_mempolicy_home_node(task: &CurrentTask, start: u64, len: u64, node: u64, flags: u64) -> Result<()> {
-    if !start.is_multiple_of(PAGE_SIZE) || flags != 0 || node >= NODES_MAX as u64 || NODES >> node.min(63) & 1 == 0 {
+    if !start.is_multiple_of(PAGE_SIZE)
+        || flags != 0
+        || node >= NODES_MAX as u64
+        || NODES >> node.min(63) & 1 == 0
+    {
         return Err(Errno::EINVAL);
     }
     let end = len.checked_next_multiple_of(PAGE_SIZE).and_then(|len| start.checked_add(len));
