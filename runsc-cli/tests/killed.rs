@@ -49,6 +49,11 @@ fn nothing_is_left(runsc: &Runsc, ids: &[&str]) {
     for id in ids {
         wait_for_no_process(id);
     }
+    for hierarchy in std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
+        for id in ids {
+            assert!(!hierarchy.path().join(id).exists(), "{id} in {hierarchy:?}");
+        }
+    }
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
     assert!(!mounts.contains(runsc.dir.path().to_str().unwrap()), "{mounts}");
 }
@@ -69,9 +74,15 @@ fn a_command_that_is_killed_leaves_nothing_that_cannot_be_removed() {
         killed(&runsc, &mut random, &["create", "--bundle", &bundle, id]);
         if random.below(2) == 0 && !runsc.root().join(id).join("state.json").exists() {
             // What a create left is taken over by the next.
-            let mut again = runsc.command(&["create", "--bundle", &bundle, id]);
-            let again = again.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
-            assert!(again.success());
+            // It may have to wait until the processes have gone that the killed one had just made.
+            let again = || {
+                let mut again = runsc.command(&["create", "--bundle", &bundle, id]);
+                again.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success()
+            };
+            assert!((0..200).any(|_| again() || {
+                std::thread::sleep(Duration::from_millis(50));
+                false
+            }));
         }
         killed(&runsc, &mut random, &["start", id]);
         killed(&runsc, &mut random, &["exec", "--detach", id, "sleep", "100000"]);

@@ -14,7 +14,7 @@ fn run(runsc: &Runsc, args: &[&str], change: impl FnOnce(&mut Value)) -> std::pr
 }
 
 fn run_text(args: &[&str], change: impl FnOnce(&mut Value)) -> String {
-    let runsc = Runsc::new();
+    let runsc = Runsc::without_cgroups();
     let output = run(&runsc, args, change);
     assert!(output.status.success(), "{}", describe(&output));
     text(&output.stdout)
@@ -51,16 +51,16 @@ fn seccomp_of_the_configuration_holds_for_each_process() {
             ]
         }});
     };
-    let runsc = Runsc::new();
+    let runsc = Runsc::without_cgroups();
     let output = run(&runsc, &["sh", "-c", script], filter);
     let (out, err) = (text(&output.stdout), text(&output.stderr));
     assert_eq!(out, "Seccomp:\t2\n", "{}", describe(&output));
     assert_eq!(err.matches("Read-only file system").count(), 2, "{err}");
-    let runsc = Runsc::new();
+    let runsc = Runsc::without_cgroups();
     let output = run(&runsc, &["sh", "-c", "sh -c 'kill -10 1; echo alive'; echo $?"], filter);
     // Killed by SIGSYS.
     assert!(text(&output.stdout).ends_with("159\n"), "{}", describe(&output));
-    let runsc = Runsc::new();
+    let runsc = Runsc::without_cgroups();
     let bundle = runsc.bundle("b", &["true"], |config| {
         config["linux"] = json!({"seccomp": {"defaultAction": "SCMP_ACT_NOTIFY"}});
     });
@@ -74,7 +74,7 @@ fn exit_codes_and_signals_are_passed_on() {
     for (script, code) in
         [("exit 0", 0), ("exit 7", 7), ("exit 255", 255), ("kill -9 $$", 137), ("kill -TERM $$", 143)]
     {
-        let runsc = Runsc::new();
+        let runsc = Runsc::without_cgroups();
         // The shell is not process 1, which could not kill itself.
         let script = format!("sh -c '{script}'; exit $?");
         let output = run(&runsc, &["sh", "-c", &script], |_| {});
@@ -109,7 +109,7 @@ fn a_program_that_cannot_be_executed_is_named_by_create() {
         ("/etc", "exec: \"/etc\": permission denied"),
     ] {
         for verb in ["create", "run"] {
-            let runsc = Runsc::new();
+            let runsc = Runsc::without_cgroups();
             let bundle = runsc.bundle("b", &[program], |_| {});
             let line = runsc.fails(&[verb, "--bundle", bundle.to_str().unwrap(), "c1"]);
             assert!(line.contains(words), "{verb}: {line}");
@@ -121,7 +121,7 @@ fn a_program_that_cannot_be_executed_is_named_by_create() {
 #[test]
 fn standard_files_are_passed_on() {
     need_sandbox!();
-    let runsc = Runsc::new();
+    let runsc = Runsc::without_cgroups();
     let bundle = runsc.bundle("b", &["sh", "-c", "cat; echo error >&2"], |_| {});
     let mut child = runsc
         .command(&["run", "--bundle", bundle.to_str().unwrap(), "c1"])
@@ -147,7 +147,7 @@ fn standard_files_are_passed_on() {
 #[test]
 fn mounts_are_where_they_should_be() {
     need_sandbox!();
-    let runsc = Runsc::new();
+    let runsc = Runsc::without_cgroups();
     let host = runsc.dir.path().join("host");
     std::fs::create_dir(&host).unwrap();
     std::fs::write(host.join("file"), "contents\n").unwrap();
@@ -175,12 +175,12 @@ fn mounts_are_where_they_should_be() {
 fn writes_to_the_root_go_where_the_overlay_says() {
     need_sandbox!();
     for (flag, kept) in [("--overlay2=root:memory", false), ("--overlay2=none", true)] {
-        let runsc = Runsc::with_flags(&[flag]);
+        let runsc = Runsc::with_flags(&[flag, "--ignore-cgroups"]);
         let output = run(&runsc, &["sh", "-c", "echo x > /tmp/x; cat /tmp/x"], |_| {});
         assert_eq!(text(&output.stdout), "x\n", "{flag}: {}", describe(&output));
         assert_eq!(runsc.dir.path().join("b/rootfs/tmp/x").exists(), kept, "{flag}");
     }
-    let runsc = Runsc::new();
+    let runsc = Runsc::without_cgroups();
     let output = run(&runsc, &["touch", "/tmp/x"], |config| config["root"]["readonly"] = json!(true));
     assert!(text(&output.stderr).contains("Read-only file system"), "{}", describe(&output));
 }
@@ -188,7 +188,7 @@ fn writes_to_the_root_go_where_the_overlay_says() {
 #[test]
 fn create_start_kill_delete() {
     need_sandbox!();
-    let runsc = Runsc::new();
+    let runsc = Runsc::without_cgroups();
     let bundle = runsc.bundle("b", &["sh", "-c", "echo started > /data/out; sleep 1000"], |config| {
         config["annotations"] = json!({"key": "value"});
         config["mounts"] = json!([
@@ -244,7 +244,7 @@ fn create_start_kill_delete() {
 #[test]
 fn exec_runs_beside_the_first_process() {
     need_sandbox!();
-    let runsc = Runsc::new();
+    let runsc = Runsc::without_cgroups();
     let bundle = runsc.bundle("b", &["sleep", "1000"], |_| {});
     runsc.detached(&bundle);
     let exec = |args: &[&str]| runsc.output(&[&["exec"][..], args].concat());
@@ -282,7 +282,7 @@ fn exec_runs_beside_the_first_process() {
 #[test]
 fn a_bind_mount_shows_what_the_host_does_to_it() {
     need_sandbox!();
-    let runsc = Runsc::new();
+    let runsc = Runsc::without_cgroups();
     let bundle = runsc.bundle("b", &["sleep", "1000"], |config| {
         config["mounts"] = json!([
             {"destination": "/data", "type": "bind", "source": "data", "options": ["rbind"]}
@@ -306,7 +306,7 @@ fn a_bind_mount_shows_what_the_host_does_to_it() {
 #[test]
 fn a_detached_exec_is_a_process_of_the_host() {
     need_sandbox!();
-    let runsc = Runsc::new();
+    let runsc = Runsc::without_cgroups();
     let bundle = runsc.bundle("b", &["sleep", "1000"], |_| {});
     runsc.detached(&bundle);
     let file = |name: &str| runsc.dir.path().join(name);
@@ -334,7 +334,7 @@ fn a_detached_exec_is_a_process_of_the_host() {
 #[test]
 fn whatever_is_killed_can_be_deleted() {
     need_sandbox!();
-    let runsc = Runsc::new();
+    let runsc = Runsc::without_cgroups();
     let bundle = runsc.bundle("b", &["sleep", "1000"], |_| {});
     for victim in ["sentry", "gofer"] {
         runsc.detached(&bundle);
@@ -360,7 +360,7 @@ fn whatever_is_killed_can_be_deleted() {
 #[test]
 fn hooks_run_at_their_points() {
     need_sandbox!();
-    let runsc = Runsc::new();
+    let runsc = Runsc::without_cgroups();
     let log = runsc.dir.path().join("hooks");
     let hook = |name: &str| {
         let script = format!("echo {name} $(grep -o '\"status\":\"[a-z]*\"') >> {}", log.display());
@@ -377,7 +377,7 @@ fn hooks_run_at_their_points() {
         "prestart \"status\":\"creating\"\ncreateRuntime \"status\":\"creating\"\n\
          createContainer \"status\":\"creating\"\npoststart \"status\":\"running\"\npoststop \"status\":\"stopped\"\n"
     );
-    let runsc = Runsc::new();
+    let runsc = Runsc::without_cgroups();
     let output = run(&runsc, &["true"], |config| {
         config["hooks"]["createRuntime"] =
             json!([{"path": "/bin/sh", "args": ["sh", "-c", "echo because; exit 1"]}]);
@@ -390,7 +390,7 @@ fn hooks_run_at_their_points() {
 #[test]
 fn containers_do_not_keep_their_creators_waiting() {
     need_sandbox!();
-    let runsc = Runsc::new();
+    let runsc = Runsc::without_cgroups();
     // Whoever reads this pipe must see its end when the container has ended, though the container ran detached.
     let bundle = runsc.bundle("b", &["echo", "said"], |_| {});
     let output = runsc.output(&["run", "--detach", "--bundle", bundle.to_str().unwrap(), "c1"]);
@@ -402,7 +402,7 @@ fn containers_do_not_keep_their_creators_waiting() {
 #[test]
 fn a_command_may_be_killed_at_any_point() {
     need_sandbox!();
-    let runsc = Runsc::new();
+    let runsc = Runsc::without_cgroups();
     let bundle = runsc.bundle("b", &["sleep", "1000"], |_| {});
     // From before anything has happened to well after everything has.
     for step in 0..24u64 {
@@ -439,7 +439,7 @@ impl Runsc {
 #[test]
 fn hooks_of_start_container_run_inside() {
     need_sandbox!();
-    let runsc = Runsc::new();
+    let runsc = Runsc::without_cgroups();
     let hook =
         |script: &str| json!({"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin", "H=1"]});
     let bundle = runsc.bundle("b", &["sh", "-c", "cat /tmp/state /tmp/name; echo $$"], |config| {

@@ -62,7 +62,7 @@ fn bind(config: &mut Value, source: &Path) {
 #[test]
 fn containers_of_a_pod_live_and_die_by_themselves() {
     need_sandbox!();
-    let runsc = Runsc::new();
+    let runsc = Runsc::without_cgroups();
     pod(&runsc, |config| config["hostname"] = json!("podhost"));
     start(&runsc, "one", "sleep 100001", |_| {});
     start(&runsc, "two", "sleep 100002", |config| config["process"]["user"] = json!({"uid": 7, "gid": 8}));
@@ -108,7 +108,7 @@ fn containers_of_a_pod_live_and_die_by_themselves() {
 #[test]
 fn a_pod_shares_directories_of_the_host() {
     need_sandbox!();
-    let runsc = Runsc::new();
+    let runsc = Runsc::without_cgroups();
     let host = runsc.dir.path().join("volume");
     std::fs::create_dir(&host).unwrap();
     pod(&runsc, |_| {});
@@ -133,7 +133,7 @@ fn a_pod_shares_directories_of_the_host() {
 #[test]
 fn volumes_in_memory_are_the_pods() {
     need_sandbox!();
-    let runsc = Runsc::new();
+    let runsc = Runsc::without_cgroups();
     let host = runsc.dir.path().join("volume");
     std::fs::create_dir(&host).unwrap();
     pod(&runsc, |config| {
@@ -155,7 +155,7 @@ fn volumes_in_memory_are_the_pods() {
 #[test]
 fn a_pid_namespace_can_be_shared() {
     need_sandbox!();
-    let runsc = Runsc::new();
+    let runsc = Runsc::without_cgroups();
     pod(&runsc, |_| {});
     let path = format!("/proc/{}/ns/pid", runsc.state("pod")["pid"]);
     let share = |config: &mut Value| {
@@ -186,7 +186,7 @@ fn a_pid_namespace_can_be_shared() {
 #[test]
 fn standard_files_are_taken_at_create_and_let_go_at_the_end() {
     need_sandbox!();
-    let runsc = Runsc::new();
+    let runsc = Runsc::without_cgroups();
     pod(&runsc, |_| {});
     let bundle = member(&runsc, "one", "cat; echo done", |_| {});
     let (mut output, writer) = std::io::pipe().unwrap();
@@ -212,7 +212,7 @@ fn standard_files_are_taken_at_create_and_let_go_at_the_end() {
 #[test]
 fn the_process_that_stands_for_a_container_ends_with_it_and_it_with_the_process() {
     need_sandbox!();
-    let runsc = Runsc::new();
+    let runsc = Runsc::without_cgroups();
     pod(&runsc, |_| {});
     let bundle = member(&runsc, "one", "exit 7", |_| {});
     let output = runsc.output(&["run", "--bundle", &bundle, "one"]);
@@ -248,7 +248,7 @@ fn the_process_that_stands_for_a_container_ends_with_it_and_it_with_the_process(
 #[test]
 fn a_container_cannot_join_what_is_not_there() {
     need_sandbox!();
-    let runsc = Runsc::new();
+    let runsc = Runsc::without_cgroups();
     let bundle = member(&runsc, "one", "true", |_| {});
     let said = runsc.fails(&["create", "--bundle", &bundle, "one"]);
     assert!(said.contains("joining sandbox \"pod\"") && said.contains("does not exist"), "{said}");

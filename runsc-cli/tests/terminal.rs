@@ -84,7 +84,7 @@ impl Person {
 #[test]
 fn a_command_runs_on_the_callers_terminal() {
     need_sandbox!();
-    let runsc = Runsc::new();
+    let runsc = Runsc::without_cgroups();
     let pty = openpty(None, None).unwrap();
     let slave = || Stdio::from(pty.slave.try_clone().unwrap());
     let mut command = runsc.command(&["do", "sh"]);
@@ -110,7 +110,7 @@ fn a_command_runs_on_the_callers_terminal() {
 #[test]
 fn a_command_in_a_pipeline_leaves_the_terminal_alone() {
     need_sandbox!();
-    let runsc = Runsc::new();
+    let runsc = Runsc::without_cgroups();
     let pty = openpty(None, None).unwrap();
     let slave = || Stdio::from(pty.slave.try_clone().unwrap());
     let before = nix::sys::termios::tcgetattr(&pty.slave).unwrap();
@@ -132,7 +132,7 @@ fn a_command_in_a_pipeline_leaves_the_terminal_alone() {
 #[test]
 fn all_output_is_on_the_terminal_when_a_command_ends() {
     need_sandbox!();
-    let runsc = Runsc::new();
+    let runsc = Runsc::without_cgroups();
     let pty = openpty(None, None).unwrap();
     let slave = || Stdio::from(pty.slave.try_clone().unwrap());
     // More than fits anywhere, to somebody who reads late.
@@ -170,7 +170,7 @@ fn accept_terminal(listener: &std::os::unix::net::UnixListener) -> File {
 #[test]
 fn a_console_socket_takes_the_containers_terminal() {
     need_sandbox!();
-    let runsc = Runsc::new();
+    let runsc = Runsc::without_cgroups();
     let bundle = runsc.bundle("b", &["sh"], |config| {
         config["process"]["terminal"] = json!(true);
         config["process"]["consoleSize"] = json!({"height": 11, "width": 22});
@@ -212,7 +212,7 @@ fn a_console_socket_takes_the_containers_terminal() {
 #[test]
 fn a_terminal_that_goes_away_hangs_up() {
     need_sandbox!();
-    let runsc = Runsc::new();
+    let runsc = Runsc::without_cgroups();
     let bundle = runsc.bundle(
         "b",
         &["sh", "-c", "trap 'exit 9' HUP; echo rea''dy; while :; do sleep 1; done"],

@@ -19,6 +19,11 @@ impl Runsc {
         Runsc::with_flags(&[])
     }
 
+    /// Without cgroups, whose names are the containers' ids: those of tests that run at the same time are the same.
+    pub fn without_cgroups() -> Runsc {
+        Runsc::with_flags(&["--ignore-cgroups"])
+    }
+
     /// With flags before the verb.
     pub fn with_flags(flags: &[&str]) -> Runsc {
         let mut flags: Vec<String> = flags.iter().map(|flag| flag.to_string()).collect();
