@@ -48,10 +48,14 @@ impl Containerd {
                 .ok_or("there is no containerd-shim-runc-v2 (Debian's containerd)")?;
         }
         let runsc = target::runsc().ok_or("there is no runsc binary (build it, or set RUNSC)")?;
-        let ours = runsc.with_file_name("containerd-shim-runsc-v1");
-        let ours = std::env::var_os("RUNSC_SHIM").map_or(ours, PathBuf::from);
+        let debug = runsc_tests::guest::target_dir().join("x86_64-unknown-linux-gnu/debug/runsc");
+        let beside = [&runsc, &debug].map(|path| path.with_file_name("containerd-shim-runsc-v1"));
+        let ours = match std::env::var_os("RUNSC_SHIM") {
+            Some(path) => PathBuf::from(path),
+            None => beside.into_iter().find(|path| path.exists()).unwrap_or_default(),
+        };
         if shim == Shim::Ours && !ours.exists() {
-            return Err(format!("there is no {ours:?} (build it, or set RUNSC_SHIM)"));
+            return Err("there is no containerd-shim-runsc-v1 (build it, or set RUNSC_SHIM)".into());
         }
         // Short: sockets are in it.
         let dir = tempfile::Builder::new().prefix("rsc").tempdir().map_err(|error| error.to_string())?;
