@@ -53,6 +53,12 @@ impl Runsc {
         self.dir.path().join("state")
     }
 
+    /// What the names of its containers' cgroups begin with.
+    fn cgroup(&self) -> String {
+        let dir = self.dir.path().file_name().unwrap_or_default().to_string_lossy();
+        format!("runsc-test{}", dir.replace('.', "-"))
+    }
+
     /// A command, ready to be run.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(&self.binary);
@@ -96,9 +102,12 @@ impl Runsc {
                 .map(|name| format!("CAP_{name}"))
                 .into();
         let args = [&["/stress"], args].concat();
+        // The hierarchies are the host's, where other tests have containers of the same name.
+        let cgroup = format!("/{}-{name}", self.cgroup());
         let mut config = json!({
             "ociVersion": "1.0.2",
             "root": {"path": "rootfs"},
+            "linux": {"cgroupsPath": cgroup},
             "process": {
                 "user": {"uid": 0, "gid": 0},
                 "args": args,
@@ -157,9 +166,13 @@ impl Runsc {
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
         let dir = self.dir.path().to_str().unwrap();
         assert!(!mounts.contains(dir), "mounts are left: {mounts}");
-        let groups = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten();
-        for group in groups {
-            assert!(!group.path().join(id).exists(), "a cgroup is left: {:?}", group.path());
+        let controllers = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten();
+        for controller in controllers {
+            let groups = fs::read_dir(controller.path()).into_iter().flatten().flatten();
+            for group in groups {
+                let name = group.file_name();
+                assert!(!name.to_string_lossy().starts_with(&self.cgroup()), "{:?} is left", group.path());
+            }
         }
     }
 }
