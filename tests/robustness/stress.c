@@ -256,7 +256,7 @@ static int tables(void) {
     FILL("queued signals", 2000, sigqueue(getpid(), 40, (union sigval){0}));
     // File locks: without a limit but the memory in Linux, and here.
     int file = OK(open("/tmp/locks", O_RDWR | O_CREAT, 0600));
-    for (int i = 0; i < 20000; i++) {
+    for (int i = 0; i < 3000; i++) {
         struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 2 * i, .l_len = 1};
         if (fcntl(file, F_SETLK, &lock) == -1) break;
     }
