@@ -189,8 +189,12 @@ impl Runtime {
             (state.sentry, state.gofer) = (Some(sentry), Some(gofer));
             // From here on a delete finds the processes, whatever happens to this one.
             container.save(state)?;
-            run_create_hooks(parts.spec, state)?;
-            sandbox.wait_booted(container)?;
+            let hooks = run_create_hooks(parts.spec, state);
+            // Without a process there is nothing to work on for a hook: then that is the cause to be told.
+            if hooks.is_ok() || sandbox.has_told() {
+                sandbox.wait_booted(container)?;
+            }
+            hooks?;
             created(container, state, parts.args)
         };
         match finish() {

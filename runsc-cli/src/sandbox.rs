@@ -310,6 +310,11 @@ impl Sandbox {
         Ok((ProcessId::of(self.sentry.pid)?, ProcessId::of(self.gofer.pid)?))
     }
 
+    /// Whether the sentry has said how its boot ended, or is gone.
+    pub fn has_told(&self) -> bool {
+        process::wait_readable(self.outcome.as_fd(), Some(Duration::ZERO)).unwrap_or(false)
+    }
+
     /// Waits until the sentry has booted, or says why it has not.
     pub fn wait_booted(&self, container: &Container) -> Result<()> {
         if !process::wait_readable(self.outcome.as_fd(), Some(BOOT_LIMIT))? {

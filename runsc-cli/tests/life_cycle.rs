@@ -100,6 +100,22 @@ fn mount_points_are_made_in_a_read_only_root() {
 }
 
 #[test]
+fn a_boot_that_fails_is_told_and_not_the_hook_that_it_makes_fail() {
+    need_sandbox!();
+    let runsc = Runsc::new();
+    let bundle = runsc.bundle("b", &["no-such-program"], |config| {
+        let script = "pid=$(sed 's/.*\"pid\":\\([0-9]*\\).*/\\1/'); for i in $(seq 600); do [ -e /proc/$pid/ns/net ] || break; sleep 0.1; done; exit 1";
+        config["hooks"] = json!({"prestart": [{"path": "/bin/sh", "args": ["sh", "-c", script]}]});
+    });
+    let line = runsc.fails(&["create", "--bundle", bundle.to_str().unwrap(), "c1"]);
+    assert!(line.contains("executable file not found"), "{line}");
+    let bundle = runsc.bundle("b2", &["true"], |config| {
+        config["hooks"] = json!({"prestart": [{"path": "/bin/false"}]});
+    });
+    assert!(runsc.fails(&["create", "--bundle", bundle.to_str().unwrap(), "c2"]).contains("prestart hook"));
+}
+
+#[test]
 fn a_program_that_cannot_be_executed_is_named_by_create() {
     need_sandbox!();
     for (program, words) in [
