@@ -26,7 +26,8 @@ async fn try_watch(id: &str, cgroup: &Cgroup, events: &Events) -> Result<()> {
     let mut notifier = pipe::Receiver::from_owned_fd_unchecked(notifier)?;
     let mut seen = cgroup.oom_kills().unwrap_or(0);
     loop {
-        notifier.read(&mut [0; 4096]).await?;
+        // How much there is to read, or that there is nothing left, tells nothing.
+        let _any = notifier.read(&mut [0; 4096]).await?;
         // The group's removal wakes us, too.
         let Some(now) = cgroup.oom_kills() else { return Ok(()) };
         if now > seen {
