@@ -6,6 +6,7 @@ use std::fs;
 use std::io::Read;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -84,11 +85,14 @@ pub fn run(
                 base.arg("--network=none").args(flags);
                 base
             };
+            // Of its own, since it names the container's cgroups too.
+            static NEXT: AtomicU32 = AtomicU32::new(0);
+            let id = format!("program-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
             let mut sandbox = base();
-            sandbox.arg("run").arg("--bundle").arg(&bundle).arg("program");
+            sandbox.arg("run").arg("--bundle").arg(&bundle).arg(&id);
             let run = collect(sandbox, limit);
             // After a normal end there is nothing to delete, and this says so; that is fine.
-            let _ = base().args(["delete", "--force", "program"]).output();
+            let _ = base().args(["delete", "--force", &id]).output();
             run
         }
     }
