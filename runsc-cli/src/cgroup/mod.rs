@@ -30,7 +30,7 @@ use resources::{Before, Setting, settings};
 pub use stats::Stats;
 
 /// How often the removal of a group is tried while the host still buries its processes.
-const REMOVALS: u32 = 50;
+const REMOVALS: u32 = 500;
 
 /// What the command line says about cgroups.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
