@@ -97,7 +97,9 @@ pub fn differences(native: &Run, other: &Run) -> Vec<String> {
         list.extend(a.difference(&b).map(|line| format!("-{line}")));
         list.extend(b.difference(&a).map(|line| format!("+{line}")));
         if list.is_empty() {
-            list.push("+(the same lines in another order or number)".to_string());
+            let same = left.iter().zip(&right).take_while(|(a, b)| a == b).count();
+            let line = right.get(same).unwrap_or(&"");
+            list.push(format!("+(the same lines in another order or number from line {} on: {line})", same + 1));
         }
     }
     if native.ended != other.ended {

@@ -37,4 +37,4 @@ timeout -s KILL 0.3 sleep 5; echo "timeout $?"
 nice -n 5 nice
 (cd / && pwd); cd /usr/../usr/bin && pwd
 umask 077; touch /tmp/u; stat -c %a /tmp/u
-exec 3> >(cat); echo via substitution >&3; exec 3>&-; wait
+exec 3> >(cat); p=$!; echo via substitution >&3; exec 3>&-; wait $p
