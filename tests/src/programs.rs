@@ -99,7 +99,10 @@ pub fn differences(native: &Run, other: &Run) -> Vec<String> {
         if list.is_empty() {
             let same = left.iter().zip(&right).take_while(|(a, b)| a == b).count();
             let line = right.get(same).unwrap_or(&"");
-            list.push(format!("+(the same lines in another order or number from line {} on: {line})", same + 1));
+            list.push(format!(
+                "+(the same lines in another order or number from line {} on: {line})",
+                same + 1
+            ));
         }
     }
     if native.ended != other.ended {
