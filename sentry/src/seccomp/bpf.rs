@@ -3,7 +3,12 @@
 //! A checked program ends: jumps only go forward, and its last instruction returns. What it loads is within `struct
 //! seccomp_data`, and what it takes from its memory it has stored there before.
 
-use abi::seccomp::*;
+use abi::seccomp::{
+    BPF_A, BPF_ABS, BPF_ADD, BPF_ALU, BPF_AND, BPF_DIV, BPF_IMM, BPF_JA, BPF_JEQ, BPF_JGE, BPF_JGT, BPF_JMP,
+    BPF_JSET, BPF_K, BPF_LD, BPF_LDX, BPF_LEN, BPF_LSH, BPF_MAXINSNS, BPF_MEM, BPF_MEMWORDS, BPF_MISC,
+    BPF_MUL, BPF_NEG, BPF_OR, BPF_RET, BPF_RSH, BPF_ST, BPF_STX, BPF_SUB, BPF_TAX, BPF_TXA, BPF_W, BPF_X,
+    BPF_XOR, SeccompData, SockFilter,
+};
 use abi::{Errno, Result};
 
 /// One operand: a constant or the index register.
@@ -269,6 +274,7 @@ fn translated(instruction: &SockFilter) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use abi::seccomp::{BPF_B, BPF_H, BPF_IND, BPF_MOD, BPF_MSH};
 
     fn op(code: u16, jt: u8, jf: u8, k: u32) -> SockFilter {
         SockFilter { code, jt, jf, k }

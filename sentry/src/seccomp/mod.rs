@@ -11,7 +11,11 @@ pub mod bpf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use abi::seccomp::*;
+use abi::seccomp::{
+    AUDIT_ARCH_X86_64, MAX_INSNS_PER_PATH, SECCOMP_MODE_DISABLED, SECCOMP_MODE_FILTER, SECCOMP_MODE_STRICT,
+    SECCOMP_RET_ACTION_FULL, SECCOMP_RET_ALLOW, SECCOMP_RET_DATA, SECCOMP_RET_ERRNO, SECCOMP_RET_KILL_THREAD,
+    SECCOMP_RET_LOG, SECCOMP_RET_TRACE, SECCOMP_RET_TRAP, SECCOMP_RET_USER_NOTIF, SeccompData, SeccompFlags,
+};
 use abi::siginfo::SigInfo;
 use abi::signal::{SYS_SECCOMP, Signal};
 use abi::{Errno, Result, sysno};
@@ -321,6 +325,7 @@ impl CurrentTask {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use abi::seccomp::{BPF_ABS, BPF_JEQ, BPF_JMP, BPF_LD, BPF_RET, SECCOMP_RET_KILL_PROCESS, SockFilter};
 
     fn op(code: u16, jt: u8, jf: u8, k: u32) -> SockFilter {
         SockFilter { code, jt, jf, k }
