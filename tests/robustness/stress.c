@@ -271,6 +271,11 @@ static int idle(void) {
     for (;;) pause();
 }
 
+static int spin(void) {
+    printf("ready\n");
+    for (;;) {}
+}
+
 static int hello(void) {
     printf("hello\n");
     return 0;
@@ -283,7 +288,7 @@ int main(int argc, char **argv) {
         const char *name;
         int (*run)(void);
     } commands[] = {{"threads", threads}, {"processes", processes}, {"bomb", bomb}, {"address-space", address_space}, {"eat", eat},
-        {"tables", tables}, {"idle", idle}, {"hello", hello}};
+        {"tables", tables}, {"idle", idle}, {"spin", spin}, {"hello", hello}};
     for (unsigned i = 0; i < sizeof commands / sizeof commands[0]; i++)
         if (argc > 1 && !strcmp(argv[1], commands[i].name)) return commands[i].run();
     return 64;
