@@ -6,7 +6,11 @@
 
 use std::collections::BTreeMap;
 
-use abi::seccomp::*;
+use abi::seccomp::{
+    AUDIT_ARCH_X86_64, BPF_ABS, BPF_ALU, BPF_AND, BPF_JA, BPF_JEQ, BPF_JGE, BPF_JGT, BPF_JMP, BPF_LD,
+    BPF_MAXINSNS, BPF_RET, BPF_W, SECCOMP_RET_ALLOW, SECCOMP_RET_DATA, SECCOMP_RET_ERRNO,
+    SECCOMP_RET_KILL_PROCESS, SECCOMP_RET_KILL_THREAD, SECCOMP_RET_LOG, SECCOMP_RET_TRACE, SECCOMP_RET_TRAP,
+};
 use abi::{Errno, sysno};
 use anyhow::{Result, bail};
 use oci_spec::runtime as oci;
@@ -199,6 +203,7 @@ fn condition(arg: &oci::LinuxSeccompArg) -> Vec<(u16, u8, u8, u32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use abi::seccomp::{SeccompData, SockFilter};
     use sentry::seccomp::{Filters, Program};
     use serde_json::{Value, json};
 

@@ -1,7 +1,13 @@
 //! seccomp(2) (kernel/seccomp.c).
 
 use abi::capability::CAP_SYS_ADMIN;
-use abi::seccomp::*;
+use abi::seccomp::{
+    BPF_MAXINSNS, SECCOMP_GET_ACTION_AVAIL, SECCOMP_GET_NOTIF_SIZES, SECCOMP_MODE_FILTER,
+    SECCOMP_MODE_STRICT, SECCOMP_RET_ALLOW, SECCOMP_RET_ERRNO, SECCOMP_RET_KILL_PROCESS,
+    SECCOMP_RET_KILL_THREAD, SECCOMP_RET_LOG, SECCOMP_RET_TRACE, SECCOMP_RET_TRAP, SECCOMP_SET_MODE_FILTER,
+    SECCOMP_SET_MODE_STRICT, SeccompData, SeccompFlags, SeccompNotif, SeccompNotifResp, SeccompNotifSizes,
+    SockFilter, SockFprog,
+};
 use abi::{Errno, Result};
 use sentry::seccomp::{self, Program};
 use sentry::task::CurrentTask;

@@ -394,8 +394,10 @@ pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 
 /// What a shell command prints, as standard input.
 pub fn shell(script: &str) -> Stdio {
-    let child = Command::new("sh").args(["-c", script]).stdout(Stdio::piped()).spawn().unwrap();
-    child.stdout.unwrap().into()
+    let mut child = Command::new("sh").args(["-c", script]).stdout(Stdio::piped()).spawn().unwrap();
+    let output = child.stdout.take().unwrap();
+    std::thread::spawn(move || child.wait());
+    output.into()
 }
 
 /// Lines as they come.

@@ -55,7 +55,7 @@ impl Stack for HostNetwork {
         let host_kind = kind as i32 | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
         // SAFETY: takes integers.
         let fd = unsafe { libc::socket(domain.into(), host_kind, protocol as i32) };
-        HostSocket::new(Common::new(net, domain, kind, protocol), fd, &self.watcher)
+        HostSocket::adopt(Common::new(net, domain, kind, protocol), fd, &self.watcher)
     }
 }
 
@@ -71,7 +71,7 @@ struct HostSocket {
 
 impl HostSocket {
     /// Takes over what a call has returned: a new descriptor or an error.
-    fn new(common: Common, fd: libc::c_int, watcher: &Arc<Watcher>) -> Result<Arc<dyn Socket>> {
+    fn adopt(common: Common, fd: libc::c_int, watcher: &Arc<Watcher>) -> Result<Arc<dyn Socket>> {
         let fd = HostErrno::result(fd)?;
         // SAFETY: the kernel has just made it for us.
         let fd = Arc::new(unsafe { OwnedFd::from_raw_fd(fd) });
@@ -338,7 +338,7 @@ impl Socket for HostSocket {
         let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
         // SAFETY: no address is asked for.
         let fd = unsafe { libc::accept4(self.fd.as_raw_fd(), none, no_length, flags) };
-        HostSocket::new(self.common.inherit(), fd, &self.watcher)
+        HostSocket::adopt(self.common.inherit(), fd, &self.watcher)
     }
 
     fn connect(&self, _task: &Task, addr: &[u8]) -> Result<()> {
