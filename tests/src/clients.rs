@@ -325,6 +325,10 @@ pub fn cgroups_left(name: &str, before: &BTreeSet<PathBuf>) -> Vec<PathBuf> {
     for path in cgroups(name).into_iter().filter(|path| !before.contains(path)) {
         let last = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let is_pod = name == "libpod_parent" && path.parent().is_some_and(|parent| parent.ends_with(name));
+        // Podman keeps one for all of its monitors.
+        if last == "conmon" {
+            continue;
+        }
         if is_pod && last.len() == 64 { pods.push(path) } else { left.push(path) }
     }
     for pod in pods {
