@@ -211,6 +211,10 @@ impl AddressSpace for Space {
         self.process.resident(addr, pages)
     }
 
+    fn on_death(&self, watch: Arc<dyn Fn() + Send + Sync>) -> Box<dyn Send + Sync> {
+        Box::new(self.process.state().on_death(watch))
+    }
+
     fn kill(&self) {
         self.process.kill();
     }

@@ -201,6 +201,10 @@ pub trait AddressSpace: Send + Sync {
     /// mincore(2): one byte a page of the range, bit 0 set when it is resident. ENOMEM for holes.
     fn resident(&self, addr: u64, pages: &mut [u8]) -> Result<()>;
 
+    /// Calls `watch` once when the host process behind it dies, at once if it is dead, from whatever thread notices; no more
+    /// when the result is dropped. (A thread that runs the guest learns of it from [`Thread::run`].)
+    fn on_death(&self, watch: Arc<dyn Fn() + Send + Sync>) -> Box<dyn Send + Sync>;
+
     /// Kills the host process behind it. All threads report [`Exit::Dead`]. Also done on the last drop.
     fn kill(&self);
 }

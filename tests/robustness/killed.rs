@@ -42,6 +42,10 @@ fn any_process_may_be_killed_at_any_stage() {
                     "stub" => youngest_stub(runsc, "c"),
                     name => runsc.process("c", name),
                 });
+                if (stage, victim) == ("running", "stub") {
+                    // Also though the process sleeps in a call.
+                    assert_eq!(runsc.ok(&["wait", "c"]).contains("137"), true);
+                }
                 // Whatever it says, it answers.
                 runsc.output(&["state", "c"]);
                 runsc.output(&["kill", "c", "TERM"]);

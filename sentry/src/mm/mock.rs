@@ -325,6 +325,10 @@ impl AddressSpace for MockSpace {
         Ok(())
     }
 
+    fn on_death(&self, _watch: Arc<dyn Fn() + Send + Sync>) -> Box<dyn Send + Sync> {
+        Box::new(())
+    }
+
     fn kill(&self) {
         self.dead.store(true, Ordering::Relaxed);
     }

@@ -46,6 +46,8 @@ pub struct Restart {
 pub struct CurrentTask {
     task: Arc<Task>,
     thread: RefCell<Option<Box<dyn Thread>>>,
+    /// Ends the process when the host kills what is behind its memory, also while the thread sleeps in a call.
+    death_watch: RefCell<Option<Box<dyn Send + Sync>>>,
     memory: RefCell<Arc<MemoryManager>>,
     fault: Cell<Option<Fault>>,
     restart: Cell<Option<Restart>>,
@@ -54,6 +56,15 @@ pub struct CurrentTask {
     masked: Cell<bool>,
     /// Processor time of the guest threads before the present one (exec), in nanoseconds.
     earlier: Cell<u64>,
+}
+
+fn watch_death(task: &Arc<Task>, mm: &MemoryManager) -> Box<dyn Send + Sync> {
+    let task = Arc::downgrade(task);
+    mm.address_space().on_death(Arc::new(move || {
+        if let Some(task) = task.upgrade() {
+            task.group.begin_exit(abi::wait::signaled(Signal::SIGKILL, false));
+        }
+    }))
 }
 
 impl Deref for CurrentTask {
@@ -72,9 +83,11 @@ impl CurrentTask {
         task.parker();
         task.host_thread.store(nix::unistd::gettid().as_raw(), Ordering::Relaxed);
         task.set_interrupter(Some(thread.interrupter()));
+        let death_watch = watch_death(&task, &mm);
         Ok(CurrentTask {
             task,
             thread: RefCell::new(Some(thread)),
+            death_watch: RefCell::new(Some(death_watch)),
             memory: RefCell::new(mm),
             fault: Cell::new(None),
             restart: Cell::new(None),
@@ -153,6 +166,7 @@ impl CurrentTask {
         self.note_cpu_time();
         self.earlier.set(self.task.user_time.load(Ordering::Relaxed));
         self.task.identity_changed();
+        self.death_watch.replace(Some(watch_death(&self.task, &mm)));
         let old_thread = self.thread.replace(Some(new));
         let old_task_memory = self.task.set_memory(Some(mm.clone()));
         let old_memory = self.memory.replace(mm);
@@ -303,6 +317,7 @@ impl CurrentTask {
     pub fn run(self) {
         let status = self.run_guest();
         self.note_cpu_time();
+        self.death_watch.take();
         if self.is_alone_in_memory() {
             // Nobody sees what becomes of the memory, so the whole process may end at once.
             self.leave_memory();
@@ -532,6 +547,7 @@ impl CurrentTask {
         let current = CurrentTask {
             task,
             thread: RefCell::new(None),
+            death_watch: RefCell::new(None),
             memory: RefCell::new(mm),
             fault: Cell::new(None),
             restart: Cell::new(None),
