@@ -91,7 +91,7 @@ mod tests {
         let said = |namespaces| crate::report::line(&parse(namespaces).unwrap_err());
         assert!(said(json!([{"type": "network", "path": "/proc/self/ns/ipc"}])).contains("another type"));
         assert!(said(json!([{"type": "ipc", "path": "/dev/null"}])).contains("no namespace"));
-        assert!(said(json!([{"type": "uts", "path": "/nowhere"}])).contains("No such file"));
+        assert!(said(json!([{"type": "uts", "path": "/nowhere"}])).contains("no such file"));
         assert!(said(json!([{"type": "ipc"}, {"type": "ipc"}])).contains("twice"));
     }
 }

@@ -694,7 +694,7 @@ mod tests {
         let data = &plan.guest.mounts[place("/data")];
         assert_eq!(
             data.kind,
-            MountKind::Bind { gofer: 1, overlay: Overlay::None, directory: true, writable: true }
+            MountKind::Bind { gofer: 1, overlay: Overlay::None, directory: true, writable: false }
         );
         assert_eq!(data.flags, libc::MS_RDONLY);
         assert_eq!(data.propagation, libc::MS_SLAVE | libc::MS_REC);

@@ -464,7 +464,7 @@ fn hooks_of_start_container_run_inside() {
     let output = runsc.output(&["run", "--bundle", bundle.to_str().unwrap(), "c1"]);
     let out = text(&output.stdout);
     assert!(out.contains(r#""id":"c1""#) && out.ends_with("box\n1\n1\n"), "{}", describe(&output));
-    let bundle = runsc.bundle("b", &["true"], |config| {
+    let bundle = runsc.bundle("failing", &["true"], |config| {
         config["hooks"] = json!({"startContainer": [hook("echo why; exit 3")]});
     });
     let said = runsc.fails(&["run", "--bundle", bundle.to_str().unwrap(), "c1"]);

@@ -151,6 +151,7 @@ mod tests {
         assert_eq!(fds.len(), 2);
         assert_ne!(fds[0].as_raw_fd(), left.as_raw_fd());
         assert!(waiting.take(&sent.token).is_err());
+        drop(sent);
         // What is not taken goes with its sender.
         let sent = send(dir.path(), &[left.as_fd()]).unwrap();
         assert_eq!(waiting.0.lock().len(), 1);

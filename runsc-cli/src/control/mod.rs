@@ -226,7 +226,7 @@ mod tests {
     fn failures_arrive_with_all_causes() {
         let cause = Error::new(nix::errno::Errno::EACCES).context("open \"/data\"").context("mounting");
         let arrived = error(&status(&cause));
-        assert_eq!(report::chain(&arrived), ["mounting", "open \"/data\"", "Permission denied"]);
+        assert_eq!(report::chain(&arrived), ["mounting", "open \"/data\"", "permission denied"]);
         assert!(report::line(&error(&Status::unavailable("closed"))).starts_with("the sandbox is gone"));
     }
 
