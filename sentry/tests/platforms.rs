@@ -8,12 +8,15 @@ use std::sync::Arc;
 
 use abi::elf::{ELFMAG, EM_X86_64, ET_EXEC, Elf64Ehdr, Elf64Phdr, PF_R, PF_W, PF_X, PT_LOAD};
 use abi::fcntl::OpenFlags;
+use abi::stat::FileType;
 use abi::{Errno, Result};
 use platform::{Context, Exit, PAGE_SIZE, Platform, Prot, Resume};
 use sentry::fs::anonymous::AnonymousFs;
 use sentry::loader::{LoadRequest, Vdso, load};
 use sentry::mm::{FaultOutcome, Fixed, Limits, MapFile, MapRequest, MemoryFile, MemoryManager, RemapRequest};
-use sentry::vfs::{File, FileOps, Io, Mappable, ObjectId, Sink};
+use sentry::vfs::{
+    Attributes, Dentry, File, FileOps, Inode, Io, Mappable, ObjectId, Path, SetAttributes, Sink,
+};
 use zerocopy::IntoBytes;
 
 const P: u64 = PAGE_SIZE;
@@ -99,8 +102,56 @@ impl FileOps for Content {
     }
 }
 
+/// A regular file of so many bytes.
+struct Regular(u64);
+
+impl Inode for Regular {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn ino(&self) -> u64 {
+        7
+    }
+
+    fn file_type(&self) -> FileType {
+        FileType::Regular
+    }
+
+    fn attributes(&self) -> Result<Attributes> {
+        let time = abi::time::Timespec::default();
+        Ok(Attributes {
+            ino: 7,
+            mode: abi::stat::S_IFREG | 0o755,
+            nlink: 1,
+            uid: 0,
+            gid: 0,
+            rdev: 0,
+            size: self.0,
+            blocks: 0,
+            blksize: 4096,
+            atime: time,
+            mtime: time,
+            ctime: time,
+            btime: time,
+        })
+    }
+
+    fn set_attributes(&self, _set: &SetAttributes) -> Result<()> {
+        Err(Errno::EPERM)
+    }
+
+    fn open(&self, _io: &Io<'_>, _path: &Path, _flags: OpenFlags) -> Result<Arc<dyn FileOps>> {
+        Err(Errno::ENXIO)
+    }
+}
+
 fn file(content: &[u8]) -> Arc<File> {
-    AnonymousFs::new().file(Arc::new(Content(content.to_vec())), OpenFlags::empty())
+    let ops = Arc::new(Content(content.to_vec()));
+    let nameless = AnonymousFs::new().file(ops.clone(), OpenFlags::empty());
+    let inode = Arc::new(Regular(content.len() as u64));
+    let dentry = Dentry::anonymous(nameless.path().dentry().superblock(), inode, b"");
+    File::new(ops, Path::new(nameless.path().mount().clone(), dentry), OpenFlags::empty())
 }
 
 /// Numbers that look random.

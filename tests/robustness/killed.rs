@@ -44,7 +44,7 @@ fn any_process_may_be_killed_at_any_stage() {
                 });
                 if (stage, victim) == ("running", "stub") {
                     // Also though the process sleeps in a call.
-                    assert_eq!(runsc.ok(&["wait", "c"]).contains("137"), true);
+                    assert!(runsc.ok(&["wait", "c"]).contains("137"));
                 }
                 // Whatever it says, it answers.
                 runsc.output(&["state", "c"]);

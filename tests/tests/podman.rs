@@ -18,7 +18,7 @@ const CASES: &[Case] = &[
         "B\n/tmp\nhere",
         0,
     ),
-    case("user", "p run --rm -u bob box id", "uid=1000(bob) gid=100(users) groups=100(users)", 0),
+    case("user", "p run --rm -u bob box id", "uid=1000(bob) gid=100(users) groups=100(users),10(wheel)", 0),
     case("user-number", "p run --rm -u 5:6 box sh -c 'id -u; id -g'", "5\n6", 0),
     case("read-only", "p run --rm --read-only --read-only-tmpfs=false box touch /x 2>/dev/null", "", 1),
     case(

@@ -239,8 +239,13 @@ impl MemoryManager {
                     && let Some(file) = &mapping.file =>
             {
                 let prot = host_prot(vma.prot | Prot::WRITE);
-                let size = file.path().inode().attributes()?.size;
-                let held = page_up(size.saturating_sub(*offset)).unwrap_or(len).min(len);
+                let attributes = file.path().inode().attributes()?;
+                let held = if attributes.mode & abi::stat::S_IFMT == abi::stat::S_IFREG {
+                    page_up(attributes.size.saturating_sub(*offset)).unwrap_or(len).min(len)
+                } else {
+                    // A device has no end.
+                    len
+                };
                 if held > 0 {
                     self.apply(again(&mut by), &[Change::MapAnonymous { addr, len: held, prot }])?;
                 }
