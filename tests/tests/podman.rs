@@ -240,10 +240,11 @@ const CASES: &[Case] = &[
         "data\ndata",
         0,
     ),
+    // Without `podman diff`: with the vfs driver it misses changes at times, with runc as well.
     case(
         "commit",
-        "p run --name c box sh -c 'echo changed >/new'; p diff c | grep -c /new; p commit -q c box2 >/dev/null; p run --rm box2 cat /new; p rmi -f box2 >/dev/null",
-        "1\nchanged",
+        "p run --name c box sh -c 'echo changed >/new'; p commit -q c box2 >/dev/null; p run --rm box2 cat /new; p rmi -f box2 >/dev/null",
+        "changed",
         0,
     ),
     case(
