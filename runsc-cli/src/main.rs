@@ -33,7 +33,7 @@ mod users;
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 
-use cli::{Cli, FileAccess, Global, Network, Platform, Verb};
+use cli::{Cli, FileAccess, Global, HostUds, Network, Platform, Verb};
 use container::Runtime;
 use sandbox::Options;
 
@@ -111,11 +111,14 @@ fn runtime(global: &Global) -> Result<Runtime> {
         Network::None | Network::Host => {}
         Network::Sandbox => bail!("--network=sandbox is not there yet, use --network=none or --network=host"),
     }
-    let host_sockets = match global.host_uds.as_str() {
-        "none" => false,
-        "open" | "all" => true,
-        "create" => bail!("--host-uds=create is not there yet, use none or open"),
-        other => bail!("--host-uds={other}: expected none, open, create or all"),
+    let host_sockets = match global.host_uds {
+        HostUds::None => false,
+        HostUds::Open => true,
+        HostUds::Create | HostUds::All => {
+            bail!(
+                "sockets of containers are not made on the host yet, use --host-uds=none or --host-uds=open"
+            )
+        }
     };
     if let Some(pattern) = &global.debug_log {
         let own = report::debug_log_path(pattern, "command", "command");
@@ -159,4 +162,17 @@ fn runtime(global: &Global) -> Result<Runtime> {
             misbehave: None,
         },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_there_is_refused() {
+        for flag in ["--network=sandbox", "--host-uds=create", "--host-uds=all"] {
+            let cli = Cli::parse_from(["runsc", flag, "list"]);
+            assert!(runtime(&cli.global).is_err(), "{flag}");
+        }
+    }
 }

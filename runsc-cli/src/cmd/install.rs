@@ -12,12 +12,12 @@ use crate::cli::{Install, Uninstall};
 /// Adds the entry.
 pub fn install(args: &Install) -> Result<i32> {
     let program = std::env::current_exe().context("the path of this program")?;
-    let mut config = read(&args.config_file)?;
+    let mut config = read(&args.entry.config_file)?;
     add(&mut config, args, &program)?;
-    write(&args.config_file, &config)?;
+    write(&args.entry.config_file, &config)?;
     eprintln!(
         "runsc: runtime {:?} is in {:?} now; dockerd reads it when it starts",
-        args.runtime, args.config_file
+        args.entry.runtime, args.entry.config_file
     );
     Ok(0)
 }
@@ -36,13 +36,13 @@ pub fn uninstall(args: &Uninstall) -> Result<i32> {
 fn add(config: &mut Map<String, Value>, args: &Install, program: &Path) -> Result<()> {
     let runtimes = config.entry("runtimes").or_insert_with(|| json!({}));
     let runtimes = runtimes.as_object_mut().ok_or_else(|| anyhow!("runtimes is no object"))?;
-    if args.clobber || !runtimes.contains_key(&args.runtime) {
+    if args.clobber || !runtimes.contains_key(&args.entry.runtime) {
         let mut entry = json!({"path": program});
         let flags = args.args.strip_prefix(&["--".to_owned()]).unwrap_or(&args.args);
         if !flags.is_empty() {
             entry["runtimeArgs"] = json!(flags);
         }
-        runtimes.insert(args.runtime.clone(), entry);
+        runtimes.insert(args.entry.runtime.clone(), entry);
     }
     if args.experimental {
         config.insert("experimental".into(), true.into());
