@@ -47,7 +47,6 @@ pub const ROWS: &[Row] = rows! {
     LSM_LIST_MODULES => absent, Missing, "as without CONFIG_SECURITY";
     MEMFD_SECRET => absent, Missing, "as without CONFIG_SECRETMEM";
     MAP_SHADOW_STACK => not_supported, Missing, "as on a processor without shadow stacks";
-    PTRACE => absent, Missing, "not there yet";
 };
 
 fn absent(_task: &CurrentTask) -> Result<()> {

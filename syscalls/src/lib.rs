@@ -30,6 +30,7 @@ pub mod numa;
 pub mod poll;
 pub mod prctl;
 pub mod process;
+pub mod ptrace;
 pub mod seccomp;
 pub mod signals;
 pub mod sockets;

@@ -127,6 +127,7 @@ const FAMILIES: &[&[Row]] = &[
     crate::poll::ROWS,
     crate::prctl::ROWS,
     crate::process::ROWS,
+    crate::ptrace::ROWS,
     crate::seccomp::ROWS,
     crate::signals::ROWS,
     crate::sockets::ROWS,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use abi::capability::{CAP_SYS_ADMIN, CAP_SYS_RESOURCE};
+use abi::ptrace::PtraceOptions;
 use abi::resource::RLIMIT_NPROC;
 use abi::sched::CloneFlags;
 use abi::signal::{Signal, StackT};
@@ -125,7 +126,13 @@ impl CurrentTask {
             let _ = task.vfork_done.set(done.clone());
             done
         });
-        let started = self.attach(&task, flags, counted).and_then(|()| start(&task, context));
+        let event = self.clone_event(flags, group_exit_signal(request, thread));
+        let started = self.attach(&task, flags, counted).and_then(|()| {
+            if event.is_some() || flags.contains(F::CLONE_PTRACE) && self.is_traced() {
+                self.pass_trace_on(&task);
+            }
+            start(&task, context)
+        });
         if let Err(e) = started {
             detach(self, &task, thread);
             if let Some(fd) = pidfd {
@@ -133,9 +140,14 @@ impl CurrentTask {
             }
             return Err(e);
         }
+        if let Some(event) = event {
+            self.tell_clone(event, &pid);
+        }
         if let Some(done) = vfork {
             // A signal does not end this wait, only the end of the process does.
             let _ = self.wait_killable(&done.queue, || done.is_done().then_some(()));
+            let option = PtraceOptions::PTRACE_O_TRACEVFORKDONE;
+            self.event_stop(option, abi::ptrace::PTRACE_EVENT_VFORK_DONE, number.into());
         }
         Ok(number)
     }
@@ -313,6 +325,11 @@ impl CurrentTask {
         }
         Ok((Arc::new(new), fs))
     }
+}
+
+/// What a tracer tells forks from other clones by.
+fn group_exit_signal(request: &CloneRequest, thread: bool) -> Option<Signal> {
+    if thread { None } else { request.exit_signal }
 }
 
 fn disabled_stack() -> StackT {

@@ -54,6 +54,8 @@ pub struct CurrentTask {
     arguments: Cell<(u64, [u64; 6])>,
     /// A temporary signal mask is in force.
     masked: Cell<bool>,
+    /// A tracer has set the registers.
+    pub(super) registers_replaced: Cell<bool>,
     /// Processor time of the guest threads before the present one (exec), in nanoseconds.
     earlier: Cell<u64>,
 }
@@ -93,6 +95,7 @@ impl CurrentTask {
             restart: Cell::new(None),
             arguments: Cell::new((0, [0; 6])),
             masked: Cell::new(false),
+            registers_replaced: Cell::new(false),
             earlier: Cell::new(0),
         })
     }
@@ -316,6 +319,11 @@ impl CurrentTask {
     /// Runs the guest until the thread ends.
     pub fn run(self) {
         let status = self.run_guest();
+        self.event_stop(
+            abi::ptrace::PtraceOptions::PTRACE_O_TRACEEXIT,
+            abi::ptrace::PTRACE_EVENT_EXIT,
+            status.into(),
+        );
         self.note_cpu_time();
         self.death_watch.take();
         if self.is_alone_in_memory() {
@@ -350,32 +358,49 @@ impl CurrentTask {
             let mut restartable = None;
             match exit {
                 Exit::Syscall { number, args, ip } => {
-                    self.patch_hot_site();
+                    if !self.is_traced() {
+                        self.patch_hot_site();
+                    }
                     self.arguments.set((number, args));
                     self.task.syscall.store(number as i32, Ordering::Relaxed);
                     self.restart.set(None);
-                    let result = match self.screen(number, args, ip) {
-                        None => table.call(self, number, args),
-                        Some(result) => result,
+                    let traced = self.is_traced();
+                    let wanted = if traced { self.trace_entry(number, args) } else { Ok((number, args)) };
+                    let result = match wanted {
+                        Err(value) => Ok(Outcome::Value(value)),
+                        Ok((number, args)) => {
+                            self.arguments.set((number, args));
+                            match self.screen(number, args, ip) {
+                                None => table.call(self, number, args),
+                                Some(result) => result,
+                            }
+                        }
                     };
+                    let (number, args) = self.arguments.get();
                     match result {
                         Ok(Outcome::Value(value)) => resume = Resume::Result(value),
                         Ok(Outcome::Context) => resume = Resume::Context,
                         Ok(Outcome::Exit(status)) => return status,
                         Err(e) if e.is_restart() => {
                             restartable = Some((number, args, e));
-                            resume = Resume::Result(Errno::EINTR.to_register());
+                            // What a tracer is shown; nobody else gets to see it.
+                            resume = Resume::Result(e.to_register());
                             self.work.store(true, Ordering::SeqCst);
                         }
                         Err(e) => resume = Resume::Result(e.to_register()),
                     }
+                    if self.is_traced() && self.trace_exit(number, &mut resume) {
+                        restartable = None;
+                    }
                 }
                 Exit::Fault(fault) => {
                     resume = Resume::Context;
+                    self.not_in_a_call();
                     self.handle_fault(&fault);
                 }
                 Exit::Interrupted => {
                     resume = Resume::Context;
+                    self.not_in_a_call();
                     self.note_cpu_time();
                     self.work.store(true, Ordering::SeqCst);
                 }
@@ -405,7 +430,7 @@ impl CurrentTask {
     /// What the calls of [`platform::ANSWERS`] return, as far as only the task itself can change it and nobody wants to see
     /// the calls.
     fn answers(&self) -> [Option<u64>; platform::ANSWERS.len()] {
-        if self.kernel().strace {
+        if self.kernel().strace || self.is_traced() {
             return [None; platform::ANSWERS.len()];
         }
         let creds = self.credentials();
@@ -434,6 +459,13 @@ impl CurrentTask {
         }
     }
 
+    /// A tracer is to see that no call was under way.
+    fn not_in_a_call(&self) {
+        if self.is_traced() {
+            let _ = self.with_context(|context| context.regs.orig_rax = u64::MAX);
+        }
+    }
+
     fn handle_fault(&self, fault: &Fault) {
         let mm = self.mm();
         let limits = self.memory_limits();
@@ -453,7 +485,15 @@ impl CurrentTask {
     fn do_work(&self, resume: &mut Resume, mut interrupted: Option<(u64, [u64; 6], Errno)>) -> Option<u32> {
         loop {
             self.work.store(false, Ordering::SeqCst);
-            match self.next_delivery() {
+            if self.is_traced() {
+                self.settle_result(resume, Some(self.arguments().0));
+            }
+            let delivery = self.next_delivery();
+            if self.registers_replaced.take() {
+                interrupted = None;
+                *resume = Resume::Context;
+            }
+            match delivery {
                 Delivery::Exit(status) => return Some(status),
                 Delivery::None => {
                     self.fault.set(None);
@@ -472,7 +512,7 @@ impl CurrentTask {
                         Ok(Outcome::Exit(status)) => return Some(status),
                         Err(e) if e.is_restart() => {
                             interrupted = Some((number, args, e));
-                            *resume = Resume::Result(Errno::EINTR.to_register());
+                            *resume = Resume::Result(e.to_register());
                         }
                         Err(e) => *resume = Resume::Result(e.to_register()),
                     }
@@ -495,6 +535,7 @@ impl CurrentTask {
                                 context.regs.rax = number;
                                 context.regs.rip = context.regs.rip.wrapping_sub(2);
                             }
+                            (Some(_), _) => context.regs.rax = Errno::EINTR.to_register(),
                             (_, Resume::Result(value)) => context.regs.rax = *value,
                             _ => {}
                         }
@@ -553,6 +594,7 @@ impl CurrentTask {
             restart: Cell::new(None),
             arguments: Cell::new((0, [0; 6])),
             masked: Cell::new(false),
+            registers_replaced: Cell::new(false),
             earlier: Cell::new(0),
         };
         current.exit(abi::wait::signaled(Signal::SIGKILL, false));

@@ -213,6 +213,7 @@ impl CurrentTask {
             }
             Err(e) => return Err(e.errno),
         };
+        let old_number = self.tid();
         self.kill_siblings()?;
         // From here on there is no way back: a failure kills the process.
         self.release_memory();
@@ -253,6 +254,7 @@ impl CurrentTask {
                 operations::flush(self, file);
             }
         }
+        self.tell_exec(old_number);
         Ok(())
     }
 

@@ -80,6 +80,8 @@ impl CurrentTask {
             tasks.is_empty()
         };
         task.set_interrupter(None);
+        task.stop_tracing();
+        task.tell_tracer_of_end(group.signals.lock().exit.map_or(status, |e| e.status), last);
         if !Arc::ptr_eq(&task.pid(), &group.pid) {
             task.pid().exited.notify(PollEvents::POLLIN);
         }

@@ -22,6 +22,7 @@ pub mod group;
 pub mod limits;
 pub mod namespaces;
 pub mod pid;
+pub mod ptrace;
 pub mod signal;
 pub mod signal_frame;
 #[allow(clippy::module_inception, reason = "Linux's noun")]

@@ -164,6 +164,8 @@ pub struct TaskSignals {
     pub stack: StackT,
     /// Taking part in a group stop.
     pub stopped: bool,
+    /// Its tracer has let it go on although its process has stopped.
+    pub stop_ignored: bool,
 }
 
 /// What ends a whole process.
@@ -270,7 +272,11 @@ impl Task {
         let group = self.group.signals.lock();
         group.exit.is_some()
             || group.exec_by.is_some_and(|tid| tid != self.tid())
-            || group.stop.is_some() && !self.signals.lock().stopped
+            || self.trap_asked.load(Ordering::Acquire)
+            || group.stop.is_some() && {
+                let own = self.signals.lock();
+                !own.stopped && !own.stop_ignored
+            }
             || !self.deliverable(&group).is_empty()
     }
 
@@ -422,6 +428,10 @@ fn is_ignored(
     if to.map_or_else(|| threads.first().is_some_and(blocked), blocked) {
         return false;
     }
+    // A tracer may want to know.
+    if to.map_or_else(|| threads.iter().any(|t| t.is_traced()), |t| t.is_traced()) {
+        return false;
+    }
     let action = group.action(signal);
     // The init of a namespace only gets what it has a handler for, also from the kernel (sig_task_ignored()), but for
     // SIGSTOP from outside.
@@ -444,7 +454,7 @@ fn is_fatal(group: &ThreadGroup, to: Option<&Arc<Task>>, threads: &[Arc<Task>], 
     // A stopped thread takes nothing but SIGKILL (wants_signal()).
     let open = |task: &Arc<Task>| {
         let own = task.signals.lock();
-        !own.stopped && !own.blocked.contains(signal)
+        !own.stopped && !task.is_traced() && !own.blocked.contains(signal)
     };
     to.map_or_else(|| threads.iter().any(open), open)
 }
@@ -473,9 +483,22 @@ impl CurrentTask {
             if group.exec_by.is_some_and(|tid| tid != self.tid()) {
                 return Delivery::Exit(0);
             }
-            if let Some(signal) = group.stop {
+            if let Some(signal) = group.stop
+                && !self.signals.lock().stop_ignored
+            {
                 drop(group);
-                self.take_part_in_stop(signal);
+                if self.is_traced() {
+                    self.stop_with_process(signal);
+                } else {
+                    self.take_part_in_stop(signal);
+                }
+                continue;
+            }
+            if self.trap_asked.load(Ordering::Acquire) {
+                drop(group);
+                if !self.trap_stop(None) {
+                    self.trap_asked.store(false, Ordering::Release);
+                }
                 continue;
             }
             let info = {
@@ -488,6 +511,14 @@ impl CurrentTask {
                 // Not under the lock: a timer that expires holds its own and wants this one.
                 drop(group);
                 self.group.timers.note_delivery(&mut info);
+                group = self.group.signals.lock();
+            }
+            if self.is_traced() && info.signal() != Some(Signal::SIGKILL) {
+                drop(group);
+                match self.signal_stop(info) {
+                    Some(new) => info = new,
+                    None => continue,
+                }
                 group = self.group.signals.lock();
             }
             let Some(signal) = info.signal() else { continue };
@@ -513,6 +544,7 @@ impl CurrentTask {
                         group.stop.get_or_insert(signal);
                         drop(group);
                         for task in self.group.threads() {
+                            task.signals.lock().stop_ignored = false;
                             task.interrupt();
                         }
                     }
@@ -541,11 +573,23 @@ impl CurrentTask {
         self.group.limits.current(abi::resource::RLIMIT_CORE) > 0
     }
 
-    fn take_part_in_stop(&self, signal: Signal) {
+    /// The part of a tracee: it stops for its tracer, which may let it go on.
+    fn stop_with_process(&self, signal: Signal) {
+        if !self.join_stop(signal) {
+            return;
+        }
+        self.trap_stop(Some(signal));
+        let mut own = self.signals.lock();
+        own.stopped = false;
+        own.stop_ignored = true;
+    }
+
+    /// Counts as stopped; the parent is told when all threads are. False if the stop is over already.
+    fn join_stop(&self, signal: Signal) -> bool {
         let report = {
             let mut group = self.group.signals.lock();
             if group.stop.is_none() || group.exit.is_some() {
-                return;
+                return false;
             }
             self.signals.lock().stopped = true;
             let all = self.group.threads().iter().all(|t| t.signals.lock().stopped);
@@ -559,6 +603,13 @@ impl CurrentTask {
         };
         if report {
             super::wait::notify_parent(&self.group, CLD_STOPPED, signal.number());
+        }
+        true
+    }
+
+    fn take_part_in_stop(&self, signal: Signal) {
+        if !self.join_stop(signal) {
+            return;
         }
         self.set_state(RunState::Stopped);
         loop {

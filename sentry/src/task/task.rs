@@ -113,6 +113,14 @@ pub struct Task {
     pub(super) host_thread: AtomicI32,
     /// Voluntary waits.
     pub waits: AtomicU64,
+    /// It has a tracer.
+    pub(super) traced: AtomicBool,
+    /// The tracer wants it to stop (PTRACE_INTERRUPT; a new tracee of a tracer that seizes).
+    pub(super) trap_asked: AtomicBool,
+    /// What its tracer knows of it.
+    pub(super) trace: Mutex<Option<super::ptrace::Trace>>,
+    /// Whom it traces.
+    pub(super) tracing: super::ptrace::Tracer,
     /// Keyrings of its own.
     pub keyrings: crate::keys::TaskKeyrings,
     /// set_mempolicy(2).
@@ -210,6 +218,10 @@ impl Task {
             system_time: AtomicU64::new(0),
             host_thread: AtomicI32::new(0),
             waits: AtomicU64::new(0),
+            traced: AtomicBool::new(false),
+            trap_asked: AtomicBool::new(false),
+            trace: Mutex::default(),
+            tracing: Default::default(),
             keyrings: Default::default(),
             memory_policy: Mutex::default(),
             seccomp: Default::default(),

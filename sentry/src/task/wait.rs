@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use abi::poll::PollEvents;
 use abi::siginfo::SigInfo;
-use abi::signal::{CLD_CONTINUED, CLD_DUMPED, CLD_EXITED, CLD_KILLED, CLD_STOPPED, SIG_IGN, SaFlags, Signal};
+use abi::signal::{CLD_CONTINUED, CLD_DUMPED, CLD_EXITED, CLD_KILLED, CLD_STOPPED, CLD_TRAPPED, SIG_IGN, SaFlags, Signal};
 use abi::wait::WaitOptions;
 use abi::{Errno, Result};
 
@@ -49,6 +49,7 @@ impl Report {
         match self.code {
             CLD_EXITED => (self.status >> 8 & 0xff) as i32,
             CLD_STOPPED => (self.status >> 8 & 0xff) as i32,
+            CLD_TRAPPED => (self.status >> 8) as i32,
             CLD_CONTINUED => Signal::SIGCONT.number() as i32,
             _ => (self.status & 0x7f) as i32,
         }
@@ -108,7 +109,10 @@ impl CurrentTask {
     fn look_for_child(&self, which: &Which, options: WaitOptions) -> Result<Option<Report>> {
         let _tasklist = self.kernel().tasklist.lock();
         let children = self.group.family.lock().children.clone();
-        let mut any = false;
+        let mut any = match self.look_for_tracee(which, options) {
+            Ok(Some(report)) => return Ok(Some(report)),
+            found => found.is_ok(),
+        };
         for child in children {
             let of_clone = child.family.lock().exit_signal != Some(Signal::SIGCHLD);
             let clone_wanted = if options.contains(WaitOptions::__WCLONE) { of_clone } else { !of_clone };
@@ -152,9 +156,16 @@ impl CurrentTask {
             }
             return Some(Report { pid: child.pid.clone(), uid, code: exit_code(status), status, usage });
         }
+        let traced_here = child
+            .any_task()
+            .and_then(|task| task.tracer())
+            .is_some_and(|tracer| Arc::ptr_eq(&tracer.group, &self.group));
         let mut signals = child.signals.lock();
         let keep = options.contains(WaitOptions::WNOWAIT);
-        let (code, status) = if options.contains(WaitOptions::WSTOPPED) && signals.stop_report {
+        let (code, status) = if options.contains(WaitOptions::WSTOPPED)
+            && signals.stop_report
+            && !traced_here
+        {
             let signal = signals.stop?;
             signals.stop_report = keep;
             (CLD_STOPPED, abi::wait::stopped(signal))
