@@ -375,6 +375,7 @@ pub fn in_new_user_namespace(old: &Credentials, ns: Arc<super::UserNamespace>) -
 
 fn start_context(context: &mut Context, request: &CloneRequest) {
     context.regs.rax = 0;
+    context.single_step = false;
     if request.stack != 0 {
         context.regs.rsp = request.stack;
     }

@@ -289,6 +289,8 @@ impl Task {
             if tracee.let_go(0, Going::Freely, true).is_err() {
                 *tracee.trace.lock() = None;
                 tracee.traced.store(false, Ordering::Release);
+                tracee.identity_changed.store(true, Ordering::Relaxed);
+                tracee.interrupt();
             }
         }
     }
@@ -387,6 +389,8 @@ impl CurrentTask {
             let mut place = self.trace.lock();
             let Some(trace) = place.as_mut() else { return own() };
             let Some(tracer) = trace.tracer.upgrade() else { return own() };
+            // Who learns of the stop sees it in proc, too.
+            self.set_state(RunState::Traced);
             if let Some(message) = message {
                 trace.message = message;
             }
@@ -397,7 +401,6 @@ impl CurrentTask {
             trace.stop = Some(Stop { kind, code, info, context, changed: false, reported: false });
             tracer
         };
-        self.set_state(RunState::Traced);
         tell(&self.group, &tracer, CLD_TRAPPED, (code & 0x7f) as i32);
         drop(tracer);
         // What ends the process ends this, but for the stop at the very end.

@@ -581,7 +581,8 @@ impl CurrentTask {
         self.trap_stop(Some(signal));
         let mut own = self.signals.lock();
         own.stopped = false;
-        own.stop_ignored = true;
+        // Without a tracer it stops like the others.
+        own.stop_ignored = self.is_traced();
     }
 
     /// Counts as stopped; the parent is told when all threads are. False if the stop is over already.
@@ -617,6 +618,10 @@ impl CurrentTask {
             {
                 let group = self.group.signals.lock();
                 if group.stop.is_none() || group.exit.is_some() || group.exec_by.is_some() {
+                    break;
+                }
+                // Attached meanwhile: the tracer is told of the stop.
+                if self.is_traced() {
                     break;
                 }
             }
