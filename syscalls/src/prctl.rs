@@ -158,12 +158,17 @@ fn prctl(task: &CurrentTask, option: u32, arg2: u64, arg3: u64, arg4: u64, arg5:
             unused(&[arg2, arg3, arg4, arg5])?;
             Ok((task.prctl_bits.load(Ordering::Relaxed) & 1).into())
         }
+        // Everybody may be traced by those who may see it (kernel.yama.ptrace_scope is 0): there is nothing to except.
+        p::PR_SET_PTRACER => match arg2 as i32 {
+            0 | -1 => Ok(0),
+            pid => crate::process::thread(task, pid).map(|_| 0).map_err(|_| Errno::EINVAL),
+        },
         // Names of mappings are a debugging aid that depends on the kernel's configuration.
         p::PR_SET_VMA => Err(Errno::EINVAL),
         p::PR_GET_SECCOMP => Ok(task.seccomp.mode().number().into()),
         p::PR_SET_SECCOMP => crate::seccomp::set_mode(task, arg2 as u32, Address(arg3)).map(u64::from),
         _ => {
-            let known = [p::PR_SET_MM, p::PR_SET_PTRACER, p::PR_SCHED_CORE];
+            let known = [p::PR_SET_MM, p::PR_SCHED_CORE];
             if known.contains(&option) {
                 task.kernel().count_unimplemented(&format!("prctl option {option}"));
             }
