@@ -652,6 +652,50 @@ TEST(out_of_band_or_refused) {
     char b;
     CHECK_EQ(recv(sv[1], &b, 1, MSG_OOB), 1);
     CHECK_EQ(b, 'o');
+    CHECK_ERRNO(recv(sv[1], &b, 1, MSG_OOB), EINVAL);
+    CHECK_ERRNO(send(sv[0], "", 0, MSG_OOB), EOPNOTSUPP);
+    // The last byte is out of band, and reads end before it.
+    char t[16] = "";
+    CHECK_EQ(send(sv[0], "abc", 3, MSG_OOB), 3);
+    CHECK_EQ(send(sv[0], "de", 2, 0), 2);
+    struct pollfd p = {.fd = sv[1], .events = POLLPRI};
+    CHECK_EQ(poll(&p, 1, 0), 1);
+    CHECK_EQ(recv(sv[1], t, 16, 0), 2);
+    CHECK_MEM(t, "ab", 2);
+    int mark = 0;
+    OK(ioctl(sv[1], 0x8905 /* SIOCATMARK */, &mark));
+    CHECK_EQ(mark, 1);
+    CHECK_EQ(recv(sv[1], &b, 1, MSG_OOB | MSG_PEEK), 1);
+    CHECK_EQ(recv(sv[1], &b, 1, MSG_OOB), 1);
+    CHECK_EQ(b, 'c');
+    CHECK_EQ(recv(sv[1], t, 16, 0), 2);
+    CHECK_MEM(t, "de", 2);
+    // One that nobody asks for is lost, or with SO_OOBINLINE a byte like others.
+    CHECK_EQ(send(sv[0], "x", 1, MSG_OOB), 1);
+    CHECK_EQ(send(sv[0], "y", 1, 0), 1);
+    CHECK_EQ(recv(sv[1], t, 16, 0), 1);
+    CHECK_EQ(t[0], 'y');
+    int one = 1;
+    OK(setsockopt(sv[1], SOL_SOCKET, SO_OOBINLINE, &one, sizeof one));
+    CHECK_EQ(send(sv[0], "x", 1, MSG_OOB), 1);
+    CHECK_ERRNO(recv(sv[1], &b, 1, MSG_OOB), EINVAL);
+    CHECK_EQ(recv(sv[1], &b, 1, 0), 1);
+    CHECK_EQ(b, 'x');
+}
+
+TEST(peeking_at_several_messages) {
+    // Each too long to be gathered with another.
+    pair(SOCK_STREAM);
+    char big[3000], t[16384];
+    for (int i = 0; i < 3; i++) {
+        memset(big, 'a' + i, sizeof big);
+        CHECK_EQ(send(sv[0], big, sizeof big, 0), sizeof big);
+    }
+    CHECK_EQ(recv(sv[1], t, sizeof t, MSG_PEEK), 9000);
+    CHECK_EQ(t[0], 'a');
+    CHECK_EQ(t[3000], 'b');
+    CHECK_EQ(t[8999], 'c');
+    CHECK_EQ(recv(sv[1], t, sizeof t, 0), 9000);
 }
 
 TEST(many_connections) {

@@ -49,6 +49,8 @@ pub(super) struct Inbox {
     pub messages: VecDeque<Message>,
     /// The sum of their lengths.
     pub bytes: usize,
+    /// The data of the message that is out of band, a byte (MSG_OOB): the last that was sent so, until it is received.
+    pub urgent: Option<Arc<Vec<u8>>>,
     /// Connections to be accepted.
     pub connections: VecDeque<Arc<UnixSocket>>,
     /// More than so many connections, or datagrams of strangers, do not wait here.
@@ -60,6 +62,20 @@ pub(super) struct Inbox {
 }
 
 impl Inbox {
+    /// Is this message the one out of band?
+    pub fn is_urgent(&self, message: &Message) -> bool {
+        self.urgent.as_ref().is_some_and(|data| Arc::ptr_eq(data, &message.data))
+    }
+
+    /// Takes the message out of band out of the queue.
+    pub fn take_urgent(&mut self) -> Option<Message> {
+        let at = self.messages.iter().position(|message| self.is_urgent(message));
+        self.urgent = None;
+        let message = self.messages.remove(at?)?;
+        self.bytes -= message.len();
+        Some(message)
+    }
+
     /// No more datagrams, except those of the peer.
     pub fn is_full(&self) -> bool {
         self.messages.len() > self.backlog

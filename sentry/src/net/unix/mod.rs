@@ -10,7 +10,7 @@ use std::any::Any;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Weak};
 
-use abi::netdevice::{SIOCINQ, SIOCOUTQ};
+use abi::netdevice::{SIOCATMARK, SIOCINQ, SIOCOUTQ};
 use abi::poll::PollEvents;
 use abi::socket::{AF_UNIX, SOCK_DGRAM, SOCK_RAW, SOCK_SEQPACKET, SOCK_STREAM};
 use abi::{Errno, Result};
@@ -345,6 +345,9 @@ impl Socket for UnixSocket {
             if !inbox.messages.is_empty() || !inbox.connections.is_empty() {
                 events |= P::READABLE;
             }
+            if inbox.urgent.is_some() {
+                events |= P::POLLPRI;
+            }
         }
         if phase != Phase::Listening && self.common.sent.is_writable() && !self.peer_is_full() {
             events |= P::WRITABLE | P::POLLWRBAND;
@@ -363,6 +366,10 @@ impl Socket for UnixSocket {
                 } else {
                     inbox.messages.front().map_or(0, Message::len)
                 }
+            }
+            SIOCATMARK => {
+                let inbox = self.inbox.lock();
+                inbox.messages.front().is_some_and(|message| inbox.is_urgent(message)).into()
             }
             _ => return Err(Errno::ENOTTY),
         };

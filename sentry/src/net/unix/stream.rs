@@ -11,7 +11,7 @@ use abi::{Errno, Result};
 
 use super::message::Message;
 use super::{Phase, UnixSocket};
-use crate::net::options::{RECEIVE, SEND};
+use crate::net::options::{RECEIVE, SEND, Switches};
 use crate::net::rights::Rights;
 use crate::net::socket::{Incoming, MessageCredentials, Outgoing, Received, take, true_size};
 
@@ -26,7 +26,8 @@ const GATHER: usize = 4096;
 
 impl UnixSocket {
     pub(super) fn send_stream(&self, message: &mut Outgoing<'_>) -> Result<usize> {
-        if message.flags.contains(MsgFlags::MSG_OOB) {
+        let urgent = message.flags.contains(MsgFlags::MSG_OOB);
+        if urgent && message.src.remaining() == 0 {
             return Err(Errno::EOPNOTSUPP);
         }
         if !message.to.is_empty() {
@@ -50,7 +51,10 @@ impl UnixSocket {
                 return Err(Errno::EAGAIN);
             }
             let most = (self.common.send_buffer() / 2).saturating_sub(64).clamp(1, BLOCK);
-            let len = message.src.remaining().min(most);
+            // Of what is sent out of band, only the last byte is.
+            let left = message.src.remaining();
+            let len = left.min(most).min(if urgent { left.saturating_sub(1).max(1) } else { left });
+            let urgent = urgent && left == 1;
             let ancillary = message.ancillary.get_or_insert_default();
             let credentials = ancillary.credentials(message.task, wanted);
             let mut small = [0; SMALL];
@@ -64,7 +68,7 @@ impl UnixSocket {
                 Data::Large(take(message.src, len)?)
             };
             let rights = message.ancillary.as_mut().and_then(|a| a.rights.take());
-            if !self.deliver(&peer, data, credentials, rights) {
+            if !self.deliver(&peer, data, credentials, rights, urgent) {
                 return Err(if message.sent == 0 { message.broken_pipe() } else { Errno::EPIPE });
             }
             message.sent += len;
@@ -79,6 +83,7 @@ impl UnixSocket {
         data: Data<'_>,
         credentials: Option<MessageCredentials>,
         rights: Option<Rights>,
+        urgent: bool,
     ) -> bool {
         if peer.common.shut() & RECEIVE != 0 {
             return false;
@@ -93,6 +98,7 @@ impl UnixSocket {
             Data::Small(data) => {
                 if let Some(last) = inbox.messages.back_mut()
                     && rights.is_none()
+                    && !urgent
                     && self.append(last, data, credentials.as_ref())
                 {
                     drop(inbox);
@@ -106,8 +112,13 @@ impl UnixSocket {
             Data::Large(block) => block,
         };
         let charge = self.common.sent.charge(true_size(block.capacity()));
+        let data = Arc::new(block);
+        if urgent {
+            // One that was not received is a byte like others from now on.
+            inbox.urgent = Some(data.clone());
+        }
         inbox.messages.push_back(Message {
-            data: Arc::new(block),
+            data,
             start: 0,
             credentials,
             rights,
@@ -116,7 +127,8 @@ impl UnixSocket {
             charge,
         });
         drop(inbox);
-        peer.common.queue.notify(PollEvents::READABLE);
+        let more = if urgent { PollEvents::POLLPRI } else { PollEvents::empty() };
+        peer.common.queue.notify(PollEvents::READABLE | more);
         true
     }
 
@@ -142,11 +154,12 @@ impl UnixSocket {
         if self.phase() != Phase::Connected {
             return Err(Errno::EINVAL);
         }
-        if message.flags.contains(MsgFlags::MSG_OOB) {
-            return Err(Errno::EOPNOTSUPP);
-        }
         let _reading = self.reading.lock();
         let peek = message.peeks();
+        let inline = self.common.has(Switches::OOBINLINE);
+        if message.flags.contains(MsgFlags::MSG_OOB) {
+            return self.receive_urgent(message, inline);
+        }
         let target = message.target(&self.common);
         let waits_all = message.flags.contains(MsgFlags::MSG_WAITALL);
         let peek_offset = usize::try_from(self.common.peek_offset.load(std::sync::atomic::Ordering::Relaxed));
@@ -158,20 +171,42 @@ impl UnixSocket {
         }
         loop {
             let (data, start, len, last) = {
-                let inbox = self.inbox.lock();
+                let mut inbox = self.inbox.lock();
                 let ended = self.common.has_error() || self.common.shut() & RECEIVE != 0;
                 let short = message.copied + inbox.bytes.saturating_sub(skip) < target;
                 if short && !ended && !message.nonblocking && (peek || !waits_all) {
                     return Err(Errno::EAGAIN);
                 }
-                let found = inbox.messages.iter().find(|m| {
-                    let here = skip < m.len();
+                let mut at = skip;
+                let index = inbox.messages.iter().position(|m| {
+                    let here = at < m.len();
                     if !here {
-                        skip -= m.len();
+                        at -= m.len();
                     }
                     here
                 });
-                let Some(found) = found else { break };
+                let Some(index) = index else { break };
+                if inbox.messages.get(index).is_some_and(|m| inbox.is_urgent(m)) {
+                    // Reads end before it. If it comes first, it is a byte like others, or is lost.
+                    if message.copied > 0 {
+                        return Ok(message.copied);
+                    }
+                    match (inline, peek) {
+                        (true, true) => {}
+                        (true, false) => inbox.urgent = None,
+                        (false, true) => {
+                            skip += 1;
+                            continue;
+                        }
+                        (false, false) => {
+                            let lost = inbox.take_urgent();
+                            drop(inbox);
+                            drop(lost);
+                            continue;
+                        }
+                    }
+                }
+                let Some(found) = inbox.messages.get(index) else { break };
                 if let Some(sender) = &message.sender {
                     let other = found.credentials.clone().unwrap_or_else(MessageCredentials::nobody);
                     if !sender.same(&other) {
@@ -185,8 +220,8 @@ impl UnixSocket {
                 if peek && let Some(rights) = &found.rights {
                     message.control.push(Received::Rights(rights.duplicate()));
                 }
-                let len = (found.len() - skip).min(message.dst.remaining());
-                (found.data.clone(), found.start + skip, len, peek && found.rights.is_some())
+                let len = (found.len() - at).min(message.dst.remaining());
+                (found.data.clone(), found.start + at, len, peek && found.rights.is_some())
             };
             if message.wants_address && message.address.is_none() {
                 message.address = self.peer().and_then(|p| p.address()).map(|a| a.raw());
@@ -216,6 +251,20 @@ impl UnixSocket {
             return Ok(message.copied);
         }
         Err(Errno::EAGAIN)
+    }
+
+    /// recv(2) with MSG_OOB: the byte out of band. EINVAL if there is none, or it is in line.
+    fn receive_urgent(&self, message: &mut Incoming<'_>, inline: bool) -> Result<usize> {
+        let byte = match &self.inbox.lock().urgent {
+            Some(data) if !inline => data.first().copied().ok_or(Errno::EINVAL)?,
+            _ => return Err(Errno::EINVAL),
+        };
+        let copied = message.dst.put(&[byte])?;
+        if !message.peeks() {
+            let taken = self.inbox.lock().take_urgent();
+            drop(taken);
+        }
+        Ok(copied)
     }
 
     /// The first `count` bytes of the first message have been copied. True if they end a read: with files.
