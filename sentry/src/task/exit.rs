@@ -81,7 +81,8 @@ impl CurrentTask {
         };
         task.set_interrupter(None);
         task.stop_tracing();
-        task.tell_tracer_of_end(group.signals.lock().exit.map_or(status, |e| e.status), last);
+        let whole = group.signals.lock().exit.map_or(status, |e| e.status);
+        task.tell_tracer_of_end(whole, last);
         if !Arc::ptr_eq(&task.pid(), &group.pid) {
             task.pid().exited.notify(PollEvents::POLLIN);
         }

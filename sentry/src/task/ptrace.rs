@@ -476,7 +476,7 @@ impl CurrentTask {
     fn take_registers(&self, mut new: Context) {
         let regs = &mut new.regs;
         if regs.orig_rax as i64 >= 0 {
-            match -(regs.rax as i64) {
+            match (regs.rax as i64).wrapping_neg() {
                 512..=514 => {
                     regs.rax = regs.orig_rax;
                     regs.rip = regs.rip.wrapping_sub(2);
