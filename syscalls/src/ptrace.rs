@@ -224,7 +224,7 @@ fn get_set(task: &CurrentTask, tracee: &Task, kind: u64, iov: UserPtr<Iovec>) ->
         NT_X86_XSTATE => floating(task, tracee)?,
         _ => return Err(Errno::EINVAL),
     };
-    if kind != NT_X86_XSTATE && given.iov_len % 8 != 0 {
+    if kind != NT_X86_XSTATE && !given.iov_len.is_multiple_of(8) {
         return Err(Errno::EINVAL);
     }
     let len = bytes.len().min(usize::try_from(given.iov_len).unwrap_or(usize::MAX));
@@ -241,7 +241,7 @@ fn set_set(task: &CurrentTask, tracee: &Task, kind: u64, iov: UserPtr<Iovec>) ->
         NT_X86_XSTATE => platform::xstate::layout().size,
         _ => return Err(Errno::EINVAL),
     };
-    if kind != NT_X86_XSTATE && given.iov_len % 8 != 0 {
+    if kind != NT_X86_XSTATE && !given.iov_len.is_multiple_of(8) {
         return Err(Errno::EINVAL);
     }
     let mut bytes = vec![0; most.min(usize::try_from(given.iov_len).unwrap_or(usize::MAX))];
@@ -256,7 +256,7 @@ fn set_set(task: &CurrentTask, tracee: &Task, kind: u64, iov: UserPtr<Iovec>) ->
 
 /// An offset into `struct user`. EIO.
 fn user_offset(addr: u64) -> Result<usize> {
-    if addr % 8 != 0 || addr >= p::USER_SIZE { Err(Errno::EIO) } else { Ok(addr as usize) }
+    if !addr.is_multiple_of(8) || addr >= p::USER_SIZE { Err(Errno::EIO) } else { Ok(addr as usize) }
 }
 
 fn peek_user(task: &CurrentTask, tracee: &Task, addr: u64, data: u64) -> Result<u64> {
