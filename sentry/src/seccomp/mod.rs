@@ -276,7 +276,7 @@ impl CurrentTask {
             }
             // Without a tracer, and without a listener.
             SECCOMP_RET_TRACE | SECCOMP_RET_USER_NOTIF => Err(Errno::ENOSYS),
-            SECCOMP_RET_TRAP => self.trap(data, reason),
+            SECCOMP_RET_TRAP => self.raise_sigsys(data, reason),
             _ => self.kill_by_filter(data, action),
         })
     }
@@ -286,7 +286,7 @@ impl CurrentTask {
     }
 
     /// The handler sees the number of the call where its result would be.
-    fn trap(&self, data: &SeccompData, reason: u32) -> Result<Outcome> {
+    fn raise_sigsys(&self, data: &SeccompData, reason: u32) -> Result<Outcome> {
         self.with_context(|context| context.regs.rax = data.nr as i64 as u64)?;
         self.force_signal(Self::sigsys(data, reason));
         Ok(Outcome::Context)
