@@ -145,11 +145,7 @@ fn memory(tracee: &Task) -> Result<Arc<sentry::mm::MemoryManager>> {
     tracee.memory().ok_or(Errno::EIO)
 }
 
-fn change<R>(
-    task: &CurrentTask,
-    tracee: &Task,
-    f: impl FnOnce(&mut Context) -> Result<R>,
-) -> Result<R> {
+fn change<R>(task: &CurrentTask, tracee: &Task, f: impl FnOnce(&mut Context) -> Result<R>) -> Result<R> {
     tracee.with_stop(task, |trace| {
         let stop = stop(trace)?;
         let result = f(&mut stop.context)?;
@@ -316,8 +312,7 @@ fn syscall_info(task: &CurrentTask, tracee: &Task, size: u64, data: u64) -> Resu
     let len = match kind {
         StopKind::SyscallEntry => {
             info.op = p::PTRACE_SYSCALL_INFO_ENTRY;
-            info.data =
-                [regs.orig_rax, regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9, 0];
+            info.data = [regs.orig_rax, regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9, 0];
             head + 7 * 8
         }
         StopKind::SyscallExit => {

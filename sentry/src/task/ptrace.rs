@@ -304,8 +304,7 @@ impl Task {
         if leader && (!whole_process || of_parent) {
             return;
         }
-        let dead =
-            Dead { pid: self.pid(), uid: self.credentials().uid, status, usage: self.usage() };
+        let dead = Dead { pid: self.pid(), uid: self.credentials().uid, status, usage: self.usage() };
         tracer.tracing.dead.lock().push(dead);
         *self.trace.lock() = None;
         self.traced.store(false, Ordering::Release);
@@ -566,10 +565,11 @@ impl CurrentTask {
         number: u64,
         args: [u64; 6],
     ) -> std::result::Result<(u64, [u64; 6]), u64> {
-        let stopped = self.syscall_trap(StopKind::SyscallEntry, p::PTRACE_EVENTMSG_SYSCALL_ENTRY, |context| {
-            context.regs.orig_rax = number;
-            context.regs.rax = Errno::ENOSYS.to_register();
-        });
+        let stopped =
+            self.syscall_trap(StopKind::SyscallEntry, p::PTRACE_EVENTMSG_SYSCALL_ENTRY, |context| {
+                context.regs.orig_rax = number;
+                context.regs.rax = Errno::ENOSYS.to_register();
+            });
         if !stopped || !self.registers_replaced.take() {
             return Ok((number, args));
         }
@@ -619,7 +619,9 @@ impl CurrentTask {
     /// The new task is traced by the same tracer, and stops first thing (ptrace_init_task()).
     pub(super) fn pass_trace_on(&self, child: &Arc<Task>) {
         let Some(tracer) = self.tracer() else { return };
-        let Some((options, seized)) = self.trace.lock().as_ref().map(|t| (t.options, t.seized)) else { return };
+        let Some((options, seized)) = self.trace.lock().as_ref().map(|t| (t.options, t.seized)) else {
+            return;
+        };
         if child.begin_trace(&tracer, Trace::new(&tracer, options, seized)).is_err() {
             return;
         }

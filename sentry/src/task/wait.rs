@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use abi::poll::PollEvents;
 use abi::siginfo::SigInfo;
-use abi::signal::{CLD_CONTINUED, CLD_DUMPED, CLD_EXITED, CLD_KILLED, CLD_STOPPED, CLD_TRAPPED, SIG_IGN, SaFlags, Signal};
+use abi::signal::{
+    CLD_CONTINUED, CLD_DUMPED, CLD_EXITED, CLD_KILLED, CLD_STOPPED, CLD_TRAPPED, SIG_IGN, SaFlags, Signal,
+};
 use abi::wait::WaitOptions;
 use abi::{Errno, Result};
 
@@ -162,9 +164,7 @@ impl CurrentTask {
             .is_some_and(|tracer| Arc::ptr_eq(&tracer.group, &self.group));
         let mut signals = child.signals.lock();
         let keep = options.contains(WaitOptions::WNOWAIT);
-        let (code, status) = if options.contains(WaitOptions::WSTOPPED)
-            && signals.stop_report
-            && !traced_here
+        let (code, status) = if options.contains(WaitOptions::WSTOPPED) && signals.stop_report && !traced_here
         {
             let signal = signals.stop?;
             signals.stop_report = keep;
