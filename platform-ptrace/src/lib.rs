@@ -44,6 +44,10 @@ impl Platform for Ptrace {
         Ok(Arc::new(Space { process: self.template.spawn()? }))
     }
 
+    fn branch(&self) -> Result<Arc<dyn Platform>> {
+        Ok(Arc::new(Branch { process: self.template.spawn()?, report: self.report() }))
+    }
+
     fn report(&self) -> Report {
         let layout = platform::xstate::layout();
         let line = |name: &str, value: String| (name.to_owned(), value);
@@ -54,6 +58,34 @@ impl Platform for Ptrace {
                 line("XSAVE image", format!("{} bytes, components {:#x}", layout.size, layout.features)),
             ],
         }
+    }
+}
+
+/// What address spaces descend from that are to have something in common for the host.
+struct Branch {
+    process: Arc<StubProcess>,
+    report: Report,
+}
+
+impl Platform for Branch {
+    fn name(&self) -> &'static str {
+        "ptrace"
+    }
+
+    fn new_address_space(&self) -> Result<Arc<dyn AddressSpace>> {
+        Ok(Arc::new(Space { process: self.process.fork()? }))
+    }
+
+    fn process(&self) -> Option<i32> {
+        Some(self.process.pid())
+    }
+
+    fn close(&self) {
+        self.process.kill();
+    }
+
+    fn report(&self) -> Report {
+        self.report.clone()
     }
 }
 

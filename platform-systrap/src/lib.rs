@@ -46,7 +46,7 @@ use look::Load;
 use monitor::Monitor;
 use patch::Patches;
 use platform::stub::filter::{Check, Rule};
-use platform::stub::{Handler, Options, Template, TemplateError};
+use platform::stub::{Handler, Options, StubProcess, Template, TemplateError};
 use platform::{AddressSpace, Change, Context, Errno, Exit, Platform, Prot, Report, Resume};
 use space::Space;
 use std::sync::Arc;
@@ -246,6 +246,40 @@ impl Platform for SystrapPlatform {
 
     fn new_address_space(&self) -> platform::Result<Arc<dyn AddressSpace>> {
         Ok(Arc::new(Space::new(self.host.clone(), self.host.template.spawn()?, Patches::default())?))
+    }
+
+    fn branch(&self) -> platform::Result<Arc<dyn Platform>> {
+        let process = self.host.template.spawn()?;
+        Ok(Arc::new(Branch { host: self.host.clone(), process, report: self.report.clone() }))
+    }
+
+    fn report(&self) -> Report {
+        self.report.clone()
+    }
+}
+
+/// What address spaces descend from that are to have something in common for the host.
+struct Branch {
+    host: Arc<Host>,
+    process: Arc<StubProcess>,
+    report: Report,
+}
+
+impl Platform for Branch {
+    fn name(&self) -> &'static str {
+        "systrap"
+    }
+
+    fn new_address_space(&self) -> platform::Result<Arc<dyn AddressSpace>> {
+        Ok(Arc::new(Space::new(self.host.clone(), self.process.fork()?, Patches::default())?))
+    }
+
+    fn process(&self) -> Option<i32> {
+        Some(self.process.pid())
+    }
+
+    fn close(&self) {
+        self.process.kill();
     }
 
     fn report(&self) -> Report {

@@ -134,6 +134,21 @@ pub trait Platform: Send + Sync {
     /// An empty address space. The host process (if any) behind it already exists when this returns.
     fn new_address_space(&self) -> Result<Arc<dyn AddressSpace>>;
 
+    /// A platform like this one, whose address spaces descend from a process of the host of their own
+    /// ([`Platform::process`]): they and all that is forked from them begin in the cgroup of that process. EOPNOTSUPP:
+    /// guests do not run in processes of their own here.
+    fn branch(&self) -> Result<Arc<dyn Platform>> {
+        Err(Errno::EOPNOTSUPP)
+    }
+
+    /// The host's number, in this process's pid namespace, of the process that a branch's address spaces descend from.
+    fn process(&self) -> Option<i32> {
+        None
+    }
+
+    /// Ends the process of a branch, for good: new address spaces are ESRCH. Those that there are stay.
+    fn close(&self) {}
+
     /// What was detected when the platform was made.
     fn report(&self) -> Report;
 }

@@ -8,6 +8,7 @@ use abi::{Errno, Result};
 use parking_lot::Mutex;
 use platform::Platform;
 
+use crate::container::Container;
 use crate::fs::anonymous::AnonymousFs;
 use crate::fs::cgroup::Hierarchy;
 use crate::fs::memfd::Memfds;
@@ -43,9 +44,11 @@ pub struct KernelOptions {
     pub platform: Arc<dyn Platform>,
     /// The system calls.
     pub syscalls: &'static dyn SyscallTable,
-    /// How many processors the guest sees.
+    /// The id of the first container.
+    pub container: Arc<str>,
+    /// How many processors it sees.
     pub cpus: u32,
-    /// How much memory the guest sees, in bytes.
+    /// How much memory it sees, in bytes.
     pub memory: u64,
     /// Log decoded system calls.
     pub strace: bool,
@@ -65,10 +68,8 @@ pub struct Kernel {
     pub vdso: Option<crate::loader::Vdso>,
     /// The timers.
     pub timers: TimerQueue,
-    /// How many processors the guest sees.
-    pub cpus: u32,
-    /// How much memory the guest sees, in bytes.
-    pub memory: u64,
+    /// The container that the sandbox was made for.
+    pub first: Arc<Container>,
     /// Decoded system calls are logged.
     pub strace: bool,
     /// Only these, if any are named.
@@ -126,7 +127,7 @@ pub struct Kernel {
 /// A process to be started from outside: a container's first, or one by `exec`.
 pub struct ProcessRequest {
     /// The container.
-    pub container: Arc<str>,
+    pub container: Arc<Container>,
     /// Arguments; the first names the program.
     pub argv: Vec<Vec<u8>>,
     /// Environment.
@@ -159,14 +160,21 @@ impl Kernel {
         let user_ns = UserNamespace::initial();
         let clock = Clock::default();
         let boot_time = clock.monotonic();
+        let cgroups = Hierarchy::default();
+        let first = Container::new(
+            options.container,
+            options.platform.clone(),
+            cgroups.root().clone(),
+            options.cpus,
+            options.memory,
+        );
         let kernel = Arc::new(Kernel {
+            first,
             platform: options.platform,
             syscalls: options.syscalls,
             clock,
             vdso: options.vdso,
             timers: TimerQueue::default(),
-            cpus: options.cpus.max(1),
-            memory: options.memory,
             strace: options.strace,
             strace_only: options.strace_only,
             tasklist: Mutex::new(()),
@@ -174,7 +182,7 @@ impl Kernel {
             drivers: Drivers::default(),
             anonymous: AnonymousFs::new(),
             memfds: Memfds::new(options.memory),
-            cgroups: Hierarchy::default(),
+            cgroups,
             nsfs: NsFs::default(),
             pid_ns: PidNamespace::new(None, user_ns.clone())?,
             user_ns,
@@ -194,7 +202,7 @@ impl Kernel {
             ended: crate::wait::WaitQueue::new(),
             freezer: Freezer::default(),
         });
-        let (cpus, memory) = (kernel.cpus, kernel.memory / 1024);
+        let (cpus, memory) = (kernel.first.cpus(), kernel.first.memory() / 1024);
         kernel.log.add(5, 0, &format!("Linux version {RELEASE} (runsc) {VERSION}"));
         kernel.log.add(6, 0, &format!("Memory: {memory}K available, {cpus} processors"));
         crate::fs::register_drivers(&kernel);
@@ -239,7 +247,7 @@ impl Kernel {
             exit_signal: None,
             actions: Arc::new(Mutex::new(Actions::default())),
             limits: request.limits,
-            container: request.container,
+            container: request.container.clone(),
             is_init,
         });
         group.oom_score_adj.store(request.oom_score_adj, Ordering::Relaxed);
@@ -249,7 +257,7 @@ impl Kernel {
             pid,
             comm: b"runsc".to_vec(),
             credentials: Arc::new(request.credentials),
-            memory: crate::mm::MemoryManager::new(&*self.platform)?,
+            memory: crate::mm::MemoryManager::new(&*request.container.platform)?,
             files: Arc::new(request.files),
             fs: Arc::new(FsContext::new(root.clone(), root, request.umask)),
             namespaces: Arc::new(request.namespaces),
@@ -272,8 +280,7 @@ impl Kernel {
             let _tasklist = self.tasklist.lock();
             terminal.take_control(&group);
         }
-        let container = group.container.read().clone();
-        task.enter_counts(self.counts.count(task.credentials().uid, &container));
+        task.enter_counts(self.counts.count(task.credentials().uid, &group.container.id));
         group.tasks.lock().push(task.clone());
         if is_init {
             group.pid.namespace().set_init(&group);
@@ -286,13 +293,14 @@ impl Kernel {
         Ok(group)
     }
 
-    /// How much of the sandbox's memory is free, in bytes. What processes hold is asked for a few times a second at most.
-    pub fn memory_free(&self) -> u64 {
+    /// How much of a container's memory is free, in bytes. What processes hold is asked for a few times a second at most.
+    pub fn memory_free(&self, container: &Arc<Container>) -> u64 {
         let resident = |p: &Arc<ThreadGroup>| {
             p.any_task().and_then(|t| t.memory()).map_or(0, |mm| mm.resident_set().anonymous)
         };
-        let used = || self.processes().iter().map(resident).sum();
-        self.memory.saturating_sub(self.statistics.memory_used(self.clock.monotonic(), used))
+        let of_container = |p: &&Arc<ThreadGroup>| Arc::ptr_eq(&p.container, container);
+        let used = || self.processes().iter().filter(of_container).map(resident).sum();
+        container.memory().saturating_sub(container.memory_used(self.clock.monotonic(), used))
     }
 
     /// The load averages over 1, 5 and 15 minutes.

@@ -3,6 +3,7 @@
 //! | module | subject |
 //! |---|---|
 //! | [`kernel`] | what there is once per sandbox, and how the first process starts |
+//! | [`container`] | containers: what runs their programs, what of the machine they see |
 //! | [`task`] | threads, processes, signals, credentials, namespaces |
 //! | [`mm`] | address spaces and guest memory |
 //! | [`loader`] | ELF and `#!` programs |
@@ -23,6 +24,7 @@
 #![recursion_limit = "256"]
 
 pub mod aio;
+pub mod container;
 pub mod fs;
 pub mod ipc;
 pub mod kernel;

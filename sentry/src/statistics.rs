@@ -6,9 +6,6 @@ use parking_lot::Mutex;
 
 use crate::task::group::CpuTime;
 
-/// How long the memory that processes hold is taken to be the same, in nanoseconds.
-const MEMORY_AGE: u64 = 300_000_000;
-
 /// The counters. Each stands alone.
 #[derive(Default)]
 pub struct Statistics {
@@ -16,7 +13,6 @@ pub struct Statistics {
     user: AtomicU64,
     system: AtomicU64,
     load: Mutex<Load>,
-    memory: Mutex<(u64, u64)>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -65,15 +61,6 @@ impl Statistics {
         }
         load.averages
     }
-
-    /// The memory that processes hold in bytes, by `ask` unless that was asked just before `now`.
-    pub fn memory_used(&self, now: u64, ask: impl FnOnce() -> u64) -> u64 {
-        let mut memory = self.memory.lock();
-        if memory.0 == 0 || now.saturating_sub(memory.0) > MEMORY_AGE {
-            *memory = (now.max(1), ask());
-        }
-        memory.1
-    }
 }
 
 #[cfg(test)]
@@ -91,13 +78,5 @@ mod tests {
         // Another look at once changes nothing.
         assert_eq!(statistics.load(2 * minute + 1, 50), [one, five, fifteen]);
         assert!(statistics.load(100 * minute, 2)[0] > 1.99);
-    }
-
-    #[test]
-    fn memory_is_asked_for_once_in_a_while() {
-        let statistics = Statistics::default();
-        assert_eq!(statistics.memory_used(1, || 10), 10);
-        assert_eq!(statistics.memory_used(2, || 20), 10);
-        assert_eq!(statistics.memory_used(MEMORY_AGE + 2, || 20), 20);
     }
 }

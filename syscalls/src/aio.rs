@@ -46,7 +46,7 @@ fn io_setup(task: &CurrentTask, count: u32, id: UserPtr<u64>) -> Result<()> {
     let most = sentry::parameters::AIO_MAX_NR.get(&task.kernel().parameters) as u64;
     let mm = task.mm();
     // Each processor may keep some places to itself.
-    let places = (count as usize).max(task.kernel().cpus as usize * 4).saturating_mul(2);
+    let places = (count as usize).max(task.group.container.cpus() as usize * 4).saturating_mul(2);
     if places > RING_MAX {
         return Err(Errno::EINVAL);
     }

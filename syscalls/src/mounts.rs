@@ -119,7 +119,13 @@ pub(crate) fn new_filesystem(task: &CurrentTask, kind: &str, data: &[u8]) -> Res
         let layers = Overlay::mount(data, |path| resolve(task, None, path, WalkFlags::FOLLOW))?;
         return Ok(SuperBlock::make(layers));
     }
-    sentry::fs::make(task.kernel(), &task.pid_ns(), &task.namespaces().ipc, kind, data)
+    let from = sentry::fs::Mounter {
+        kernel: task.kernel(),
+        container: &task.group.container,
+        pid_ns: &task.pid_ns(),
+        ipc: &task.namespaces().ipc,
+    };
+    sentry::fs::make(&from, kind, data)
 }
 
 /// True if the path is where a mount begins.

@@ -99,8 +99,8 @@ fn sysinfo(task: &CurrentTask, info: UserPtr<Sysinfo>) -> Result<()> {
             // Rounded up, so that it is never 0.
             uptime: kernel.clock.boottime().div_ceil(1_000_000_000) as i64,
             loads,
-            totalram: kernel.memory,
-            freeram: kernel.memory_free(),
+            totalram: task.group.container.memory(),
+            freeram: kernel.memory_free(&task.group.container),
             procs: kernel.counts.all().min(u16::MAX as usize) as u16,
             mem_unit: 1,
             ..Sysinfo::default()
@@ -206,8 +206,8 @@ fn getrusage(task: &CurrentTask, who: i32, usage: UserPtr<Rusage>) -> Result<()>
 
 fn getcpu(task: &CurrentTask, cpu: UserPtr<u32>, node: UserPtr<u32>) -> Result<()> {
     // The sentry thread and its guest's run near each other; where exactly is the host's affair.
-    let here = platform::host_cpu() % task.kernel().cpus;
-    let here = allowed_cpu(&task.affinity.lock(), here);
+    let here = platform::host_cpu() % task.group.container.cpus();
+    let here = allowed_cpu(&task.affinity(), here);
     cpu.write_if_some(task, &here)?;
     node.write_if_some(task, &0)
 }
@@ -225,8 +225,8 @@ fn sched_yield(_task: &CurrentTask) -> Result<()> {
 
 fn sched_getaffinity(task: &CurrentTask, pid: i32, size: usize, mask: Address) -> Result<usize> {
     let target = process::thread(task, pid)?;
-    let words = target.affinity.lock().clone();
-    if size < task.kernel().cpus.div_ceil(8) as usize || !size.is_multiple_of(8) {
+    let words = target.affinity();
+    if size < target.group.container.cpus().div_ceil(8) as usize || !size.is_multiple_of(8) {
         return Err(Errno::EINVAL);
     }
     let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
@@ -236,7 +236,7 @@ fn sched_getaffinity(task: &CurrentTask, pid: i32, size: usize, mask: Address) -
 }
 
 fn sched_setaffinity(task: &CurrentTask, pid: i32, size: usize, mask: Address) -> Result<()> {
-    let cpus = task.kernel().cpus;
+    let cpus = task.group.container.cpus();
     let mut new = vec![0u64; (cpus as usize).div_ceil(64)];
     let mut bytes = vec![0u8; size.min(new.len() * 8)];
     task.mm().read_bytes(mask.0, &mut bytes)?;
@@ -251,7 +251,7 @@ fn sched_setaffinity(task: &CurrentTask, pid: i32, size: usize, mask: Address) -
     if new.iter().all(|&w| w == 0) {
         return Err(Errno::EINVAL);
     }
-    *target.affinity.lock() = new;
+    *target.affinity.lock() = Some(new);
     Ok(())
 }
 

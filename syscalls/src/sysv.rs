@@ -59,7 +59,7 @@ fn shmget(task: &CurrentTask, key: i32, size: u64, flags: u32) -> Result<u32> {
         if size < i::SHMMIN || size > SHMMAX.get(&ns.parameters) as u64 {
             return Err(Errno::EINVAL);
         }
-        if size > task.kernel().memory {
+        if size > task.group.container.memory() {
             return Err(Errno::ENOMEM);
         }
         if flags & i::SHM_HUGETLB != 0 {

@@ -16,6 +16,7 @@ pub(super) const CASES: &[Case] = &[
     ("advice", advice),
     ("resident_pages", resident),
     ("fork_copies_on_write", fork),
+    ("branches_end_by_themselves", branch),
     ("fork_trees", fork_tree),
     ("read_and_write_batches", batches),
     ("partial_transfers", partial),
@@ -281,6 +282,23 @@ fn fork(platform: &dyn Platform) -> Outcome {
     // One's death does not touch the other.
     parent.kill();
     assert_eq!(syscall(thread.run(crate::Resume::Result(DATA))).1[1], u64::from(b'C'));
+    Passed
+}
+
+fn branch(platform: &dyn Platform) -> Outcome {
+    let branch = match platform.branch() {
+        Err(Errno::EOPNOTSUPP) => return Outcome::Skipped("guests have no processes of their own".into()),
+        branch => branch.unwrap(),
+    };
+    assert!(branch.process().is_some_and(|pid| super::stub_pids().contains(&pid)));
+    let mut guest = Guest::new(&*branch, code::load());
+    guest.space.write(DATA, b"B").unwrap();
+    branch.close();
+    assert_eq!(branch.new_address_space().err(), Some(Errno::ESRCH));
+    guest.context().regs.rdi = DATA;
+    assert_eq!(syscall(guest.go()).1[1], u64::from(b'B'));
+    drop(branch);
+    drop(Guest::new(platform, code::load()));
     Passed
 }
 

@@ -28,6 +28,7 @@ pub mod tty;
 use std::sync::Arc;
 
 use crate::Kernel;
+use crate::container::Container;
 use crate::ipc::IpcNamespace;
 use crate::vfs::{Dentry, FileSystem, SuperBlock};
 
@@ -42,28 +43,35 @@ pub fn is_known(kind: &str) -> bool {
     matches!(kind, "tmpfs" | "ramfs" | "devpts" | "proc" | "sysfs" | "cgroup2" | "devtmpfs" | "mqueue")
 }
 
-/// The root of a filesystem for mount(2), by a process of `pid_ns` and `ipc`. ENODEV for a type that is not there.
-pub fn make(
-    kernel: &Arc<Kernel>,
-    pid_ns: &Arc<crate::task::PidNamespace>,
-    ipc: &IpcNamespace,
-    kind: &str,
-    data: &[u8],
-) -> crate::Result<Arc<Dentry>> {
+/// Who mounts a filesystem.
+pub struct Mounter<'a> {
+    /// The kernel.
+    pub kernel: &'a Arc<Kernel>,
+    /// Whose machine and cgroups are shown.
+    pub container: &'a Arc<Container>,
+    /// Whose processes are shown.
+    pub pid_ns: &'a Arc<crate::task::PidNamespace>,
+    /// Whose message queues are shown.
+    pub ipc: &'a IpcNamespace,
+}
+
+/// The root of a filesystem for mount(2). ENODEV for a type that is not there.
+pub fn make(from: &Mounter<'_>, kind: &str, data: &[u8]) -> crate::Result<Arc<Dentry>> {
+    let Mounter { kernel, container, pid_ns, ipc } = *from;
     if kind == "mqueue" {
         // All mounts of a namespace's queues are of one filesystem.
         return Ok(ipc.queues.root().clone());
     }
     let fs: Arc<dyn FileSystem> = match kind {
         "tmpfs" | "ramfs" => {
-            let memory = kernel.memory;
+            let memory = container.memory();
             tmpfs::Tmpfs::new(&tmpfs::TmpfsOptions::new(memory).parse(data, memory)?)
         }
         "devpts" => tty::Devpts::new(kernel, tty::DevptsOptions::parse(data)?),
-        "proc" => proc::new(kernel, pid_ns.clone(), proc::ProcOptions::parse(data)?),
-        "sysfs" => sys::new(kernel),
-        "cgroup2" => cgroup::new(kernel),
-        "devtmpfs" => dev::new(kernel)?,
+        "proc" => proc::new(kernel, container, pid_ns.clone(), proc::ProcOptions::parse(data)?),
+        "sysfs" => sys::new(kernel, container),
+        "cgroup2" => cgroup::new(kernel, container),
+        "devtmpfs" => dev::new(container.memory())?,
         _ => return Err(crate::Errno::ENODEV),
     };
     Ok(SuperBlock::make(fs))

@@ -46,6 +46,7 @@ fn task() -> Arc<Task> {
         vdso: None,
         platform: platform.clone(),
         syscalls: &NoCalls,
+        container: "test".into(),
         cpus: 1,
         memory: 1 << 30,
         strace: false,
@@ -67,7 +68,7 @@ fn task() -> Arc<Task> {
         exit_signal: None,
         actions: Arc::new(Mutex::new(Actions::default())),
         limits: Limits::initial(),
-        container: "test".into(),
+        container: kernel.first.clone(),
         is_init: true,
     });
     Task::new(TaskParts {

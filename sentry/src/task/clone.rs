@@ -158,8 +158,7 @@ impl CurrentTask {
         let kernel = self.kernel();
         let uid = self.credentials().uid;
         let limit = self.group.limits.current(RLIMIT_NPROC);
-        let container = self.group.container.read().clone();
-        let counted = kernel.counts.count_within(uid, &container).ok_or(Errno::EAGAIN)?;
+        let counted = kernel.counts.count_within(uid, &self.group.container.id).ok_or(Errno::EAGAIN)?;
         let privileged = || uid == 0 || self.capable(CAP_SYS_RESOURCE) || self.capable(CAP_SYS_ADMIN);
         if kernel.counts.of_user(uid) as u64 > limit && !privileged() {
             return Err(Errno::EAGAIN);
@@ -200,7 +199,7 @@ impl CurrentTask {
             exit_signal,
             actions,
             limits: self.group.limits.fork(),
-            container: self.group.container.read().clone(),
+            container: self.group.container.clone(),
             is_init,
         });
         group.set_terminal(self.group.terminal());

@@ -65,7 +65,7 @@ fn open_interpreter(task: &super::Task, name: &[u8]) -> Result<Arc<File>> {
 /// Loads a program for `task` into new memory; nothing of the task is changed.
 pub fn load(task: &super::Task, mut request: ExecRequest) -> std::result::Result<Program, LoadError> {
     let kernel = task.kernel();
-    let mm = MemoryManager::new(&*kernel.platform)?;
+    let mm = MemoryManager::new(&*task.group.container.platform)?;
     let execfn = request.filename.clone();
     let creds_file = resolve_scripts(task, &mut request)?;
     let old = task.credentials();

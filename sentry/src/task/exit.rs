@@ -68,6 +68,7 @@ impl CurrentTask {
         task.keep_system_time();
         group.dead_usage.lock().add(&task.usage());
         self.kernel().statistics.task_ended(task.cpu_time());
+        task.group.container.task_ended(task.cpu_time());
         let counted = task.leave_counts();
         if Arc::ptr_eq(&task.pid(), &group.pid) {
             *group.remains.lock() = Some(Remains::of(&task));

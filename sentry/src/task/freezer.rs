@@ -71,7 +71,7 @@ impl Kernel {
 
     /// The threads of a container.
     fn tasks_of(&self, container: &Arc<str>) -> Vec<Arc<Task>> {
-        let of_container = |group: &Arc<ThreadGroup>| *group.container.read() == *container;
+        let of_container = |group: &Arc<ThreadGroup>| group.container.id == *container;
         self.processes().into_iter().filter(of_container).flat_map(|group| group.threads()).collect()
     }
 }
@@ -79,7 +79,7 @@ impl Kernel {
 impl CurrentTask {
     /// Waits here while the container is held and the thread is not to leave.
     pub(super) fn stay_frozen(&self) {
-        let held = || self.kernel().freezer.holds(&self.group.container.read());
+        let held = || self.kernel().freezer.holds(&self.group.container.id);
         if self.is_killed() || !held() {
             return;
         }

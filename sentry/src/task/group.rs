@@ -13,6 +13,7 @@ use super::pid::Pid;
 use super::signal::{Actions, GroupSignals};
 use super::task::{Scheduling, Task};
 use crate::Kernel;
+use crate::container::Container;
 use crate::fs::cgroup::Cgroup;
 use crate::fs::tty::Terminal;
 use crate::wait::WaitQueue;
@@ -170,7 +171,7 @@ pub struct ThreadGroup {
     /// CLONE_PARENT is refused and default actions do not kill: an init of a pid namespace.
     pub is_init: bool,
     /// The container whose process this is.
-    pub container: RwLock<Arc<str>>,
+    pub container: Arc<Container>,
     /// KEY_SPEC_PROCESS_KEYRING.
     pub keyring: Mutex<Option<Arc<crate::keys::Key>>>,
     /// Registered for membarrier's private expedited commands.
@@ -185,7 +186,7 @@ pub struct ThreadGroup {
     pub last_uid: Mutex<u32>,
     /// What proc shows of the leader once it has ended.
     pub remains: Mutex<Option<Remains>>,
-    /// The cgroup; `None` is the root.
+    /// The cgroup; `None` is that of the container.
     pub cgroup: RwLock<Option<Arc<Cgroup>>>,
     /// `/proc/PID/loginuid` (a kernel id); `u32::MAX` as long as it was not set.
     pub login_uid: AtomicU32,
@@ -226,7 +227,7 @@ impl Remains {
             time: task.cpu_time(),
             waits: task.waits.load(Ordering::Relaxed),
             scheduling: *task.scheduling.lock(),
-            affinity: task.affinity.lock().clone(),
+            affinity: task.affinity(),
             start_time: task.start_time,
             no_new_privs: task.no_new_privs.load(Ordering::Relaxed),
         }
@@ -282,7 +283,7 @@ pub struct GroupParts {
     /// Resource limits.
     pub limits: Limits,
     /// The container it belongs to.
-    pub container: Arc<str>,
+    pub container: Arc<Container>,
     /// It is the first process of its pid namespace.
     pub is_init: bool,
 }
@@ -320,7 +321,7 @@ impl ThreadGroup {
             personality: AtomicU32::new(0),
             start_time,
             is_init: parts.is_init,
-            container: RwLock::new(parts.container),
+            container: parts.container,
             keyring: Mutex::default(),
             membarrier: AtomicU32::new(0),
             io_bytes: Default::default(),

@@ -99,8 +99,8 @@ pub struct Task {
     pub default_timer_slack: AtomicU64,
     /// Scheduling parameters.
     pub scheduling: Mutex<Scheduling>,
-    /// sched_setaffinity(2), as bits.
-    pub affinity: Mutex<Vec<u64>>,
+    /// What sched_setaffinity(2) has set, as bits.
+    pub affinity: Mutex<Option<Vec<u64>>>,
     /// Guest processor time in nanoseconds, as of the last look.
     pub user_time: AtomicU64,
     /// How often `user_time` was brought up to date.
@@ -186,7 +186,6 @@ impl Task {
     /// A task that does not run yet and is not in its group's list.
     pub fn new(parts: TaskParts) -> Arc<Task> {
         let start_time = parts.group.kernel.clock.monotonic();
-        let cpus = parts.group.kernel.cpus;
         parts.group.kernel.statistics.task_made();
         let task = Arc::new(Task {
             group: parts.group,
@@ -211,7 +210,7 @@ impl Task {
             timer_slack: AtomicU64::new(50_000),
             default_timer_slack: AtomicU64::new(50_000),
             scheduling: Mutex::default(),
-            affinity: Mutex::new(all_cpus(cpus)),
+            affinity: Mutex::new(None),
             user_time: AtomicU64::new(0),
             cpu_notes: AtomicU32::new(0),
             cpu_stale: AtomicBool::new(false),
@@ -400,9 +399,22 @@ impl Task {
             can_lock: self.capable(abi::capability::CAP_IPC_LOCK),
             memory: match crate::parameters::OVERCOMMIT_MEMORY.get(&self.kernel().parameters) {
                 1 => u64::MAX,
-                _ => self.kernel().memory,
+                _ => self.group.container.memory(),
             },
         }
+    }
+
+    /// The processors that it may use, as bits: those that were set as far as they are there, or all
+    /// (relax_compatible_cpus_allowed_ptr(), cpuset_cpus_allowed()).
+    pub fn affinity(&self) -> Vec<u64> {
+        let mut all = all_cpus(self.group.container.cpus());
+        if let Some(set) = &*self.affinity.lock() {
+            let both: Vec<u64> = all.iter().zip(set).map(|(all, set)| all & set).collect();
+            if both.iter().any(|word| *word != 0) {
+                all.iter_mut().zip(both.into_iter().chain(std::iter::repeat(0))).for_each(|(all, both)| *all = both);
+            }
+        }
+        all
     }
 
     /// Processor time used; in user mode as of the last look.

@@ -226,7 +226,7 @@ impl CpuLimit {
             return None;
         }
         let left = end.saturating_mul(NANOS).saturating_sub(group.cpu_time().total());
-        Some(now.saturating_add((left / u64::from(group.kernel.cpus)).max(CPU_TICK)))
+        Some(now.saturating_add((left / u64::from(group.container.cpus())).max(CPU_TICK)))
     }
 }
 

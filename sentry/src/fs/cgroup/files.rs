@@ -259,7 +259,7 @@ struct CpuMax;
 impl Content<Group> for CpuMax {
     fn read(&self, group: &Group, _io: &Io<'_>) -> Result<Vec<u8>> {
         let of_container = || match group.is_root() {
-            true => format!("{} {PERIOD}", u64::from(group.kernel.cpus) * PERIOD),
+            true => format!("{} {PERIOD}", u64::from(group.container.cpus()) * PERIOD),
             false => format!("max {PERIOD}"),
         };
         line(group.group.value("cpu.max").unwrap_or_else(of_container))
@@ -286,7 +286,7 @@ struct MemoryMax;
 impl Content<Group> for MemoryMax {
     fn read(&self, group: &Group, _io: &Io<'_>) -> Result<Vec<u8>> {
         let of_container =
-            || if group.is_root() { group.kernel.memory.to_string() } else { "max".to_string() };
+            || if group.is_root() { group.container.memory().to_string() } else { "max".to_string() };
         line(group.group.value("memory.max").unwrap_or_else(of_container))
     }
 
@@ -299,8 +299,8 @@ impl Content<Group> for MemoryMax {
 struct PidsMax;
 
 impl Content<Group> for PidsMax {
-    fn read(&self, group: &Group, io: &Io<'_>) -> Result<Vec<u8>> {
-        let max = io.task.and_then(|task| group.kernel.counts.of_container(&task.group.container.read()).max);
+    fn read(&self, group: &Group, _io: &Io<'_>) -> Result<Vec<u8>> {
+        let max = group.kernel.counts.of_container(&group.container.id).max;
         let of_container = || match (group.is_root(), max) {
             (true, Some(max)) => max.to_string(),
             (true, None) => group.kernel.threads_max.to_string(),
@@ -316,7 +316,7 @@ impl Content<Group> for PidsMax {
 }
 
 fn cpu_stat(group: &Group, _io: &Io<'_>) -> Result<Vec<u8>> {
-    let ended = if group.is_root() { group.kernel.statistics.ended_time() } else { CpuTime::default() };
+    let ended = if group.is_root() { group.container.ended_time() } else { CpuTime::default() };
     let time = match group.is_root() {
         // What ended in a group that is no more counts for the root alone.
         true => group.members().iter().flat_map(|p| p.threads()).fold(ended, |sum, t| sum.plus(t.cpu_time())),
@@ -332,7 +332,7 @@ fn cpu_stat(group: &Group, _io: &Io<'_>) -> Result<Vec<u8>> {
 }
 
 fn cpus(group: &Group, _io: &Io<'_>) -> Result<Vec<u8>> {
-    match group.kernel.cpus {
+    match group.container.cpus() {
         1 => line("0"),
         cpus => line(format_args!("0-{}", cpus - 1)),
     }
@@ -380,10 +380,11 @@ fn memory_stat(group: &Group, _io: &Io<'_>) -> Result<Vec<u8>> {
 }
 
 /// How often a limit was in the way; the only ones that hold are those of containers.
-fn pids_events(group: &Group, io: &Io<'_>) -> Result<Vec<u8>> {
-    let container = io.task.map(|task| task.group.container.read().clone());
-    let refused =
-        container.filter(|_| group.is_root()).map_or(0, |c| group.kernel.counts.of_container(&c).refused);
+fn pids_events(group: &Group, _io: &Io<'_>) -> Result<Vec<u8>> {
+    let refused = match group.is_root() {
+        true => group.kernel.counts.of_container(&group.container.id).refused,
+        false => 0,
+    };
     line(format_args!("max {refused}"))
 }
 

@@ -34,7 +34,7 @@ pub struct Cgroup {
     access: Mutex<BTreeMap<&'static str, Access>>,
 }
 
-/// All groups of a sandbox.
+/// All groups of a sandbox: a hierarchy for each container.
 pub struct Hierarchy {
     root: Arc<Cgroup>,
     count: AtomicUsize,
@@ -164,14 +164,19 @@ impl Cgroup {
 }
 
 impl Hierarchy {
-    /// The root.
+    /// The root of a hierarchy of a container's own.
+    pub fn new_root(&self) -> Arc<Cgroup> {
+        Cgroup::new(self.next.fetch_add(1, Ordering::Relaxed), b"", Weak::new())
+    }
+
+    /// The root of the first container's.
     pub fn root(&self) -> &Arc<Cgroup> {
         &self.root
     }
 
     /// The group of a process.
     pub fn of(&self, process: &ThreadGroup) -> Arc<Cgroup> {
-        process.cgroup.read().clone().unwrap_or_else(|| self.root.clone())
+        process.cgroup.read().clone().unwrap_or_else(|| process.container.cgroup.clone())
     }
 
     /// Makes a group. EEXIST, EINVAL for a name with a line feed, EAGAIN beyond the limits, ENOENT below a removed group.

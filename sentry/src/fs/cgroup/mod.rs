@@ -17,6 +17,7 @@ pub use hierarchy::{Cgroup, Hierarchy};
 
 use super::synthetic::{Access, Children, Context, Entry, Kind, Node, Receive, child_ino};
 use crate::Kernel;
+use crate::container::Container;
 use crate::task::{Task, ThreadGroup};
 use crate::vfs::permission::WRITE;
 use crate::vfs::{File, FileSystem, FsStatus, Inode, Io, NewInode, NewKind, SetAttributes};
@@ -25,6 +26,8 @@ use crate::vfs::{File, FileSystem, FsStatus, Inode, Io, NewInode, NewKind, SetAt
 #[derive(Clone)]
 struct Group {
     kernel: Arc<Kernel>,
+    /// Whose hierarchy it is.
+    container: Arc<Container>,
     group: Arc<Cgroup>,
 }
 
@@ -66,7 +69,8 @@ impl Context for Group {
 impl Group {
     fn below(&self, parent: u64, name: &[u8], group: Arc<Cgroup>) -> Arc<dyn Inode> {
         let ino = child_ino(parent, name, group.id);
-        Node::new(Group { kernel: self.kernel.clone(), group }, &GROUP, ino)
+        let context = Group { kernel: self.kernel.clone(), container: self.container.clone(), group };
+        Node::new(context, &GROUP, ino)
     }
 }
 
@@ -98,9 +102,10 @@ pub struct CgroupFs {
     root: Arc<Node<Group>>,
 }
 
-/// The hierarchy of the sandbox.
-pub fn new(kernel: &Arc<Kernel>) -> Arc<CgroupFs> {
-    let root = Group { kernel: kernel.clone(), group: kernel.cgroups.root().clone() };
+/// The hierarchy of a container.
+pub fn new(kernel: &Arc<Kernel>, container: &Arc<Container>) -> Arc<CgroupFs> {
+    let (container, group) = (container.clone(), container.cgroup.clone());
+    let root = Group { kernel: kernel.clone(), container, group };
     Arc::new(CgroupFs { root: Node::new(root, &GROUP, 1) })
 }
 

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use abi::stat::makedev;
 use abi::{Errno, Result};
 
-use crate::Kernel;
 use crate::fs::tmpfs::{Tmpfs, TmpfsOptions};
 use crate::vfs::{Dentry, FileSystem, Inode, NewInode, NewKind};
 
@@ -49,9 +48,9 @@ fn make(dir: &Arc<Dentry>, name: &str, new: &NewInode) -> Result<()> {
     }
 }
 
-/// A filesystem with the nodes of `/dev`, and directories to mount `pts`, `shm` and `mqueue` on (devtmpfs).
-pub fn new(kernel: &Arc<Kernel>) -> Result<Arc<dyn FileSystem>> {
-    let mut options = TmpfsOptions::new(kernel.memory);
+/// A filesystem, in a sandbox with `memory` bytes, with the nodes of `/dev`, and directories to mount `pts`, `shm` and `mqueue` on (devtmpfs).
+pub fn new(memory: u64) -> Result<Arc<dyn FileSystem>> {
+    let mut options = TmpfsOptions::new(memory);
     options.mode = 0o755;
     let fs = Tmpfs::new(&options);
     let root = crate::vfs::SuperBlock::make(fs.clone());

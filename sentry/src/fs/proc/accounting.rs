@@ -118,7 +118,7 @@ pub(super) fn oom_score(subject: &Subject, _io: &Io<'_>) -> Result<Vec<u8>> {
     let found = subject.find()?;
     let adjustment = i64::from(found.group.oom_score_adj.load(Ordering::Relaxed));
     let Some(mm) = subject.memory()?.filter(|_| adjustment != -1000) else { return Ok(b"0\n".to_vec()) };
-    let total = (subject.kernel().memory / 1000).max(1);
+    let total = (found.group.container.memory() / 1000).max(1);
     let points = (mm.resident_bytes() / total) as i64 + adjustment;
     // proc_oom_score(): 0 to 2000 is scaled to 0 to 1333 around 666.
     let score = ((1000 + points) * 2 / 3).clamp(0, 1333);

@@ -38,6 +38,7 @@ pub(super) use status::bitmap;
 
 use super::synthetic::{Context, Node};
 use crate::Kernel;
+use crate::container::Container;
 use crate::task::{Pid, PidNamespace};
 use crate::vfs::{FileSystem, FsStatus, Inode};
 
@@ -47,6 +48,8 @@ const ROOT_INO: u64 = 1;
 /// What a mount of proc shows.
 struct Instance {
     kernel: Arc<Kernel>,
+    /// Whose machine it is.
+    container: Arc<Container>,
     pid_ns: Arc<PidNamespace>,
     options: parking_lot::RwLock<ProcOptions>,
 }
@@ -60,6 +63,10 @@ impl Context for System {}
 impl System {
     fn kernel(&self) -> &Arc<Kernel> {
         &self.0.kernel
+    }
+
+    fn container(&self) -> &Arc<Container> {
+        &self.0.container
     }
 }
 
@@ -80,11 +87,16 @@ pub struct ProcFs {
     root: Arc<Node<System>>,
 }
 
-/// A proc filesystem that shows the processes of `pid_ns`.
-pub fn new(kernel: &Arc<Kernel>, pid_ns: Arc<PidNamespace>, options: ProcOptions) -> Arc<ProcFs> {
+/// A proc filesystem that shows the processes of `pid_ns`, and the machine of a container.
+pub fn new(
+    kernel: &Arc<Kernel>,
+    container: &Arc<Container>,
+    pid_ns: Arc<PidNamespace>,
+    options: ProcOptions,
+) -> Arc<ProcFs> {
     let only_pids = options.only_pids;
     let options = parking_lot::RwLock::new(options);
-    let instance = Arc::new(Instance { kernel: kernel.clone(), pid_ns, options });
+    let instance = Arc::new(Instance { kernel: kernel.clone(), container: container.clone(), pid_ns, options });
     let entry = if only_pids { &root::ONLY_PIDS } else { &root::ROOT };
     let root = Node::new(System(instance.clone()), entry, ROOT_INO);
     Arc::new(ProcFs { instance, root })

@@ -377,7 +377,7 @@ pub(super) fn status(subject: &Subject, io: &Io<'_>) -> Result<Vec<u8>> {
     let _ = writeln!(out, "Speculation_Store_Bypass:\tthread vulnerable");
     let _ = writeln!(out, "SpeculationIndirectBranch:\tconditional enabled");
     let affinity = found.affinity();
-    let _ = writeln!(out, "Cpus_allowed:\t{}", bitmap(&affinity, kernel.cpus));
+    let _ = writeln!(out, "Cpus_allowed:\t{}", bitmap(&affinity, found.group.container.cpus()));
     let _ = writeln!(out, "Cpus_allowed_list:\t{}", bit_list(&affinity));
     let _ = writeln!(out, "Mems_allowed:\t{}\nMems_allowed_list:\t0", bitmap(&[1], 1024));
     let _ = writeln!(out, "voluntary_ctxt_switches:\t{}\nnonvoluntary_ctxt_switches:\t0", found.waits());

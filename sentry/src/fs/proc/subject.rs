@@ -223,7 +223,7 @@ impl Found {
 
     pub fn affinity(&self) -> Vec<u64> {
         match &self.who {
-            Who::Alive(task) => task.affinity.lock().clone(),
+            Who::Alive(task) => task.affinity(),
             Who::Dead(remains) => remains.affinity.clone(),
         }
     }

@@ -36,14 +36,15 @@ fn busy(kernel: &Kernel) -> CpuTime {
 }
 
 /// Processor time that nobody used.
-fn idle(kernel: &Kernel, busy: CpuTime) -> u64 {
-    (uptime_nanos(kernel) * u64::from(kernel.cpus)).saturating_sub(busy.total())
+fn idle(system: &System, busy: CpuTime) -> u64 {
+    let cpus = u64::from(system.container().cpus());
+    uptime_nanos(system.kernel()).saturating_mul(cpus).saturating_sub(busy.total())
 }
 
 pub(super) fn uptime(system: &System, _io: &Io<'_>) -> Result<Vec<u8>> {
     let kernel = system.kernel();
     let centis = |nanos: u64| (nanos / NANOS, nanos / (NANOS / 100) % 100);
-    let (up, idle) = (centis(uptime_nanos(kernel)), centis(idle(kernel, busy(kernel))));
+    let (up, idle) = (centis(uptime_nanos(kernel)), centis(idle(system, busy(kernel))));
     Ok(format!("{}.{:02} {}.{:02}\n", up.0, up.1, idle.0, idle.1).into_bytes())
 }
 
@@ -57,8 +58,8 @@ pub(super) fn loadavg(system: &System, _io: &Io<'_>) -> Result<Vec<u8>> {
 }
 
 pub(super) fn meminfo(system: &System, _io: &Io<'_>) -> Result<Vec<u8>> {
-    let kernel = system.kernel();
-    let (total, free) = (kernel.memory / 1024, kernel.memory_free() / 1024);
+    let container = system.container();
+    let (total, free) = (container.memory() / 1024, system.kernel().memory_free(container) / 1024);
     let used = total.saturating_sub(free);
     let lines = [
         ("MemTotal", total),
@@ -116,7 +117,7 @@ pub(super) fn meminfo(system: &System, _io: &Io<'_>) -> Result<Vec<u8>> {
 }
 
 pub(super) fn cpuinfo(system: &System, _io: &Io<'_>) -> Result<Vec<u8>> {
-    Ok(arch::cpuinfo(system.kernel().cpus).into_bytes())
+    Ok(arch::cpuinfo(system.container().cpus()).into_bytes())
 }
 
 /// `/proc/stat`.
@@ -131,7 +132,7 @@ impl Content<System> for Stat {
     fn read(&self, system: &System, _io: &Io<'_>) -> Result<Vec<u8>> {
         let kernel = system.kernel();
         let busy = busy(kernel);
-        let idle = idle(kernel, busy);
+        let (idle, cpus) = (idle(system, busy), system.container().cpus());
         let ticks = |nanos: u64| nanos / NANOS_PER_TICK;
         let line = |parts: u64| {
             let part = |nanos: u64| ticks(nanos / parts);
@@ -139,8 +140,8 @@ impl Content<System> for Stat {
         };
         let mut text = format!("cpu  {}", line(1));
         // Who ran where is the host's affair.
-        for cpu in 0..kernel.cpus {
-            let _ = write!(text, "cpu{cpu} {}", line(kernel.cpus.into()));
+        for cpu in 0..cpus {
+            let _ = write!(text, "cpu{cpu} {}", line(cpus.into()));
         }
         let started = kernel.clock.realtime_nanos().saturating_sub(uptime_nanos(kernel)) / NANOS;
         let switches: u64 = kernel.processes().iter().map(|p| p.usage().voluntary).sum();
@@ -171,10 +172,9 @@ pub(super) fn devices(_system: &System, _io: &Io<'_>) -> Result<Vec<u8>> {
 }
 
 pub(super) fn vmstat(system: &System, _io: &Io<'_>) -> Result<Vec<u8>> {
-    let kernel = system.kernel();
     let pages = |bytes: u64| bytes / platform::PAGE_SIZE;
-    let free = kernel.memory_free();
-    let used = kernel.memory.saturating_sub(free);
+    let free = system.kernel().memory_free(system.container());
+    let used = system.container().memory().saturating_sub(free);
     let lines = [
         ("nr_free_pages", pages(free)),
         ("nr_inactive_anon", 0),
@@ -202,12 +202,12 @@ pub(super) fn vmstat(system: &System, _io: &Io<'_>) -> Result<Vec<u8>> {
 
 pub(super) fn interrupts(system: &System, _io: &Io<'_>) -> Result<Vec<u8>> {
     let columns: String =
-        (0..system.kernel().cpus).map(|cpu| format!("{:<11}", format!("CPU{cpu}"))).collect();
+        (0..system.container().cpus()).map(|cpu| format!("{:<11}", format!("CPU{cpu}"))).collect();
     Ok(format!("           {columns}\n").into_bytes())
 }
 
 pub(super) fn softirqs(system: &System, _io: &Io<'_>) -> Result<Vec<u8>> {
-    let cpus = system.kernel().cpus;
+    let cpus = system.container().cpus();
     let columns: String = (0..cpus).map(|cpu| format!("{:<11}", format!("CPU{cpu}"))).collect();
     let mut text = format!("                    {columns}\n");
     for name in ["HI", "TIMER", "NET_TX", "NET_RX", "BLOCK", "IRQ_POLL", "TASKLET", "SCHED", "HRTIMER", "RCU"]

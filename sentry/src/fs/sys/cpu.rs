@@ -50,7 +50,7 @@ pub(super) const LINKS_FROM_BUS: Kind<Machine> = Kind::Directory(
 pub(super) const NODE: Kind<Machine> = Kind::Directory(
     &[
         Entry::text("cpulist", &Read(all)),
-        Entry::text("cpumap", &Read(|machine: &Machine, _| Ok(mask(machine, 0..machine.0.cpus)))),
+        Entry::text("cpumap", &Read(|machine: &Machine, _| Ok(mask(machine, 0..machine.cpus())))),
         Entry::text("distance", &Fixed("10\n")),
         Entry::text("meminfo", NODE_MEMORY),
         Entry::text(
@@ -114,13 +114,13 @@ static FROM_NODE: Entry<Cpu> =
     Entry::link("", |cpu, _| Ok(format!("../../cpu/cpu{}", cpu.number).into_bytes()));
 
 fn all(machine: &Machine, _io: &Io<'_>) -> Result<Vec<u8>> {
-    let last = machine.0.cpus - 1;
+    let last = machine.cpus() - 1;
     Ok(if last == 0 { "0\n".to_string() } else { format!("0-{last}\n") }.into_bytes())
 }
 
 /// A mask of processors, as hexadecimal words.
 fn mask(machine: &Machine, cpus: std::ops::Range<u32>) -> Vec<u8> {
-    let total = machine.0.cpus;
+    let total = machine.cpus();
     let mut bits = vec![0u64; total.div_ceil(64) as usize];
     for cpu in cpus {
         if let Some(word) = bits.get_mut(cpu as usize / 64) {
@@ -143,7 +143,7 @@ fn package(cpu: &Cpu, io: &Io<'_>) -> Result<Vec<u8>> {
 }
 
 fn package_mask(cpu: &Cpu, _io: &Io<'_>) -> Result<Vec<u8>> {
-    Ok(mask(&cpu.machine, 0..cpu.machine.0.cpus))
+    Ok(mask(&cpu.machine, 0..cpu.machine.cpus()))
 }
 
 /// The number in a name such as `cpu3`. ENOENT if there is no such processor.
@@ -151,7 +151,7 @@ fn number_of(machine: &Machine, name: &[u8], prefix: &[u8]) -> Result<u32> {
     let digits = name.strip_prefix(prefix).ok_or(Errno::ENOENT)?;
     let number = std::str::from_utf8(digits).ok().and_then(|d| d.parse::<u32>().ok()).ok_or(Errno::ENOENT)?;
     let canonical = number.to_string().as_bytes() == digits;
-    if canonical && number < machine.0.cpus { Ok(number) } else { Err(Errno::ENOENT) }
+    if canonical && number < machine.cpus() { Ok(number) } else { Err(Errno::ENOENT) }
 }
 
 fn list(
@@ -161,7 +161,7 @@ fn list(
     receive: &mut Receive<'_>,
     file_type: FileType,
 ) -> Result<()> {
-    for cpu in from..u64::from(machine.0.cpus) {
+    for cpu in from..u64::from(machine.cpus()) {
         let name = format!("cpu{cpu}");
         if !receive(cpu, name.as_bytes(), child_ino(ino, name.as_bytes(), 0), file_type) {
             break;
@@ -189,7 +189,7 @@ fn show(value: impl std::fmt::Display) -> Result<Vec<u8>> {
 impl Cache {
     /// The processors that share it: all share the third level.
     fn sharers(&self) -> std::ops::Range<u32> {
-        if self.cache.level >= 3 { 0..self.cpu.machine.0.cpus } else { self.cpu.number..self.cpu.number + 1 }
+        if self.cache.level >= 3 { 0..self.cpu.machine.cpus() } else { self.cpu.number..self.cpu.number + 1 }
     }
 }
 

@@ -11,11 +11,21 @@ use abi::{Errno, Result};
 
 use super::synthetic::{Access, Context, Entry, Fixed, Kind, Node, Read};
 use crate::Kernel;
+use crate::container::Container;
 use crate::vfs::{FileSystem, FsStatus, Inode, Io, NewInode, NewKind};
 
 /// The machine.
 #[derive(Clone)]
-struct Machine(Arc<Kernel>);
+struct Machine {
+    kernel: Arc<Kernel>,
+    container: Arc<Container>,
+}
+
+impl Machine {
+    fn cpus(&self) -> u32 {
+        self.container.cpus()
+    }
+}
 
 /// What files and directories of sysfs have in common.
 trait Sysfs: Clone + Send + Sync + 'static {}
@@ -197,7 +207,7 @@ static ROOT: Entry<Machine> = Entry::dir(
 
 /// Memory of the only node there is.
 fn node_memory(machine: &Machine, _io: &Io<'_>) -> Result<Vec<u8>> {
-    let (total, free) = (machine.0.memory / 1024, machine.0.memory_free() / 1024);
+    let (total, free) = (machine.container.memory() / 1024, machine.kernel.memory_free(&machine.container) / 1024);
     let mut text = String::new();
     for (name, value) in [("MemTotal", total), ("MemFree", free), ("MemUsed", total.saturating_sub(free))] {
         let _ = writeln!(text, "Node 0 {:<15}{value:>9} kB", format!("{name}:"));
@@ -215,9 +225,10 @@ pub struct SysFs {
     root: Arc<Node<Machine>>,
 }
 
-/// A sysfs that shows the sandbox's machine.
-pub fn new(kernel: &Arc<Kernel>) -> Arc<SysFs> {
-    Arc::new(SysFs { root: Node::new(Machine(kernel.clone()), &ROOT, 1) })
+/// A sysfs that shows the machine of a container.
+pub fn new(kernel: &Arc<Kernel>, container: &Arc<Container>) -> Arc<SysFs> {
+    let machine = Machine { kernel: kernel.clone(), container: container.clone() };
+    Arc::new(SysFs { root: Node::new(machine, &ROOT, 1) })
 }
 
 impl FileSystem for SysFs {

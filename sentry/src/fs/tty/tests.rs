@@ -38,6 +38,7 @@ fn kernel() -> Arc<Kernel> {
         vdso: None,
         platform: Arc::new(MockPlatform::default()),
         syscalls: &NoCalls,
+        container: "test".into(),
         cpus: 1,
         memory: 1 << 30,
         strace: false,
