@@ -1,6 +1,7 @@
 //! A container's life: create, start, wait, delete.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -8,9 +9,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail};
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{LinuxResources, Spec};
 
-use crate::cgroup::Cgroup;
+use crate::cgroup::{self, Cgroup};
 use crate::console::{Signals, Stdio, TerminalGuard};
 use crate::control::{Address, Client, FIRST, Gone, Target};
 use crate::hooks::{self, Point};
@@ -48,6 +49,7 @@ pub struct Parts<'a> {
     /// The first process's standard files.
     pub stdio: &'a Stdio,
     cgroup: Option<Cgroup>,
+    limits: Option<LinuxResources>,
     spec: &'a Spec,
     args: &'a CreateArgs,
 }
@@ -55,7 +57,27 @@ pub struct Parts<'a> {
 impl Parts<'_> {
     /// Puts a process of the host where the container's limits hold.
     pub fn prepare(&self, options: &Options, pid: Pid) -> Result<()> {
-        self.cgroup.as_ref().map_or(Ok(()), |cgroup| cgroup.join(pid, self.spec, options.cgroups))
+        self.cgroup.as_ref().map_or(Ok(()), |cgroup| cgroup.join(pid, self.limits.as_ref(), options.cgroups))
+    }
+
+    /// The files through which the sentry puts processes there that run guests.
+    pub fn entrances(&self, options: &Options) -> Result<Vec<File>> {
+        self.cgroup.as_ref().map_or(Ok(Vec::new()), |cgroup| cgroup.entrances(options.cgroups))
+    }
+
+    /// Raises the oom_score_adj of those processes, which is the sandbox's, to the container's own. What they run
+    /// inherits it. Not lower: they are to be taken before the sentry.
+    pub fn raise_oom_scores(&self) {
+        let wanted = self.plan.guest.process.oom_score_adj;
+        for pid in self.cgroup.iter().flat_map(Cgroup::processes) {
+            let path = format!("/proc/{pid}/oom_score_adj");
+            let score = std::fs::read_to_string(&path).ok().and_then(|text| text.trim().parse::<i32>().ok());
+            if score.is_some_and(|score| score < wanted)
+                && let Err(error) = std::fs::write(&path, wanted.to_string())
+            {
+                tracing::debug!("{path}: {error}");
+            }
+        }
     }
 }
 
@@ -111,7 +133,10 @@ impl Runtime {
         let pod = pod::sandbox_of(id, spec).context("config.json")?;
         let pod = pod.map(|sandbox| pod::Sandbox::find(&self.root, sandbox)).transpose()?;
         let volumes = pod::Volumes::of(pod.as_ref().map_or(spec, |pod| &pod.spec));
-        let plan = spec::plan(id, bundle, spec, self.options.overlay, &volumes)?;
+        let plan = {
+            let sandbox = pod.as_ref().map(|pod| &pod.spec);
+            spec::plan(id, bundle, spec, sandbox, self.options.overlay, &volumes)?
+        };
         let process = &plan.guest.process;
         let stdio = Stdio::choose(
             process.terminal,
@@ -139,8 +164,9 @@ impl Runtime {
             stand_in: None,
             record: Record::default(),
         };
-        let made = self.make_cgroup(&container, spec, args).and_then(|cgroup| {
-            let parts = Parts { plan: &plan, stdio: &stdio, cgroup, spec, args };
+        let limits = cgroup::limits_within(spec, pod.as_ref().map(|pod| &pod.spec));
+        let made = self.make_cgroup(&container, spec, limits.as_ref(), args).and_then(|cgroup| {
+            let parts = Parts { plan: &plan, stdio: &stdio, cgroup, limits, spec, args };
             match &pod {
                 None => self.make_sandbox(&container, &mut state, &parts),
                 Some(pod) => self.join_sandbox(pod, &container, &mut state, &parts),
@@ -160,7 +186,13 @@ impl Runtime {
     }
 
     /// Makes the container's cgroup, after it was written down where it will be.
-    fn make_cgroup(&self, container: &Container, spec: &Spec, args: &CreateArgs) -> Result<Option<Cgroup>> {
+    fn make_cgroup(
+        &self,
+        container: &Container,
+        spec: &Spec,
+        limits: Option<&LinuxResources>,
+        args: &CreateArgs,
+    ) -> Result<Option<Cgroup>> {
         if args.no_cgroup {
             return Ok(None);
         }
@@ -168,7 +200,7 @@ impl Runtime {
             return Ok(None);
         };
         container.write(CGROUP, &serde_json::to_vec(&cgroup)?)?;
-        cgroup.create(spec, self.options.cgroups)?;
+        cgroup.create(limits, self.options.cgroups)?;
         container.write(CGROUP, &serde_json::to_vec(&cgroup)?)?;
         Ok(Some(cgroup))
     }
@@ -221,10 +253,11 @@ impl Runtime {
         let (stand_in, gofer) = joining.ids()?;
         (state.stand_in, state.gofer) = (Some(stand_in), Some(gofer));
         container.save(state)?;
+        self.weigh(&pod.state.id);
         run_create_hooks(parts.spec, state)?;
         let pids_of = pod::pid_namespace(&self.root, &pod.state, parts.spec)?;
         let made =
-            joining.create(&address, parts, pids_of).and_then(|()| created(container, state, parts.args));
+            joining.create(&self.options, &address, parts, pids_of).and_then(|()| created(container, state, parts.args));
         if let Err(error) = made {
             let _ = pod::destroy(&address);
             return Err(error);
@@ -351,10 +384,33 @@ impl Runtime {
         let spec = saved_spec(&container);
         remove_cgroup(&container)?;
         container.remove()?;
+        if let Some(sandbox) = state.as_ref().and_then(|state| state.sandbox.as_ref()) {
+            self.weigh(sandbox);
+        }
         if let (Some(state), Ok(spec)) = (&state, spec) {
             run_to_the_end(Point::Poststop, &spec, state, Status::Stopped);
         }
         Ok(())
+    }
+
+    /// The containers that have joined a sandbox and live.
+    pub fn members(&self, sandbox: &str) -> Vec<State> {
+        let states = self.root.ids().unwrap_or_default().into_iter().filter_map(|id| self.root.read(&id).ok());
+        let joined = states.filter(|state| state.sandbox.as_deref() == Some(sandbox));
+        joined.filter(|state| state.status() != Status::Stopped).collect()
+    }
+
+    /// The sentry works for all containers of its sandbox, in the group of the first, which managers often give next to
+    /// nothing: it gets no smaller part of busy processors than all the others together, lest they wait for it.
+    pub fn weigh(&self, sandbox: &str) {
+        let directory = self.root.directory(sandbox);
+        let (Ok(Some(cgroup)), Ok(spec)) = (read_cgroup(&directory), read_spec(&directory)) else { return };
+        let members = self.members(sandbox).into_iter();
+        let specs = members.filter_map(|member| read_spec(&self.root.directory(&member.id)).ok());
+        let all: u64 = specs.map(|spec| cgroup::shares(&spec)).sum();
+        if let Err(error) = cgroup.weigh(all.max(cgroup::shares(&spec)), self.options.cgroups) {
+            crate::report::warn(&crate::report::line(&error));
+        }
     }
 
     /// Ends a container that has joined a sandbox, and its processes of the host.
@@ -373,7 +429,8 @@ impl Runtime {
             // It outlives the container's cgroup, in that of the sandbox.
             let directory = self.root.directory(sandbox);
             if let Some(cgroup) = read_cgroup(&directory)? {
-                cgroup.join(Pid::from_raw(gofer.pid), &read_spec(&directory)?, self.options.cgroups)?;
+                let limits = cgroup::limits(&read_spec(&directory)?);
+                cgroup.join(Pid::from_raw(gofer.pid), limits.as_ref(), self.options.cgroups)?;
             }
         }
         let gofer = state.gofer.as_ref().filter(|_| !shared_gofer);

@@ -15,7 +15,7 @@ use nix::sys::socket::{
 /// The largest configuration accepted, in bytes.
 const LIMIT: u64 = 16 << 20;
 /// The largest number of descriptors beside a packet.
-const MAX_FDS: usize = 16;
+const MAX_FDS: usize = 32;
 
 /// A memfd that holds `text` and can never change.
 pub fn sealed_memfd(name: &std::ffi::CStr, text: &[u8]) -> Result<OwnedFd> {

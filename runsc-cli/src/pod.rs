@@ -201,12 +201,23 @@ impl Joining {
     }
 
     /// Has the sentry make the container.
-    pub fn create(&self, address: &Address, parts: &Parts<'_>, pids_of: Option<String>) -> Result<()> {
+    pub fn create(
+        &self,
+        options: &Options,
+        address: &Address,
+        parts: &Parts<'_>,
+        pids_of: Option<String>,
+    ) -> Result<()> {
         let [input, output, error] = &parts.stdio.fds;
         let own = [self.channel.as_fd(), self.record.as_fd(), self.life.as_fd()];
         let [channel, record, life] = own;
-        let fds = [input.as_fd(), output.as_fd(), error.as_fd(), channel, record, life];
-        Client::connect(address)?.create(&parts.plan.guest, pids_of, &fds)
+        let entrances = parts.entrances(options)?;
+        let mut fds = vec![input.as_fd(), output.as_fd(), error.as_fd(), channel, record, life];
+        fds.extend(entrances.iter().map(AsFd::as_fd));
+        let must_enter = !options.cgroups.rootless;
+        Client::connect(address)?.create(&parts.plan.guest, pids_of, &fds, must_enter)?;
+        parts.raise_oom_scores();
+        Ok(())
     }
 
     /// Names of the processes for the state file: the stand-in and the gofer.

@@ -12,7 +12,6 @@ use oci_spec::runtime::Spec;
 use crate::boot::guest::{Capabilities, Device, Guest, Mount, MountKind, Overlay, Process, Rlimit, Root};
 use crate::boot::limits::Limits;
 use crate::capability;
-use crate::cgroup;
 use crate::hooks;
 use crate::host_namespaces::{self, Network};
 use crate::pod;
@@ -90,11 +89,13 @@ pub fn parse(text: &[u8]) -> Result<Spec> {
     Ok(spec)
 }
 
-/// Opens what the container needs of the host, and describes the rest. Relative root paths are below `bundle`.
+/// Opens what the container needs of the host, and describes the rest. Relative root paths are below `bundle`; `sandbox` is
+/// the configuration of the sandbox that it joins.
 pub fn plan(
     id: &str,
     bundle: &Path,
     spec: &Spec,
+    sandbox: Option<&Spec>,
     overlay: OverlayPolicy,
     volumes: &pod::Volumes,
 ) -> Result<Plan> {
@@ -138,9 +139,7 @@ pub fn plan(
             .map_or_else(BTreeMap::new, |sysctl| sysctl.into_iter().collect()),
         start_hooks: hooks::for_inside(id, bundle, spec),
         process,
-        limits: cgroup::limits(spec).map_or_else(Limits::default, |resources| Limits::of(&resources)),
-        cpus: cpus(spec),
-        memory: memory(spec),
+        limits: Limits::of(spec, sandbox),
     };
     Ok(Plan { guest, served, network: host_namespaces::network(spec)? })
 }
@@ -523,44 +522,6 @@ fn has_own(spec: &Spec, kind: oci::LinuxNamespaceType) -> bool {
     namespaces.into_iter().flatten().any(|namespace| namespace.typ() == kind && namespace.path().is_none())
 }
 
-/// Processors that the container may use: those of this process, fewer if the cpuset has fewer or the CPU quota allows
-/// fewer.
-fn cpus(spec: &Spec) -> usize {
-    let resources = cgroup::limits(spec);
-    let cpu = resources.as_ref().and_then(|resources| resources.cpu().as_ref());
-    let cpuset = cpu.and_then(|cpu| cpu.cpus().as_deref()).filter(|list| !list.is_empty());
-    let own = nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0)).map_or(1, |set| {
-        (0..nix::sched::CpuSet::count())
-            .filter(|cpu| set.is_set(*cpu).unwrap_or(false) && cpuset.is_none_or(|list| in_list(list, *cpu)))
-            .count()
-    });
-    let quota = cpu
-        .and_then(|cpu| Some((u64::try_from(cpu.quota()?).ok()?, cpu.period().unwrap_or(100_000))))
-        .filter(|(quota, period)| *quota > 0 && *period > 0)
-        .map(|(quota, period)| quota.div_ceil(period) as usize);
-    own.min(quota.unwrap_or(usize::MAX)).max(1)
-}
-
-/// Whether a list of ranges (`0-3,5`) has a number.
-fn in_list(list: &str, number: usize) -> bool {
-    list.split(',').any(|range| {
-        let (first, last) = range.split_once('-').unwrap_or((range, range));
-        let parse = |digits: &str| digits.trim().parse::<usize>();
-        matches!((parse(first), parse(last)), (Ok(first), Ok(last)) if (first..=last).contains(&number))
-    })
-}
-
-/// Memory that the container may use, in bytes: the host's, less if its limit is lower.
-fn memory(spec: &Spec) -> u64 {
-    // Where sysinfo fails there is no host to ask either.
-    let host = nix::sys::sysinfo::sysinfo().map_or(1 << 30, |info| info.ram_total());
-    let limit = cgroup::limits(spec)
-        .and_then(|resources| *resources.memory())
-        .and_then(|memory| u64::try_from(memory.limit()?).ok())
-        .filter(|limit| *limit > 0);
-    host.min(limit.unwrap_or(u64::MAX))
-}
-
 /// An absolute path without `.`, `..` and doubled slashes; a relative one is taken from `/`, as runc does.
 pub fn clean(path: &str) -> String {
     let mut parts: Vec<&str> = Vec::new();
@@ -625,7 +586,7 @@ mod tests {
         });
         change(&mut config);
         let spec = parse(config.to_string().as_bytes())?;
-        plan("test", bundle.path(), &spec, NO_OVERLAY, &pod::Volumes::default())
+        plan("test", bundle.path(), &spec, None, NO_OVERLAY, &pod::Volumes::default())
     }
 
     fn error(change: impl FnOnce(&mut serde_json::Value)) -> String {
@@ -725,7 +686,7 @@ mod tests {
         std::fs::create_dir(bundle.path().join("rootfs")).unwrap();
         let try_it = |text: &[u8]| {
             if let Ok(spec) = parse(text) {
-                let _ = plan("test", bundle.path(), &spec, NO_OVERLAY, &pod::Volumes::default());
+                let _ = plan("test", bundle.path(), &spec, None, NO_OVERLAY, &pod::Volumes::default());
             }
         };
         let good = include_bytes!("../tests/configs/podman.json");

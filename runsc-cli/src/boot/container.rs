@@ -19,13 +19,13 @@ use sentry::Kernel;
 use sentry::fs::tty::HostConsole;
 use sentry::kernel::ProcessRequest;
 use sentry::seccomp::{Filters, Program};
-use sentry::task::limits::Limits;
+use sentry::task::limits::Limits as ResourceLimits;
 use sentry::task::{Credentials, Namespaces, ThreadGroup};
 use sentry::vfs::{FdFlags, FdTable};
 
 use super::guest::Process;
 use super::host_file::HostFiles;
-use super::limits;
+use super::limits::Limits;
 use super::program;
 use super::start_hooks::{self, Hook};
 use super::stdio::{self, Stdio};
@@ -42,8 +42,8 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(2);
 
 /// What a container is made of.
 pub struct Parts {
-    /// Its id.
-    pub id: String,
+    /// What the kernel knows of it.
+    pub container: Arc<sentry::container::Container>,
     /// What its processes see.
     pub namespaces: Namespaces,
     /// It is not alone in its pid namespace, so that nobody ends with its first process unless told to.
@@ -72,6 +72,8 @@ pub struct Container {
     pub namespaces: Namespaces,
     /// Where its files come from.
     pub gofer: Arc<Gofer>,
+    /// What the kernel knows of it.
+    container: Arc<sentry::container::Container>,
     kernel: Arc<Kernel>,
     shares_pids: bool,
     mortal_init: bool,
@@ -116,7 +118,8 @@ impl Container {
         program::check(&parts.namespaces.mount, &credentials, &parts.process)
             .map_err(|errno| why_not_started(&parts.process, errno))?;
         Ok(Container {
-            id: parts.id.into(),
+            id: parts.container.id.clone(),
+            container: parts.container,
             namespaces: parts.namespaces,
             gofer: parts.gofer,
             kernel: kernel.clone(),
@@ -145,7 +148,7 @@ impl Container {
         if let Some(console) = &stdio.console {
             stdio::update_size(console);
         }
-        let hooks = start_hooks::run(&self.kernel, &self.id, &self.namespaces, host_files, &self.start_hooks);
+        let hooks = start_hooks::run(&self.kernel, &self.container, &self.namespaces, host_files, &self.start_hooks);
         match hooks.and_then(|()| self.start_process(&process, &mut stdio, true)) {
             Ok(_) => {
                 self.record.set_started();
@@ -176,13 +179,13 @@ impl Container {
         for (number, file) in stdio.files.iter().cloned().enumerate() {
             files.install(file, FdFlags::empty(), number as i32, 3).context("standard files")?;
         }
-        let limits = Limits::initial();
+        let limits = ResourceLimits::initial();
         for limit in &process.rlimits {
             limits.set(limit.resource, Rlimit { rlim_cur: limit.soft, rlim_max: limit.hard });
         }
         let bytes = |texts: &[String]| texts.iter().map(|text| text.clone().into_bytes()).collect();
         let request = ProcessRequest {
-            container: self.id.clone(),
+            container: self.container.clone(),
             argv: bytes(&process.args),
             envp: bytes(&process.env),
             cwd: process.cwd.clone().into_bytes(),
@@ -226,10 +229,9 @@ impl Container {
         self.kernel.thaw(&self.id);
     }
 
-    /// Sets its limits. The guest's cgroup file system shows those of the sandbox's first container.
-    pub fn limit(&self, limits: limits::Limits, first: bool) {
-        let shown = if first { limits.shown } else { Vec::new() };
-        limits::Limits { pids: limits.pids, shown }.apply(&self.kernel, &self.id);
+    /// Sets its limits, and what it sees of them.
+    pub fn limit(&self, limits: &Limits) {
+        limits.apply(&self.kernel, &self.container);
     }
 
     /// What it uses.
@@ -308,7 +310,7 @@ impl Container {
     }
 
     fn owns(&self, group: &ThreadGroup) -> bool {
-        **group.container.read() == *self.id
+        group.container.id == self.id
     }
 
     /// Its processes that are not dead.
@@ -393,6 +395,8 @@ impl Container {
         let status = *self.over.get_or_init(|| status.unwrap_or(ExitStatus::Killed(libc::SIGKILL as u8)));
         self.record.set_exit(status);
         drop(self.waiting.lock().take());
+        // So that nothing of it is left in its cgroup.
+        self.container.platform.close();
         if let Some(stand_in) = self.stand_in.lock().take() {
             // There is another descriptor, of who watches it.
             let _ = stand_in.shutdown(std::net::Shutdown::Both);

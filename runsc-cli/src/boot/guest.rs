@@ -38,10 +38,6 @@ pub struct Guest {
     pub process: Process,
     /// Its limits.
     pub limits: Limits,
-    /// Processors that it sees.
-    pub cpus: usize,
-    /// Memory that it sees, in bytes.
-    pub memory: u64,
 }
 
 /// A root filesystem, served by the gofer.

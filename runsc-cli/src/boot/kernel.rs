@@ -10,6 +10,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use parking_lot::Mutex;
 use platform::Platform;
 use sentry::Kernel;
+use sentry::fs::Mounter;
 use sentry::ipc::IpcNamespace;
 use sentry::kernel::KernelOptions;
 use sentry::loader::Vdso;
@@ -22,7 +23,6 @@ use super::container::{Container, Parts};
 use super::guest::{Guest, Process};
 use super::host_file::HostFiles;
 use super::host_network::HostNetwork;
-use super::limits::Limits;
 use super::mounts;
 use super::stdio;
 use super::volumes::{Gofer, Volumes};
@@ -83,8 +83,9 @@ pub fn start(
         vdso,
         platform,
         syscalls: &syscalls::TABLE,
-        cpus: u32::try_from(guest.cpus).unwrap_or(u32::MAX),
-        memory: guest.memory,
+        container: guest.id.as_str().into(),
+        cpus: guest.limits.cpus,
+        memory: guest.limits.memory,
         strace: config.strace,
         strace_only: config.strace_calls,
     })
@@ -96,7 +97,10 @@ pub fn start(
         access: (config.shared_root, config.shared_mounts),
     };
     let gofer = Gofer::new(gofer)?;
-    let mounts = mounts::build(&kernel, &ipc, &kernel.pid_ns, &guest, &gofer, &place)?;
+    let mounts = {
+        let from = Mounter { kernel: &kernel, container: &kernel.first, pid_ns: &kernel.pid_ns, ipc: &ipc };
+        mounts::build(&from, &guest, &gofer, &place)?
+    };
     let namespaces = kernel
         .container_namespaces(mounts, ipc, guest.hostname.as_bytes())
         .context("making the namespaces")?;
@@ -107,12 +111,12 @@ pub fn start(
     if config.host_network {
         namespaces.net.set_stack(Arc::new(HostNetwork::new(place.host_files.watcher())));
     }
-    guest.limits.apply(&kernel, &guest.id.as_str().into());
+    guest.limits.apply(&kernel, &kernel.first);
     let stdio = stdio::open(&kernel, &namespaces.mount, &place.host_files, &guest.process, stdio)?;
     let first = Arc::new(Container::new(
         &kernel,
         Parts {
-            id: guest.id,
+            container: kernel.first.clone(),
             namespaces,
             shares_pids: false,
             mortal_init: config.die_with_command,
@@ -167,6 +171,38 @@ pub struct Donations {
     pub record: OwnedFd,
     /// Leads to the process of the host that stands for it.
     pub stand_in: OwnedFd,
+    /// The files of its cgroup on the host through which processes enter.
+    pub entrances: Vec<OwnedFd>,
+    /// That they cannot is a failure.
+    pub must_enter: bool,
+}
+
+/// A platform whose guests are in the cgroup with these entrances; None without entrances.
+///
+/// The kernel looks at who opened them: so they can be written here, where nothing could be opened.
+fn placed_platform(
+    platform: &dyn Platform,
+    entrances: Vec<OwnedFd>,
+    must_enter: bool,
+) -> Result<Option<Arc<dyn Platform>>> {
+    if entrances.is_empty() {
+        return Ok(None);
+    }
+    let place = || -> Result<Arc<dyn Platform>> {
+        let branch = platform.branch().context("making its first process")?;
+        let number = branch.process().context("it has no process")?.to_string();
+        for entrance in &entrances {
+            nix::unistd::write(entrance, number.as_bytes()).context("moving its first process")?;
+        }
+        Ok(branch)
+    };
+    match place().context("cgroups") {
+        Err(error) if !must_enter => {
+            tracing::warn!("{}", report::line(&error));
+            Ok(None)
+        }
+        placed => placed.map(Some),
+    }
 }
 
 struct Notify(Box<dyn Fn() + Send + Sync>);
@@ -228,8 +264,17 @@ impl Sandbox {
         };
         let record = record::Writer::Container(record::Page::open(&donations.record.into())?);
         let gofer = Gofer::new(donations.gofer)?;
+        let platform = placed_platform(&*kernel.platform, donations.entrances, donations.must_enter)?;
+        let container = sentry::container::Container::new(
+            guest.id.as_str().into(),
+            platform.unwrap_or_else(|| kernel.platform.clone()),
+            kernel.cgroups.new_root(),
+            guest.limits.cpus,
+            guest.limits.memory,
+        );
         let make = || -> Result<Arc<Container>> {
-            let mount = mounts::build(kernel, &ipc, &pid_ns, guest, &gofer, &self.place)?;
+            let from = Mounter { kernel, container: &container, pid_ns: &pid_ns, ipc: &ipc };
+            let mount = mounts::build(&from, guest, &gofer, &self.place)?;
             let namespaces = Namespaces {
                 uts: uts.clone(),
                 ipc: ipc.clone(),
@@ -239,9 +284,7 @@ impl Sandbox {
                 ..sandbox.clone()
             };
             set_parameters(kernel, &namespaces, guest);
-            // What is shown is the sandbox's.
-            let limits = Limits { shown: Vec::new(), ..guest.limits.clone() };
-            limits.apply(kernel, &guest.id.as_str().into());
+            guest.limits.apply(kernel, &container);
             let stdio = stdio::open(
                 kernel,
                 &namespaces.mount,
@@ -250,7 +293,7 @@ impl Sandbox {
                 donations.stdio,
             )?;
             let parts = Parts {
-                id: guest.id.clone(),
+                container: container.clone(),
                 namespaces,
                 shares_pids: pids_of.is_some(),
                 mortal_init: false,
@@ -268,7 +311,10 @@ impl Sandbox {
             };
             Ok(container)
         };
-        make().inspect_err(|_| self.place.volumes.release(&guest.id))
+        make().inspect_err(|_| {
+            container.platform.close();
+            self.place.volumes.release(&guest.id);
+        })
     }
 
     /// Forgets a container, whose processes have ended, and gives back all that was its own. True if its gofer is needed

@@ -4,12 +4,11 @@ use std::sync::Arc;
 
 use abi::Errno;
 use anyhow::{Context, Result};
-use sentry::Kernel;
+use sentry::fs::Mounter;
 use sentry::fs::gofer::{Access, GoferFs};
 use sentry::fs::overlay::{self, Layer, Upper};
 use sentry::fs::tmpfs::{Tmpfs, TmpfsOptions};
-use sentry::ipc::IpcNamespace;
-use sentry::task::{Credentials, PidNamespace};
+use sentry::task::Credentials;
 use sentry::vfs::mount::{MountTree, Propagation};
 use sentry::vfs::walk::Walker;
 use sentry::vfs::{
@@ -22,16 +21,15 @@ use super::volumes::{Gofer, Volumes, Wanted};
 
 /// Mounts everything that the guest is to see.
 pub fn build(
-    kernel: &Arc<Kernel>,
-    ipc: &IpcNamespace,
-    pid_ns: &Arc<PidNamespace>,
+    from: &Mounter<'_>,
     guest: &Guest,
     gofer: &Arc<Gofer>,
     place: &Place,
 ) -> Result<Arc<MountNamespace>> {
     let access = |shared| if shared { Access::Shared } else { Access::Exclusive };
     let (shared_root, shared_mounts) = place.access;
-    let files = Files { kernel, ipc, pid_ns, volumes: &place.volumes };
+    let kernel = from.kernel;
+    let files = Files { from, volumes: &place.volumes };
     let number = u32::try_from(guest.root.gofer).context("number of the root")?;
     let root = GoferFs::new(gofer.client.clone(), number, access(shared_root))
         .context("asking the gofer")
@@ -97,9 +95,7 @@ pub fn build(
 
 /// Where filesystems come from.
 struct Files<'a> {
-    kernel: &'a Arc<Kernel>,
-    ipc: &'a IpcNamespace,
-    pid_ns: &'a Arc<PidNamespace>,
+    from: &'a Mounter<'a>,
     volumes: &'a Volumes,
 }
 
@@ -108,7 +104,7 @@ impl Files<'_> {
     fn layered(&self, lower: Arc<GoferFs>, overlay: Overlay) -> Result<Arc<Dentry>> {
         if overlay == Overlay::Memory {
             // As large as the memory, so that df(1) says something sensible.
-            let upper = Tmpfs::new(&TmpfsOptions::new(self.kernel.memory.saturating_mul(2)));
+            let upper = Tmpfs::new(&TmpfsOptions::new(self.from.container.memory().saturating_mul(2)));
             let lower = Layer::whole(lower);
             let upper = Upper::on(upper, &lower).context("making the upper layer")?;
             let fs = overlay::Overlay::new(Some(upper), vec![lower]).context("making the overlay")?;
@@ -126,7 +122,7 @@ impl Files<'_> {
         let options = options.iter().filter(|option| *option != "tmpcopyup").cloned();
         let options = options.collect::<Vec<_>>().join(",");
         let kind = if kind == "cgroup" { "cgroup2" } else { kind };
-        let root = match sentry::fs::make(self.kernel, self.pid_ns, self.ipc, kind, options.as_bytes()) {
+        let root = match sentry::fs::make(self.from, kind, options.as_bytes()) {
             Err(Errno::ENODEV) => {
                 tracing::warn!("no {kind} in this build");
                 return Ok(None);

@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail};
 use nix::fcntl::OFlag;
 use nix::unistd::pipe2;
 use sentry::Kernel;
+use sentry::container::Container;
 use sentry::kernel::ProcessRequest;
 use sentry::task::limits::Limits;
 use sentry::task::{Credentials, Namespaces, PidNamespace};
@@ -41,7 +42,7 @@ pub struct Hook {
 /// Runs them in order, and stops at the first that fails.
 pub fn run(
     kernel: &Arc<Kernel>,
-    container: &Arc<str>,
+    container: &Arc<Container>,
     namespaces: &Namespaces,
     files: &HostFiles,
     hooks: &[Hook],
@@ -55,7 +56,7 @@ pub fn run(
 
 fn run_one(
     kernel: &Arc<Kernel>,
-    container: &Arc<str>,
+    container: &Arc<Container>,
     namespaces: &Namespaces,
     files: &HostFiles,
     hook: &Hook,

@@ -11,21 +11,24 @@
 
 mod bus;
 mod hierarchy;
+mod limits;
 mod resources;
 mod stats;
 mod systemd;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use nix::unistd::Pid;
-use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources, Spec};
+use oci_spec::runtime::{LinuxCpu, LinuxResources, Spec};
 use serde::{Deserialize, Serialize};
 
 use hierarchy::{Hierarchies, UNIFIED};
+pub use limits::{inherited, limits, limits_within, shares};
 use resources::{Before, Setting, settings};
 pub use stats::Stats;
 
@@ -85,11 +88,11 @@ impl Cgroup {
     }
 
     /// Makes the group and sets its limits. What could not be made is forgotten if that is no failure.
-    pub fn create(&mut self, spec: &Spec, policy: Policy) -> Result<()> {
+    pub fn create(&mut self, limits: Option<&LinuxResources>, policy: Policy) -> Result<()> {
         if self.unit.is_some() {
             return Ok(());
         }
-        let needed = limits(spec).map(|resources| settings(&resources, self.v2, Before::default()));
+        let needed = limits.map(|resources| settings(resources, self.v2, Before::default()));
         let is_needed = |controller: &str| {
             let needed = needed.iter().flatten().filter(|setting| !setting.optional);
             needed.into_iter().any(|setting| setting.controller == controller)
@@ -106,8 +109,8 @@ impl Cgroup {
             missing.push(controller.clone());
         }
         self.directories.retain(|controller, _| !missing.contains(controller));
-        if let Some(resources) = limits(spec) {
-            self.set(&resources, policy)?;
+        if let Some(resources) = limits {
+            self.set(resources, policy)?;
         }
         Ok(())
     }
@@ -157,19 +160,18 @@ impl Cgroup {
     }
 
     /// Puts a process and those that it will make into the group.
-    pub fn join(&self, pid: Pid, spec: &Spec, policy: Policy) -> Result<()> {
+    pub fn join(&self, pid: Pid, limits: Option<&LinuxResources>, policy: Policy) -> Result<()> {
         if let Some(unit) = &self.unit
             && !self.directories.values().all(|directory| directory.exists())
         {
-            let resources = limits(spec);
-            match unit.start(pid, resources.as_ref()) {
+            match unit.start(pid, limits) {
                 Err(error) if policy.rootless => {
                     crate::report::warn(&crate::report::line(&error));
                     return Ok(());
                 }
                 result => result?,
             }
-            return resources.map_or(Ok(()), |resources| self.write_all(&resources, policy));
+            return limits.map_or(Ok(()), |limits| self.write_all(limits, policy));
         }
         for directory in self.directories.values() {
             let file = directory.join("cgroup.procs");
@@ -181,6 +183,40 @@ impl Cgroup {
             crate::report::warn(&crate::report::line(&error));
         }
         Ok(())
+    }
+
+    /// The files that a process is written to that is to enter the group: each stands for one hierarchy. Whoever has them
+    /// can put processes that it sees into the group, and nothing else. Empty if the group is not there.
+    pub fn entrances(&self, policy: Policy) -> Result<Vec<File>> {
+        let places: BTreeSet<&PathBuf> = self.directories.values().collect();
+        let mut files = Vec::new();
+        for path in places.into_iter().map(|directory| directory.join("cgroup.procs")) {
+            match File::options().write(true).open(&path) {
+                Ok(file) => files.push(file),
+                Err(error) if policy.rootless => crate::report::warn(&format!("cgroups: {path:?}: {error}")),
+                Err(error) => return Err(error).with_context(|| format!("cgroups: opening {path:?}")),
+            }
+        }
+        Ok(files)
+    }
+
+    /// The processes in the group.
+    pub fn processes(&self) -> Vec<Pid> {
+        let place = self.directory("memory").or_else(|| self.directories.values().next().map(PathBuf::as_path));
+        let text = place.and_then(|place| std::fs::read_to_string(place.join("cgroup.procs")).ok());
+        text.unwrap_or_default().lines().filter_map(|pid| Some(Pid::from_raw(pid.parse().ok()?))).collect()
+    }
+
+    /// Sets what part of busy processors it gets, if the host can.
+    pub fn weigh(&self, shares: u64, policy: Policy) -> Result<()> {
+        if self.text("cpu", if self.v2 { "cpu.weight" } else { "cpu.shares" }).is_none() {
+            return Ok(());
+        }
+        let mut cpu = LinuxCpu::default();
+        cpu.set_shares(Some(shares));
+        let mut resources = LinuxResources::default();
+        resources.set_devices(None).set_cpu(Some(cpu));
+        self.set(&resources, policy)
     }
 
     /// Changes limits.
@@ -257,58 +293,6 @@ pub fn version_2_files(resources: &LinuxResources) -> Vec<(String, String)> {
         .collect()
 }
 
-/// The limits of a configuration. Those of a pod, which its managers put into annotations of the sandbox's container
-/// because only the sum of its containers is known there, count where the configuration has none.
-pub fn limits(spec: &Spec) -> Option<LinuxResources> {
-    let own = spec.linux().as_ref().and_then(|linux| linux.resources().clone());
-    let pod = spec.annotations().as_ref().and_then(of_pod);
-    match (own, pod) {
-        (own, None) => own,
-        (None, pod) => pod,
-        (Some(mut own), Some(pod)) => {
-            let memory = own.memory().and_then(|memory| memory.limit()).filter(|limit| *limit > 0);
-            if memory.is_none() && pod.memory().is_some() {
-                own.set_memory(*pod.memory());
-            }
-            let quota = own.cpu().as_ref().and_then(|cpu| cpu.quota()).filter(|quota| *quota > 0);
-            if let (None, Some(of_pod)) = (quota, pod.cpu()) {
-                let mut cpu = own.cpu().clone().unwrap_or_default();
-                cpu.set_quota(of_pod.quota());
-                cpu.set_period(of_pod.period());
-                if of_pod.shares().is_some() {
-                    cpu.set_shares(of_pod.shares());
-                }
-                own.set_cpu(Some(cpu));
-            }
-            Some(own)
-        }
-    }
-}
-
-/// What containerd's annotations say about a whole pod.
-fn of_pod(annotations: &std::collections::HashMap<String, String>) -> Option<LinuxResources> {
-    let number = |name: &str| {
-        let text = annotations.get(&format!("io.kubernetes.cri.sandbox-{name}"))?;
-        text.parse::<i64>().ok().filter(|value| *value > 0)
-    };
-    let mut resources = LinuxResources::default();
-    resources.set_devices(None);
-    if let Some(limit) = number("memory") {
-        let mut memory = LinuxMemory::default();
-        memory.set_limit(Some(limit));
-        resources.set_memory(Some(memory));
-    }
-    let (quota, shares) = (number("cpu-quota"), number("cpu-shares"));
-    if quota.is_some() || shares.is_some() {
-        let mut cpu = LinuxCpu::default();
-        cpu.set_quota(quota);
-        cpu.set_period(number("cpu-period").and_then(|period| u64::try_from(period).ok()));
-        cpu.set_shares(shares.and_then(|shares| u64::try_from(shares).ok()));
-        resources.set_cpu(Some(cpu));
-    }
-    (resources.memory().is_some() || resources.cpu().is_some()).then_some(resources)
-}
-
 /// Hands all of a group's controllers down, each by itself, so that one that cannot be does not keep back the others.
 fn hand_down(group: &Path) {
     let controllers = std::fs::read_to_string(group.join("cgroup.controllers")).unwrap_or_default();
@@ -359,7 +343,7 @@ mod tests {
     fn made(name: &str, resources: serde_json::Value) -> Option<(Cgroup, Spec)> {
         let spec = spec(&format!("/runsc-test-{}-{name}", std::process::id()), resources);
         let mut cgroup = Cgroup::plan("c1", &spec, Policy::default()).unwrap()?;
-        match cgroup.create(&spec, Policy::default()) {
+        match cgroup.create(limits(&spec).as_ref(), Policy::default()) {
             Ok(()) => Some((cgroup, spec)),
             Err(error) => {
                 println!("skipped: {}", crate::report::line(&error));
@@ -375,7 +359,7 @@ mod tests {
         let mut child =
             std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
         let pid = Pid::from_raw(child.id() as i32);
-        let joined = cgroup.join(pid, &spec, Policy::default());
+        let joined = cgroup.join(pid, limits(&spec).as_ref(), Policy::default());
         let of_child = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
         let max = cgroup.number("pids", "pids.max");
         let more: LinuxResources = serde_json::from_value(json!({"pids": {"limit": 9}})).unwrap();

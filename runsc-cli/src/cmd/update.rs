@@ -12,7 +12,7 @@ use crate::cli::Update;
 use crate::container::{self, Runtime};
 use crate::control::Client;
 use crate::spec;
-use crate::state::Status;
+use crate::state::{State, Status};
 
 /// Sets them, and remembers them in the container's configuration.
 pub fn update(runtime: &Runtime, args: &Update) -> Result<i32> {
@@ -36,14 +36,43 @@ pub fn update(runtime: &Runtime, args: &Update) -> Result<i32> {
     let changed: LinuxResources = serde_json::from_value(relevant(&changes)).context("resources")?;
     let spec = container::saved_spec(&container)?;
     let merged = merge(&spec, relevant(&changes))?;
+    let sandbox = state.sandbox.as_ref().map(|id| container::read_spec(&runtime.root.directory(id)));
+    let sandbox = sandbox.transpose()?;
     if let Some(cgroup) = container::read_cgroup(&container.path)? {
         cgroup.set(&changed, runtime.options.cgroups)?;
     }
-    if let Some(resources) = cgroup::limits(&merged) {
-        Client::connect(&runtime.root.address(&state))?.limit(Limits::of(&resources))?;
-    }
     container.write("config.json", &serde_json::to_vec(&merged)?)?;
+    match (&sandbox, &state.sandbox) {
+        (Some(sandbox), Some(id)) => {
+            inherit(runtime, &state, &merged, sandbox)?;
+            runtime.weigh(id);
+        }
+        _ => {
+            Client::connect(&runtime.root.address(&state))?.limit(Limits::of(&merged, None))?;
+            let members = runtime.members(&state.id);
+            for member in &members {
+                // One that ends meanwhile has no use for it.
+                let Ok(spec) = container::read_spec(&runtime.root.directory(&member.id)) else { continue };
+                if let Err(error) = inherit(runtime, member, &spec, &merged) {
+                    crate::report::warn(&crate::report::line(&error));
+                }
+            }
+            if !members.is_empty() {
+                runtime.weigh(&state.id);
+            }
+        }
+    }
     Ok(0)
+}
+
+/// Has what a sandbox limits hold for a container in it that does not limit it, and shows the container its limits.
+fn inherit(runtime: &Runtime, member: &State, spec: &Spec, sandbox: &Spec) -> Result<()> {
+    let inherited = cgroup::inherited(spec, sandbox);
+    let limits_any = inherited.memory().is_some() || inherited.cpu().is_some();
+    if let (true, Some(cgroup)) = (limits_any, container::read_cgroup(&runtime.root.directory(&member.id))?) {
+        cgroup.set(&inherited, runtime.options.cgroups)?;
+    }
+    Client::connect(&runtime.root.address(member))?.limit(Limits::of(spec, Some(sandbox)))
 }
 
 /// What can be changed; devices and the like are fixed, as in runc.

@@ -89,14 +89,21 @@ impl Client {
         })
     }
 
-    /// Makes a container in this sandbox. `fds` are its standard files, the gofer's connection, the record, and what
-    /// leads to the process that stands for it.
-    pub fn create(&self, guest: &Guest, pids_of: Option<String>, fds: &[BorrowedFd<'_>; 6]) -> Result<()> {
+    /// Makes a container in this sandbox. `fds` are its standard files, the gofer's connection, the record, what leads to
+    /// the process that stands for it, and the entrances of its cgroup, which its guests must enter or may stay out of.
+    pub fn create(
+        &self,
+        guest: &Guest,
+        pids_of: Option<String>,
+        fds: &[BorrowedFd<'_>],
+        must_enter: bool,
+    ) -> Result<()> {
         let sent = descriptors::send(&self.address.sandbox, fds).context("passing file descriptors")?;
         let request = proto::CreateRequest {
             guest: serde_json::to_vec(guest)?,
             pid_namespace_of: pids_of,
             descriptors: sent.token.to_vec(),
+            must_enter,
         };
         self.answer(self.rpc.clone().create(request)).map(drop)
     }
@@ -186,9 +193,9 @@ impl Client {
 
     /// Changes the limits that the sentry holds or shows.
     pub fn limit(&self, limits: Limits) -> Result<()> {
-        let Limits { pids, shown } = limits;
+        let Limits { pids, shown, cpus, memory } = limits;
         let request =
-            proto::LimitRequest { container: self.container(), pids, shown: shown.into_iter().collect() };
+            proto::LimitRequest { container: self.container(), pids, shown: shown.into_iter().collect(), cpus, memory };
         self.prompt_answer(self.rpc.clone().limit(request)).map(drop)
     }
 

@@ -90,9 +90,16 @@ impl Service {
     async fn make(self, request: CreateRequest) -> Result<()> {
         let guest: Guest = serde_json::from_slice(&request.guest).context("reading the configuration")?;
         let fds = self.descriptors.take(&request.descriptors)?;
-        let [input, output, error, gofer, record, stand_in] =
-            <[OwnedFd; 6]>::try_from(fds).map_err(|_| anyhow!("create wants six file descriptors"))?;
-        let donations = Donations { stdio: [input, output, error], gofer, record, stand_in };
+        let mut fds = fds.into_iter();
+        let mut next = || fds.next().context("create wants six file descriptors and more");
+        let donations = Donations {
+            stdio: [next()?, next()?, next()?],
+            gofer: next()?,
+            record: next()?,
+            stand_in: next()?,
+            entrances: fds.collect(),
+            must_enter: request.must_enter,
+        };
         let sandbox = self.sandbox.clone();
         let create = move || sandbox.create(&guest, request.pid_namespace_of.as_deref(), donations);
         let container = self.launcher.run(create).await?;
@@ -226,11 +233,10 @@ impl Control for Service {
     }
 
     async fn limit(&self, request: Request<LimitRequest>) -> Answer<LimitResponse> {
-        let LimitRequest { container, pids, shown } = request.into_inner();
-        let limits = Limits { pids, shown: shown.into_iter().collect() };
+        let LimitRequest { container, pids, shown, cpus, memory } = request.into_inner();
+        let limits = Limits { pids, shown: shown.into_iter().collect(), cpus, memory };
         answer(self.sandbox.container(&container).map(|container| {
-            let first = Arc::ptr_eq(&container, self.sandbox.first());
-            container.limit(limits, first);
+            container.limit(&limits);
             LimitResponse {}
         }))
     }
