@@ -256,8 +256,9 @@ impl Runtime {
         self.weigh(&pod.state.id);
         run_create_hooks(parts.spec, state)?;
         let pids_of = pod::pid_namespace(&self.root, &pod.state, parts.spec)?;
-        let made =
-            joining.create(&self.options, &address, parts, pids_of).and_then(|()| created(container, state, parts.args));
+        let made = joining
+            .create(&self.options, &address, parts, pids_of)
+            .and_then(|()| created(container, state, parts.args));
         if let Err(error) = made {
             let _ = pod::destroy(&address);
             return Err(error);
@@ -395,7 +396,8 @@ impl Runtime {
 
     /// The containers that have joined a sandbox and live.
     pub fn members(&self, sandbox: &str) -> Vec<State> {
-        let states = self.root.ids().unwrap_or_default().into_iter().filter_map(|id| self.root.read(&id).ok());
+        let states =
+            self.root.ids().unwrap_or_default().into_iter().filter_map(|id| self.root.read(&id).ok());
         let joined = states.filter(|state| state.sandbox.as_deref() == Some(sandbox));
         joined.filter(|state| state.status() != Status::Stopped).collect()
     }

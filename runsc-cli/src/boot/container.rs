@@ -148,7 +148,8 @@ impl Container {
         if let Some(console) = &stdio.console {
             stdio::update_size(console);
         }
-        let hooks = start_hooks::run(&self.kernel, &self.container, &self.namespaces, host_files, &self.start_hooks);
+        let hooks =
+            start_hooks::run(&self.kernel, &self.container, &self.namespaces, host_files, &self.start_hooks);
         match hooks.and_then(|()| self.start_process(&process, &mut stdio, true)) {
             Ok(_) => {
                 self.record.set_started();

@@ -121,7 +121,8 @@ mod tests {
     use serde_json::{Value, json};
 
     fn spec(resources: Value, annotations: Value) -> Spec {
-        let spec = json!({"ociVersion": "1.2.0", "annotations": annotations, "linux": {"resources": resources}});
+        let spec =
+            json!({"ociVersion": "1.2.0", "annotations": annotations, "linux": {"resources": resources}});
         serde_json::from_value(spec).unwrap()
     }
 

@@ -202,7 +202,8 @@ impl Cgroup {
 
     /// The processes in the group.
     pub fn processes(&self) -> Vec<Pid> {
-        let place = self.directory("memory").or_else(|| self.directories.values().next().map(PathBuf::as_path));
+        let place =
+            self.directory("memory").or_else(|| self.directories.values().next().map(PathBuf::as_path));
         let text = place.and_then(|place| std::fs::read_to_string(place.join("cgroup.procs")).ok());
         text.unwrap_or_default().lines().filter_map(|pid| Some(Pid::from_raw(pid.parse().ok()?))).collect()
     }

@@ -194,8 +194,13 @@ impl Client {
     /// Changes the limits that the sentry holds or shows.
     pub fn limit(&self, limits: Limits) -> Result<()> {
         let Limits { pids, shown, cpus, memory } = limits;
-        let request =
-            proto::LimitRequest { container: self.container(), pids, shown: shown.into_iter().collect(), cpus, memory };
+        let request = proto::LimitRequest {
+            container: self.container(),
+            pids,
+            shown: shown.into_iter().collect(),
+            cpus,
+            memory,
+        };
         self.prompt_answer(self.rpc.clone().limit(request)).map(drop)
     }
 

@@ -411,7 +411,9 @@ impl Task {
         if let Some(set) = &*self.affinity.lock() {
             let both: Vec<u64> = all.iter().zip(set).map(|(all, set)| all & set).collect();
             if both.iter().any(|word| *word != 0) {
-                all.iter_mut().zip(both.into_iter().chain(std::iter::repeat(0))).for_each(|(all, both)| *all = both);
+                all.iter_mut()
+                    .zip(both.into_iter().chain(std::iter::repeat(0)))
+                    .for_each(|(all, both)| *all = both);
             }
         }
         all

@@ -96,7 +96,8 @@ pub fn new(
 ) -> Arc<ProcFs> {
     let only_pids = options.only_pids;
     let options = parking_lot::RwLock::new(options);
-    let instance = Arc::new(Instance { kernel: kernel.clone(), container: container.clone(), pid_ns, options });
+    let instance =
+        Arc::new(Instance { kernel: kernel.clone(), container: container.clone(), pid_ns, options });
     let entry = if only_pids { &root::ONLY_PIDS } else { &root::ROOT };
     let root = Node::new(System(instance.clone()), entry, ROOT_INO);
     Arc::new(ProcFs { instance, root })

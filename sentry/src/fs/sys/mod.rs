@@ -207,7 +207,8 @@ static ROOT: Entry<Machine> = Entry::dir(
 
 /// Memory of the only node there is.
 fn node_memory(machine: &Machine, _io: &Io<'_>) -> Result<Vec<u8>> {
-    let (total, free) = (machine.container.memory() / 1024, machine.kernel.memory_free(&machine.container) / 1024);
+    let (total, free) =
+        (machine.container.memory() / 1024, machine.kernel.memory_free(&machine.container) / 1024);
     let mut text = String::new();
     for (name, value) in [("MemTotal", total), ("MemFree", free), ("MemUsed", total.saturating_sub(free))] {
         let _ = writeln!(text, "Node 0 {:<15}{value:>9} kB", format!("{name}:"));
