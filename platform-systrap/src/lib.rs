@@ -32,6 +32,7 @@
 //! thread 130 µs. On hosts without synchronous wakes an idle second core makes a call two to ten times as slow.
 
 mod arch;
+mod carrier;
 mod link;
 mod look;
 mod monitor;

@@ -1,6 +1,7 @@
 //! A guest address space: a stub process, and the pages that its threads share with the sentry.
 
 use crate::Host;
+use crate::carrier;
 use crate::arch::frame::Page;
 use crate::patch::Patches;
 use crate::thread::Guest;
@@ -160,6 +161,7 @@ impl AddressSpace for Space {
     }
 
     fn apply(&self, by: Option<&mut dyn Thread>, changes: &[Change<'_>]) -> Result<()> {
+        carrier::settle(self);
         self.patches.prepare(&self.process, self.is_shared(), changes);
         let spared = self.patches.spare_copies(changes);
         let changes = spared.as_deref().unwrap_or(changes);
@@ -172,6 +174,7 @@ impl AddressSpace for Space {
     }
 
     fn fork(&self, _by: Option<&mut dyn Thread>) -> Result<Arc<dyn AddressSpace>> {
+        carrier::settle(self);
         let process = self.process.fork()?;
         Ok(Arc::new(Self::new(self.host.clone(), process, self.patches.copy())?))
     }
@@ -181,7 +184,11 @@ impl AddressSpace for Space {
     }
 
     fn read_batch(&self, segments: &mut [(u64, &mut [u8])]) -> Result<usize> {
-        let read = self.process.read_batch(segments)?;
+        let read = if carrier::read(self, segments) {
+            segments.iter().map(|(_, buf)| buf.len()).sum()
+        } else {
+            self.process.read_batch(segments)?
+        };
         for (addr, buf) in segments {
             self.patches.conceal(*addr, buf);
         }
@@ -189,10 +196,24 @@ impl AddressSpace for Space {
     }
 
     fn write_batch(&self, segments: &[(u64, &[u8])]) -> Result<usize> {
+        carrier::settle(self);
         self.process.write_batch(segments)
     }
 
+    fn read_carried(&self, addr: u64, buf: &mut [u8]) -> usize {
+        let read = carrier::read_some(self, addr, buf);
+        if let Some(buf) = buf.get_mut(..read) {
+            self.patches.conceal(addr, buf);
+        }
+        read
+    }
+
+    fn write_later(&self, addr: u64, buf: &[u8]) -> bool {
+        carrier::write_later(self, addr, buf)
+    }
+
     fn poke(&self, addr: u64, buf: &[u8]) -> Result<usize> {
+        carrier::settle(self);
         self.patches.restore(&self.process, self.is_shared(), addr, buf.len() as u64);
         self.process.poke(addr, buf)
     }
@@ -204,6 +225,7 @@ impl AddressSpace for Space {
         expected: u32,
         new: u32,
     ) -> Result<u32> {
+        carrier::settle(self);
         self.process.compare_exchange(addr, expected, new)
     }
 

@@ -5,6 +5,7 @@ use crate::arch::frame::{CONTROL_RESULT, Page, SIGINFO, Shape, UCONTEXT};
 use crate::arch::patched::{self, Progress};
 use crate::arch::request::{OPERATIONS_MAX, Said};
 use crate::arch::stub::{CALLED, Command, ENTRY, PROLOGUE, RING, START};
+use crate::carrier::Carrier;
 use crate::arch::{AUDIT_ARCH, CALL_SIZE, TRAP_FLAG};
 use crate::link::{KICK, Kicker, Link};
 use crate::look::Pace;
@@ -17,6 +18,7 @@ use platform::stub::arch::vsyscall_number;
 use platform::stub::{DeathWatch, EXTRA_TEXT, Op};
 use platform::{Context, Death, Errno, Exit, Fault, Interrupter, Resume, Thread};
 use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,7 +51,8 @@ pub struct Guest(RefCell<Inner>);
 
 struct Inner {
     space: Arc<Space>,
-    lease: Lease,
+    lease: Rc<Lease>,
+    carrier: Rc<Carrier>,
     listener: Listener,
     link: Arc<Link>,
     /// Index of the shape of this thread's frames.
@@ -121,9 +124,12 @@ impl Guest {
             Link::new(space.process.state().clone(), tid, space.threads.clone(), space.host.monitor.clone());
         let death = space.host.monitor.expect_death(&link);
         let pace = Pace::new(&space.host);
+        let lease = Rc::new(lease);
+        let carrier = Carrier::new(space.clone(), lease.clone());
         let mut inner = Inner {
             space,
             lease,
+            carrier,
             listener,
             link,
             shape: 0,
@@ -352,10 +358,11 @@ impl Inner {
                 restart(regs, after);
                 regs.rax = number;
             }
-            Progress::FlagsSaved => {
+            Progress::FlagsSaved | Progress::ArgsSaved => {
                 restart(regs, after);
                 regs.rax = number;
                 regs.eflags = patched::restore_flags(regs.eflags, flags);
+                args = (progress == Progress::ArgsSaved).then_some(posted);
             }
             Progress::Posted => {
                 regs.eflags = patched::restore_flags(regs.eflags, flags);
@@ -375,6 +382,7 @@ impl Inner {
                         regs.rip = after;
                         regs.rax = result;
                         args = Some(posted);
+                        self.carrier.finish();
                     }
                 }
             }
@@ -439,6 +447,7 @@ impl Inner {
             At::Request { call } => (call, true),
             _ => return Ok(()),
         };
+        self.carrier.close();
         self.link.begin_waiting();
         self.link.kick();
         let result = if is_patched { self.await_request_handler() } else { self.await_handler(call) };
@@ -515,6 +524,7 @@ impl Inner {
         if let At::Request { call } = self.at {
             let value = self.reply.take().unwrap_or(call.number);
             self.pace.prepare(&self.lease.page, &self.listener);
+            self.carrier.send();
             if !self.lease.page.reply(value)
                 && let Some(id) = self.ringing.take()
             {
@@ -633,6 +643,7 @@ impl Inner {
             let number = number as u32 as i32 as i64 as u64;
             let kicked = self.link.leave_guest();
             self.at = At::Request { call: Call { number, args, ip } };
+            self.carrier.open();
             if self.unanswered.take().is_some() {
                 return Err(self.misbehaved("a patched call in the place of a restarted one"));
             }
@@ -793,6 +804,7 @@ impl Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
+        self.carrier.end();
         // A thread of a process that dies needs no end of its own.
         if self.space.process.state().death().is_none()
             && self.enter_handler().is_ok()
@@ -825,7 +837,9 @@ impl Thread for Guest {
     }
 
     fn idle(&mut self) {
-        self.0.get_mut().pace.idle();
+        let inner = self.0.get_mut();
+        inner.carrier.flush();
+        inner.pace.idle();
     }
 
     fn hot_site(&mut self) -> Option<u64> {

@@ -186,6 +186,21 @@ pub trait AddressSpace: Send + Sync {
         self.write_batch(&[(addr, buf)])
     }
 
+    /// Reads as much at `addr` as came with the call that the calling thread's own guest thread is in; perhaps nothing. It
+    /// costs nothing to ask, and [`AddressSpace::read_batch`] looks there as well, but for all or nothing.
+    fn read_carried(&self, addr: u64, buf: &mut [u8]) -> usize {
+        let _ = (addr, buf);
+        0
+    }
+
+    /// Takes bytes that are to be in guest memory when the guest thread whose call the calling thread carries out goes on,
+    /// which is cheaper than writing them at once. The memory must be private, anonymous and writable. False: nothing
+    /// was done.
+    fn write_later(&self, addr: u64, buf: &[u8]) -> bool {
+        let _ = (addr, buf);
+        false
+    }
+
     /// Writes code or data regardless of page protection, as a debugger does (copy-on-write in private mappings).
     fn poke(&self, addr: u64, buf: &[u8]) -> Result<usize>;
 

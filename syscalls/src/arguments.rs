@@ -98,9 +98,9 @@ impl<T: FromBytes + IntoBytes> UserPtr<T> {
 }
 
 impl<T: IntoBytes + Immutable> UserPtr<T> {
-    /// Writes it. EFAULT.
+    /// Writes it, as a result of the present call. EFAULT.
     pub fn write(self, task: &CurrentTask, value: &T) -> Result<()> {
-        task.mm().write_object(self.addr, value)
+        task.mm().write_result(self.addr, value.as_bytes())
     }
 
     /// Writes it unless the pointer is null. EFAULT.

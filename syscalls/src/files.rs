@@ -452,7 +452,7 @@ fn readlinkat(task: &CurrentTask, dirfd: i32, path: UserCStr, buf: Address, size
     }
     let target = place.inode().readlink(&task.io())?;
     let len = target.len().min(size);
-    task.mm().write_bytes(buf.0, &target[..len])?;
+    task.mm().write_result(buf.0, &target[..len])?;
     Ok(len)
 }
 
@@ -651,7 +651,7 @@ fn list(task: &CurrentTask, fd: i32, buf: Address, count: u32, old_format: bool)
     if entries.buf.is_empty() && entries.full {
         return Err(Errno::EINVAL);
     }
-    task.mm().write_bytes(buf.0, &entries.buf)?;
+    task.mm().write_result(buf.0, &entries.buf)?;
     *position = next;
     Ok(entries.buf.len())
 }
@@ -694,7 +694,7 @@ fn getcwd(task: &CurrentTask, buf: Address, size: usize) -> Result<usize> {
     if name.len() > size {
         return Err(Errno::ERANGE);
     }
-    task.mm().write_bytes(buf.0, &name)?;
+    task.mm().write_result(buf.0, &name)?;
     Ok(name.len())
 }
 

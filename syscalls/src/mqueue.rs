@@ -100,7 +100,7 @@ fn mq_timedreceive(
     let message = queue.receive(task, file.nonblocking(), deadline)?;
     // Where memory is bad, the message is lost.
     priority.write_if_some(task, &message.priority)?;
-    task.mm().write_bytes(text.0, &message.text)?;
+    task.mm().write_result(text.0, &message.text)?;
     Ok(message.text.len())
 }
 

@@ -20,6 +20,9 @@ use crate::rows;
 use crate::signals::read_mask;
 use crate::table::Row;
 
+/// Results of poll(2) up to which it is cheaper to leave each to the end of the call than to write all at once.
+const FEW: usize = 4;
+
 /// The rows of this family.
 pub const ROWS: &[Row] = rows! {
     POLL => poll;
@@ -139,7 +142,13 @@ fn do_poll(task: &CurrentTask, fds: UserPtr<PollFd>, count: u32, deadline: Optio
         let at = fds.at(i)?.addr + std::mem::offset_of!(PollFd, revents) as u64;
         results.push((at, entry.revents.as_bytes()));
     }
-    task.mm().write_batch(&results)?;
+    if results.len() > FEW {
+        task.mm().write_batch(&results)?;
+    } else {
+        for (at, bytes) in results {
+            task.mm().write_result(at, bytes)?;
+        }
+    }
     Ok(count)
 }
 
@@ -242,7 +251,7 @@ fn do_select(task: &CurrentTask, count: i32, sets: [Address; 3], deadline: Optio
     }
     for (set, result) in sets.iter().zip(&results) {
         if set.0 != 0 {
-            task.mm().write_bytes(set.0, result)?;
+            task.mm().write_result(set.0, result)?;
         }
     }
     Ok(total)
@@ -376,7 +385,7 @@ fn do_epoll_wait(
     for event in &taken {
         bytes.extend_from_slice(zerocopy::IntoBytes::as_bytes(event));
     }
-    task.mm().write_bytes(events.addr, &bytes)?;
+    task.mm().write_result(events.addr, &bytes)?;
     Ok(taken.len())
 }
 

@@ -111,7 +111,7 @@ fn rt_sigpending(task: &CurrentTask, set: UserPtr<u64>, size: usize) -> Result<(
         return Err(Errno::EINVAL);
     }
     let pending = task.pending().intersection(task.blocked());
-    task.mm().write_bytes(set.addr, &pending.0.to_le_bytes()[..size])
+    task.mm().write_result(set.addr, &pending.0.to_le_bytes()[..size])
 }
 
 fn rt_sigsuspend(task: &CurrentTask, mask: UserPtr<SignalSet>, size: usize) -> Result<()> {

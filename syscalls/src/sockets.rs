@@ -57,7 +57,7 @@ pub(crate) fn write_address(
     let room = usize::try_from(len.read(task)?).map_err(|_| Errno::EINVAL)?;
     let shown = value.get(..value.len().min(room)).unwrap_or_default();
     if !shown.is_empty() {
-        task.mm().write_bytes(addr.0, shown)?;
+        task.mm().write_result(addr.0, shown)?;
     }
     len.write(task, &(value.len() as i32))
 }
@@ -227,7 +227,7 @@ fn getsockopt(
         OptionValue::Bytes(bytes) => {
             let shown = bytes.get(..bytes.len().min(room)).unwrap_or_default();
             if !shown.is_empty() {
-                task.mm().write_bytes(value.0, shown)?;
+                task.mm().write_result(value.0, shown)?;
             }
             len.write(task, &(shown.len() as i32))
         }
@@ -249,7 +249,7 @@ fn peer_pidfd(
     let fd = task.install(sentry::fs::pidfd::open(task.kernel(), &peer.pid, false), true)?;
     let bytes = fd.to_ne_bytes();
     let shown = bytes.get(..room.min(bytes.len())).unwrap_or_default();
-    let written = task.mm().write_bytes(value.0, shown).and_then(|()| len.write(task, &(shown.len() as i32)));
+    let written = task.mm().write_result(value.0, shown).and_then(|()| len.write(task, &(shown.len() as i32)));
     written.inspect_err(|_| {
         // It was installed just now.
         let _ = task.fds().remove(fd);

@@ -121,7 +121,7 @@ fn getrandom(task: &CurrentTask, buf: Address, len: usize, flags: u32) -> Result
     while done < len {
         let part = &mut bytes[..(len - done).min(4096)];
         task.kernel().fill_random(part);
-        match mm.write_upto(buf.0.wrapping_add(done as u64), part) {
+        match mm.write_result_upto(buf.0.wrapping_add(done as u64), part) {
             Ok(n) if n == part.len() => done += n,
             Ok(n) => return Ok(done + n),
             Err(e) if done == 0 => return Err(e),
@@ -231,7 +231,7 @@ fn sched_getaffinity(task: &CurrentTask, pid: i32, size: usize, mask: Address) -
     }
     let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
     let len = bytes.len().min(size);
-    task.mm().write_bytes(mask.0, &bytes[..len])?;
+    task.mm().write_result(mask.0, &bytes[..len])?;
     Ok(len)
 }
 

@@ -104,7 +104,7 @@ fn do_getxattr(
     if data.len() > size {
         return Err(Errno::ERANGE);
     }
-    task.mm().write_bytes(value.0, &data)?;
+    task.mm().write_result(value.0, &data)?;
     Ok(data.len())
 }
 
@@ -123,7 +123,7 @@ fn do_listxattr(task: &CurrentTask, place: &Path, list: Address, size: usize) ->
     if names.len() > size {
         return Err(Errno::ERANGE);
     }
-    task.mm().write_bytes(list.0, &names)?;
+    task.mm().write_result(list.0, &names)?;
     Ok(names.len())
 }
 

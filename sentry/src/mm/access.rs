@@ -8,7 +8,7 @@ use platform::USER_MAX;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::fault::Growth;
-use super::{By, MemoryManager};
+use super::{By, MemoryManager, Prot};
 use crate::{Errno, Result};
 
 /// Zeroes to write, a chunk at a time.
@@ -56,6 +56,29 @@ impl MemoryManager {
         if done == 0 && !buf.is_empty() { Err(Errno::EFAULT) } else { Ok(done) }
     }
 
+    /// As [`MemoryManager::write_upto`], for what the calling thread's present call gives to the guest: it may arrive only
+    /// when the call ends, which is cheaper. Not for what others wait for.
+    pub fn write_result_upto(&self, addr: u64, buf: &[u8]) -> Result<usize> {
+        if self.is_plain(addr, buf.len()) && self.space.write_later(addr, buf) {
+            return Ok(buf.len());
+        }
+        self.write_upto(addr, buf)
+    }
+
+    /// As [`MemoryManager::write_bytes`], for results: [`MemoryManager::write_result_upto`].
+    pub fn write_result(&self, addr: u64, buf: &[u8]) -> Result<()> {
+        if self.write_result_upto(addr, buf)? == buf.len() { Ok(()) } else { Err(Errno::EFAULT) }
+    }
+
+    /// Whether nothing but a change of mappings can make a write of `addr..addr + len` fail.
+    fn is_plain(&self, addr: u64, len: usize) -> bool {
+        let Some(last) = (len as u64).checked_sub(1).and_then(|more| addr.checked_add(more)) else { return false };
+        let state = self.state.read();
+        state.vmas.get(addr).is_some_and(|(_, end, vma)| {
+            last < end && !vma.is_shared() && vma.prot.contains(Prot::WRITE) && vma.is_anonymous_on_host()
+        })
+    }
+
     /// Fills `buf` from guest memory.
     pub fn read_bytes(&self, addr: u64, buf: &mut [u8]) -> Result<()> {
         let len = buf.len();
@@ -95,6 +118,12 @@ impl MemoryManager {
     pub fn read_cstring(&self, addr: u64, max: usize, too_long: Errno) -> Result<Vec<u8>> {
         let mut text = Vec::new();
         let mut page = [0; PAGE_SIZE as usize];
+        let carried = self.space.read_carried(addr, &mut page);
+        if let Some(text) = page.get(..carried.min(max))
+            && let Some(end) = text.iter().position(|&b| b == 0)
+        {
+            return Ok(text.get(..end).unwrap_or_default().to_vec());
+        }
         while text.len() < max {
             let at = addr.checked_add(text.len() as u64).ok_or(Errno::EFAULT)?;
             // Not beyond the page: the next one may be missing, and the string end before it.

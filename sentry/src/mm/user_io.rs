@@ -75,7 +75,7 @@ impl Cursor {
     }
 }
 
-/// Guest buffers to be filled (read(2), readv(2), recvmsg(2)).
+/// Guest buffers to be filled (read(2), readv(2), recvmsg(2)) as a result of the calling thread's call.
 pub struct UserSink<'a> {
     mm: &'a MemoryManager,
     cursor: Cursor,
@@ -116,7 +116,7 @@ impl Sink for UserSink<'_> {
         }
         let done = match batch.as_slice() {
             [] => return Ok(0),
-            &[(addr, piece)] => self.mm.write_upto(addr, piece)?,
+            &[(addr, piece)] => self.mm.write_result_upto(addr, piece)?,
             many => self.mm.write_batch_upto(many),
         };
         if done == 0 {

@@ -6,6 +6,7 @@
 //!        ...
 //! frame  struct rt_sigframe: restorer, ucontext, siginfo (asm/sigframe.h); the stack pointer when a handler starts
 //!        padding to 64, XSAVE image, magic, end
+//! data   memory that travels with patched calls: see `request`
 //! ```
 //!
 //! The kernel puts a frame always at the same place, because SS_AUTODISARM makes every handler start at the top of
@@ -13,6 +14,7 @@
 //! guest threads can write the pages at any time: they are read once into sentry memory, only at offsets known
 //! beforehand, and no pointer in them is followed.
 
+use super::request::{CARRIED, CARRIED_MAX, DATA_END, LATER, LATER_MAX};
 use super::xstate::Layout;
 use platform::{Context, Fault, Registers};
 
@@ -84,6 +86,8 @@ impl Shape {
     }
 }
 
+const _: () = assert!(DATA_END <= platform::stub::SLOT_SIZE as usize);
+
 /// The shapes of frames on this host.
 #[derive(Clone, Debug)]
 pub struct Geometry {
@@ -98,11 +102,12 @@ impl Geometry {
     pub fn new() -> Option<Self> {
         let layouts = Layout::detect()?;
         let largest = layouts.iter().map(Layout::frame_size).max()?;
-        let size = (CONTROL_SIZE + FRAME_SIZE + 16 + 64 + largest + 64).next_power_of_two().max(4096);
-        if size > platform::stub::SLOT_SIZE as usize {
+        let end = (CONTROL_SIZE + FRAME_SIZE + 16 + 64 + largest + 64).next_power_of_two().max(4096);
+        if end > CARRIED {
             return None;
         }
-        Some(Self { size, shapes: layouts.into_iter().map(|layout| Shape::new(size, layout)).collect() })
+        let shapes = layouts.into_iter().map(|layout| Shape::new(end, layout)).collect();
+        Some(Self { size: DATA_END, shapes })
     }
 }
 
@@ -147,6 +152,33 @@ impl Page {
             core::arch::asm!("rep movsb", inout("rcx") bytes.len() => _, inout("rsi") bytes.as_ptr() => _,
                 inout("rdi") self.at.add(offset) => _, options(nostack, preserves_flags));
         }
+    }
+
+    /// Copies carried memory from `offset` on; all of it lies in [`CARRIED_MAX`], or nothing is copied.
+    pub fn read_carried(&self, offset: usize, out: &mut [u8]) -> bool {
+        let fits = offset.checked_add(out.len()).is_some_and(|end| end <= CARRIED_MAX);
+        if fits {
+            self.read(CARRIED + offset, out);
+        }
+        fits
+    }
+
+    /// Puts memory that the stub is to copy at `offset`; all of it fits into [`LATER_MAX`], or nothing is done.
+    pub fn write_later(&self, offset: usize, bytes: &[u8]) -> bool {
+        let fits = offset.checked_add(bytes.len()).is_some_and(|end| end <= LATER_MAX);
+        if fits {
+            self.write(LATER + offset, bytes);
+        }
+        fits
+    }
+
+    /// Reads that again.
+    pub fn read_later(&self, offset: usize, out: &mut [u8]) -> bool {
+        let fits = offset.checked_add(out.len()).is_some_and(|end| end <= LATER_MAX);
+        if fits {
+            self.read(LATER + offset, out);
+        }
+        fits
     }
 
     fn read_u64(&self, offset: usize) -> u64 {

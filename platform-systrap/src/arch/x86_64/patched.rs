@@ -17,12 +17,17 @@
 //!
 //! The stub has no register to itself. A thread's gs base points at its pages while the guest's own is 0 (to the guest
 //! it reads as 0 wherever the kernel shows it); a thread with one of its own makes its calls unpatched. `syscall` may
-//! destroy rcx and r11, and so does the trampoline; flags are kept.
+//! destroy rcx and r11, and so does the trampoline; flags are kept (but for the direction flag all are in `lahf` and
+//! `seto`; that one is not touched, which is why nothing here uses string instructions).
+//!
+//! Memory that a call reads, when it is small and easily found, is copied to the thread's page by the stub, and what a
+//! call writes is copied from there ([`Carry`]). If such a copy faults, the handler lets it go on at the next step: the
+//! sentry then looks for itself, or a sibling has unmapped what it had found writable.
 
 use super::request::{
-    ANSWERS, ARGS, ASLEEP, AWAKE, CALL_DONE, CALL_REQUEST, COMMAND, CONTINUATION, CPU, FLAGS, IP, MASK,
-    NUMBER, OPERATIONS, OPERATIONS_COUNT, OPERATIONS_DONE, OPERATIONS_MAX, REPLY, RESTING, RESULT, SPIN,
-    STATE,
+    ANSWERS, ARGS, ASLEEP, AWAKE, CALL_DONE, CALL_REQUEST, CARRIED, CARRIED_ADDR, CARRIED_LEN, CARRIED_MAX,
+    COMMAND, CONTINUATION, CPU, FLAGS, IP, LATER_COUNT, MASK, NUMBER, OPERATIONS, OPERATIONS_COUNT,
+    OPERATIONS_DONE, OPERATIONS_MAX, PIECES, PIECES_MAX, REPLY, RESTING, RESULT, SPIN, STATE, STRING_MAX,
 };
 use super::stub::RING;
 use crate::DOORBELL;
@@ -58,9 +63,13 @@ std::arch::global_asm!(
     ".pushsection .rodata.systrap_patched, \"a\", @progbits",
     ".balign 64",
     ".globl __systrap_patched_start, __systrap_patched_end, __systrap_patched_saved",
-    ".globl __systrap_patched_flags, __systrap_patched_posted",
+    ".globl __systrap_patched_flags, __systrap_patched_args, __systrap_patched_posted",
+    ".globl __systrap_patched_carrying, __systrap_patched_carried",
+    ".globl __systrap_patched_copying, __systrap_patched_copied",
     ".hidden __systrap_patched_start, __systrap_patched_end, __systrap_patched_saved",
-    ".hidden __systrap_patched_flags, __systrap_patched_posted",
+    ".hidden __systrap_patched_flags, __systrap_patched_args, __systrap_patched_posted",
+    ".hidden __systrap_patched_carrying, __systrap_patched_carried",
+    ".hidden __systrap_patched_copying, __systrap_patched_copied",
     // From a trampoline: rcx = the address after the guest's call, the continuation is stored.
     "__systrap_patched_start:",
     "mov gs:[{ip}], rcx",
@@ -71,14 +80,17 @@ std::arch::global_asm!(
     "mov gs:[{flags}], ax",
     "mov rcx, gs:[{number}]",
     "__systrap_patched_flags:",
-    "cmp rcx, 512",
+    "xor r11d, r11d",
+    "cmp rcx, {classes}",
     "jae .Lpatched_post",
-    "lea r11, [rip + .Lpatched_classes]",
+    "lea r11, [rip + __systrap_patched_end]",
     "movzx r11d, byte ptr [r11 + rcx]",
     "test r11d, r11d",
     "jz .Lpatched_post",
-    "cmp r11d, 0xff",
+    "cmp r11d, {unpatched}",
     "je .Lpatched_unpatched",
+    "cmp r11d, {carry}",
+    "jae .Lpatched_post",
     // A call that the thread may answer itself.
     "mov ecx, gs:[{mask}]",
     "bt ecx, r11d",
@@ -107,6 +119,84 @@ std::arch::global_asm!(
     "mov gs:[{args} + 24], r10",
     "mov gs:[{args} + 32], r8",
     "mov gs:[{args} + 40], r9",
+    "mov dword ptr gs:[{carried_len}], 0",
+    "__systrap_patched_args:",
+    "sub r11d, {carry}",
+    "jb .Lpatched_taken",
+    // What memory the call reads: rsi = address, rcx = length.
+    "jz .Lpatched_string_first",
+    "cmp r11d, 2",
+    "jb .Lpatched_string",
+    "je .Lpatched_buffer",
+    "cmp r11d, 4",
+    "jb .Lpatched_polled",
+    "je .Lpatched_event",
+    "cmp r11d, 6",
+    "jb .Lpatched_time_first",
+    "mov rsi, rdx",
+    "jmp .Lpatched_time",
+    ".Lpatched_time_first:",
+    "mov rsi, rdi",
+    ".Lpatched_time:",
+    "mov ecx, 16",
+    "jmp .Lpatched_carry",
+    ".Lpatched_event:",
+    "mov rsi, r10",
+    "mov ecx, 12",
+    "jmp .Lpatched_carry",
+    ".Lpatched_polled:",
+    "mov rcx, rsi",
+    "mov rsi, rdi",
+    "cmp rcx, {carried_max} / 8",
+    "ja .Lpatched_taken",
+    "shl rcx, 3",
+    "jmp .Lpatched_carry",
+    ".Lpatched_buffer:",
+    "mov rcx, rdx",
+    "cmp rcx, {carried_max}",
+    "ja .Lpatched_taken",
+    ".Lpatched_carry:",
+    "mov r9d, ecx",
+    "xor r8d, r8d",
+    "__systrap_patched_carrying:",
+    "sub ecx, 8",
+    "jb 3f",
+    "2:",
+    "mov rax, [rsi + r8]",
+    "mov gs:[r8 + {carried}], rax",
+    "add r8d, 8",
+    "sub ecx, 8",
+    "jae 2b",
+    "3:",
+    "add ecx, 8",
+    "jz 5f",
+    "4:",
+    "mov al, [rsi + r8]",
+    "mov gs:[r8 + {carried}], al",
+    "inc r8d",
+    "dec ecx",
+    "jnz 4b",
+    "5:",
+    "mov gs:[{carried_addr}], rsi",
+    "mov gs:[{carried_len}], r9d",
+    "jmp .Lpatched_taken",
+    ".Lpatched_string_first:",
+    "mov rsi, rdi",
+    ".Lpatched_string:",
+    "xor ecx, ecx",
+    "2:",
+    "mov al, [rsi + rcx]",
+    "mov gs:[rcx + {carried}], al",
+    "inc ecx",
+    "test al, al",
+    "jz 3f",
+    "cmp ecx, {string_max}",
+    "jb 2b",
+    "3:",
+    "mov gs:[{carried_addr}], rsi",
+    "mov gs:[{carried_len}], ecx",
+    "__systrap_patched_carried:",
+    ".Lpatched_taken:",
     "mov eax, 0x7b", // the segment whose limit tells the processor (__CPUNODE_SEG)
     "lsl eax, eax",
     "mov gs:[{cpu}], eax",
@@ -184,6 +274,9 @@ std::arch::global_asm!(
     "xchg gs:[{state}], eax",
     "jmp .Lpatched_wait",
     ".Lpatched_return:",
+    "cmp dword ptr gs:[{later_count}], 0",
+    "jne .Lpatched_later",
+    ".Lpatched_restore:",
     "mov rdi, gs:[{args}]",
     "mov rsi, gs:[{args} + 8]",
     "mov rdx, gs:[{args} + 16]",
@@ -197,28 +290,42 @@ std::arch::global_asm!(
     "mov rcx, gs:[{ip}]",
     "mov r11d, 0x246",
     "jmp gs:[{continuation}]",
-    // By number: 0 for the sentry, 0xff for the filter, else the number of the answer.
-    ".Lpatched_classes:",
-    ".zero 15",
-    ".byte 0xff", // rt_sigreturn
-    ".zero 23",
-    ".byte 1", // getpid
-    ".zero 16",
-    ".byte 0xff, 0xff, 0xff", // clone, fork, vfork
-    ".zero 3",
-    ".zero 40",
-    ".byte 2", // getuid
-    ".zero 1",
-    ".byte 3", // getgid
-    ".zero 2",
-    ".byte 4, 5", // geteuid, getegid
-    ".zero 49",
-    ".byte 0xff", // arch_prctl
-    ".zero 27",
-    ".byte 6", // gettid
-    ".zero 248",
-    ".byte 0xff", // clone3
-    ".zero 76",
+    // Memory that the call has written, up to PIECES_MAX pieces.
+    ".Lpatched_later:",
+    "xor r8d, r8d",
+    ".Lpatched_piece:",
+    "cmp r8d, gs:[{later_count}]",
+    "jae .Lpatched_restore",
+    "cmp r8d, {pieces_max}",
+    "jae .Lpatched_restore",
+    "mov r9d, r8d",
+    "shl r9d, 4",
+    "mov rdi, gs:[r9 + {pieces}]",
+    "mov ecx, gs:[r9 + {pieces} + 8]",
+    "mov esi, gs:[r9 + {pieces} + 12]",
+    "inc r8d",
+    "__systrap_patched_copying:",
+    "sub ecx, 8",
+    "jb 3f",
+    "2:",
+    "mov rax, gs:[rsi]",
+    "mov [rdi], rax",
+    "add esi, 8",
+    "add rdi, 8",
+    "sub ecx, 8",
+    "jae 2b",
+    "3:",
+    "add ecx, 8",
+    "jz .Lpatched_piece",
+    "4:",
+    "mov al, gs:[rsi]",
+    "mov [rdi], al",
+    "inc esi",
+    "inc rdi",
+    "dec ecx",
+    "jnz 4b",
+    "__systrap_patched_copied:",
+    "jmp .Lpatched_piece",
     "__systrap_patched_end:",
     ".popsection",
     ip = const IP,
@@ -246,24 +353,153 @@ std::arch::global_asm!(
     operations_count = const OPERATIONS_COUNT,
     operations_done = const OPERATIONS_DONE,
     operations_max = const OPERATIONS_MAX,
+    classes = const CLASSES,
+    unpatched = const UNPATCHED_CLASS,
+    carry = const CARRY_CLASS,
+    carried = const CARRIED,
+    carried_addr = const CARRIED_ADDR,
+    carried_len = const CARRIED_LEN,
+    carried_max = const CARRIED_MAX,
+    string_max = const STRING_MAX,
+    later_count = const LATER_COUNT,
+    pieces = const PIECES,
+    pieces_max = const PIECES_MAX,
 );
 
 unsafe extern "C" {
     static __systrap_patched_start: u8;
     static __systrap_patched_saved: u8;
     static __systrap_patched_flags: u8;
+    static __systrap_patched_args: u8;
+    static __systrap_patched_carrying: u8;
+    static __systrap_patched_carried: u8;
+    static __systrap_patched_copying: u8;
+    static __systrap_patched_copied: u8;
     static __systrap_patched_posted: u8;
     static __systrap_patched_end: u8;
 }
 
+/// Calls that have a class.
+const CLASSES: usize = 512;
+/// The class of calls that need their registers, and are made as if the site were not patched.
+const UNPATCHED_CLASS: u8 = 0xff;
+/// The first class of calls with carried memory.
+const CARRY_CLASS: u8 = 0x10;
+
+/// What memory of a call is carried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum Carry {
+    /// The string at the first argument.
+    FirstString = CARRY_CLASS,
+    /// The string at the second argument.
+    SecondString,
+    /// As many bytes as the third argument says at the second.
+    Buffer,
+    /// As many `struct pollfd` as the second argument says at the first.
+    Polled,
+    /// A `struct epoll_event` at the fourth argument.
+    Event,
+    /// A `struct timespec` at the first argument.
+    FirstTime,
+    /// A `struct timespec` at the third argument.
+    ThirdTime,
+}
+
+/// The calls with carried memory. None reads memory whose *present* value matters, as that of a futex does.
+const CARRYING: &[(Carry, &[i64])] = &[
+    (
+        Carry::FirstString,
+        &[
+            libc::SYS_open,
+            libc::SYS_creat,
+            libc::SYS_stat,
+            libc::SYS_lstat,
+            libc::SYS_access,
+            libc::SYS_chdir,
+            libc::SYS_mkdir,
+            libc::SYS_rmdir,
+            libc::SYS_unlink,
+            libc::SYS_readlink,
+            libc::SYS_chmod,
+            libc::SYS_chown,
+            libc::SYS_lchown,
+            libc::SYS_rename,
+            libc::SYS_link,
+            libc::SYS_symlink,
+            libc::SYS_truncate,
+            libc::SYS_statfs,
+        ],
+    ),
+    (
+        Carry::SecondString,
+        &[
+            libc::SYS_openat,
+            libc::SYS_openat2,
+            libc::SYS_newfstatat,
+            libc::SYS_statx,
+            libc::SYS_faccessat,
+            libc::SYS_faccessat2,
+            libc::SYS_mkdirat,
+            libc::SYS_unlinkat,
+            libc::SYS_readlinkat,
+            libc::SYS_fchmodat,
+            libc::SYS_fchownat,
+            libc::SYS_utimensat,
+            libc::SYS_renameat,
+            libc::SYS_renameat2,
+            libc::SYS_linkat,
+        ],
+    ),
+    (Carry::Buffer, &[libc::SYS_write, libc::SYS_pwrite64, libc::SYS_sendto]),
+    (Carry::Polled, &[libc::SYS_poll, libc::SYS_ppoll]),
+    (Carry::Event, &[libc::SYS_epoll_ctl]),
+    (Carry::FirstTime, &[libc::SYS_nanosleep]),
+    (Carry::ThirdTime, &[libc::SYS_clock_nanosleep]),
+];
+
+/// The classes by number: 0 for the sentry, else the number of the answer that the stub may give, or one of the above.
+fn classes() -> [u8; CLASSES] {
+    let mut classes = [0; CLASSES];
+    let mut set = |number: u64, class: u8| classes[number as usize] = class;
+    for (index, number) in platform::ANSWERS.into_iter().enumerate() {
+        set(number, index as u8 + 1);
+    }
+    for number in super::filter::WITH_CONTEXT {
+        set(number as u64, UNPATCHED_CLASS);
+    }
+    for &(carry, numbers) in CARRYING {
+        for &number in numbers {
+            set(number as u64, carry as u8);
+        }
+    }
+    classes
+}
+
 /// The code, to be put at [`OFFSET`].
-pub fn text() -> &'static [u8] {
+pub fn text() -> Vec<u8> {
     // SAFETY: the symbols delimit read-only data defined above.
-    unsafe {
+    let code = unsafe {
         let start = &raw const __systrap_patched_start;
         let end = &raw const __systrap_patched_end;
         std::slice::from_raw_parts(start, end as usize - start as usize)
-    }
+    };
+    [code, &classes()].concat()
+}
+
+/// The address at which one of the symbols is in a stub.
+fn address(symbol: *const u8) -> u64 {
+    EXTRA_TEXT + OFFSET as u64 + (symbol as u64 - &raw const __systrap_patched_start as u64)
+}
+
+/// Where the code touches memory of the guest: first address, one past the last, and where to go on if that faults.
+pub fn fixups() -> [[u64; 3]; 2] {
+    let carried = address(&raw const __systrap_patched_carried);
+    let copied = address(&raw const __systrap_patched_copied);
+    [
+        [address(&raw const __systrap_patched_carrying), carried, carried],
+        [address(&raw const __systrap_patched_copying), copied, copied],
+    ]
 }
 
 /// How far a thread has come whose instruction pointer is in the code.
@@ -275,6 +511,8 @@ pub enum Progress {
     Saved,
     /// So are the flags.
     FlagsSaved,
+    /// And the arguments, of which any may be lost.
+    ArgsSaved,
     /// The request is posted, and any register of an argument may be lost.
     Posted,
 }
@@ -288,6 +526,8 @@ pub fn progress(ip: u64) -> Option<Progress> {
         None
     } else if offset >= at(&raw const __systrap_patched_posted) {
         Some(Progress::Posted)
+    } else if offset >= at(&raw const __systrap_patched_args) {
+        Some(Progress::ArgsSaved)
     } else if offset >= at(&raw const __systrap_patched_flags) {
         Some(Progress::FlagsSaved)
     } else if offset >= at(&raw const __systrap_patched_saved) {
@@ -529,25 +769,11 @@ mod tests {
     }
 
     #[test]
-    fn classes_are_at_their_numbers() {
-        let text = text();
-        let table = &text[text.len() - 512..];
-        let class = |number: i64| table[number as usize];
-        let answers = [
-            libc::SYS_getpid,
-            libc::SYS_getuid,
-            libc::SYS_getgid,
-            libc::SYS_geteuid,
-            libc::SYS_getegid,
-            libc::SYS_gettid,
-        ];
-        for (index, number) in answers.into_iter().enumerate() {
-            assert_eq!(usize::from(class(number)), index + 1, "{number}");
-        }
-        for number in super::super::filter::WITH_CONTEXT {
-            assert_eq!(class(number), 0xff, "{number}");
-        }
-        assert_eq!(table.iter().filter(|&&class| class != 0).count(), 12);
+    fn classes_do_not_overlap() {
+        let listed = CARRYING.iter().map(|(_, numbers)| numbers.len()).sum::<usize>();
+        let all = listed + platform::ANSWERS.len() + super::super::filter::WITH_CONTEXT.len();
+        assert_eq!(classes().iter().filter(|&&class| class != 0).count(), all);
+        assert!(Carry::ThirdTime as u8 == CARRY_CLASS + 6, "as the assembler has it");
     }
 
     #[test]

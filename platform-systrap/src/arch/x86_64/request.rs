@@ -2,9 +2,10 @@
 //!
 //! ```text
 //! line 0   state, number, six arguments          written by the stub, but for the state
-//! line 1   address after the call, continuation, flags; the result
+//! line 1   address after the call, continuation, flags; the result; what is carried, and how much is to be copied
 //! line 2   whether the sentry looks, how long to spin; answers that the stub gives itself
-//! then     operations for the stub
+//! then     operations for the stub; what is to be copied where
+//! pages    memory that the call reads, copied by the stub; memory that it writes, for the stub to copy
 //! ```
 //!
 //! The state is the protocol:
@@ -40,6 +41,12 @@ pub const CONTINUATION: usize = 328;
 pub const FLAGS: usize = 336;
 /// Offset of the result.
 pub const RESULT: usize = 344;
+/// Offset of the address of the guest memory that the stub has copied to [`CARRIED`].
+pub const CARRIED_ADDR: usize = 352;
+/// Offset of how many bytes that are; 0: none.
+pub const CARRIED_LEN: usize = 360;
+/// Offset of how many pieces the stub is to copy to guest memory before it goes on.
+pub const LATER_COUNT: usize = 364;
 /// Offset of the word that says whether the sentry looks.
 pub const AWAKE: usize = 384;
 /// Offset of the number of times to look before ringing.
@@ -56,8 +63,24 @@ pub const OPERATIONS_DONE: usize = 452;
 pub const OPERATIONS: usize = 512;
 /// Operations in one command.
 pub const OPERATIONS_MAX: usize = 8;
-/// One past the last byte.
-pub const END: usize = OPERATIONS + OPERATIONS_MAX * 64;
+/// Offset of the pieces: address, length (4 bytes), offset in the page (4 bytes).
+pub const PIECES: usize = OPERATIONS + OPERATIONS_MAX * 64;
+/// Pieces at most.
+pub const PIECES_MAX: usize = 4;
+/// One past the last byte, but for the pages of data.
+pub const END: usize = PIECES + PIECES_MAX * 16;
+/// Offset of the memory that the stub has copied.
+pub const CARRIED: usize = 0x4000;
+/// Bytes of it at most.
+pub const CARRIED_MAX: usize = 4096;
+/// Bytes of a string that is carried at most.
+pub const STRING_MAX: usize = 512;
+/// Offset of the memory that the stub is to copy.
+pub const LATER: usize = CARRIED + CARRIED_MAX;
+/// Bytes of it at most.
+pub const LATER_MAX: usize = 4096;
+/// One past the last byte of the pages of data.
+pub const DATA_END: usize = LATER + LATER_MAX;
 
 /// State: a call is posted.
 pub const CALL_REQUEST: u32 = 1;
@@ -122,6 +145,22 @@ impl Page {
     pub fn posted(&self) -> (u64, [u64; 6], u64) {
         let args = [0, 1, 2, 3, 4, 5].map(|index| self.long(ARGS + index * 8).load(SeqCst));
         (self.long(NUMBER).load(SeqCst), args, self.long(IP).load(SeqCst))
+    }
+
+    /// Address and length of the guest memory that came with the call.
+    pub fn carried(&self) -> (u64, usize) {
+        let len = self.word(CARRIED_LEN).load(SeqCst) as usize;
+        (self.long(CARRIED_ADDR).load(SeqCst), len.min(CARRIED_MAX))
+    }
+
+    /// Says what is to be copied to guest memory: addresses, lengths and offsets from [`LATER`].
+    pub fn set_pieces(&self, pieces: &[(u64, usize, usize)]) {
+        for (index, (addr, len, offset)) in pieces.iter().enumerate().take(PIECES_MAX) {
+            self.long(PIECES + index * 16).store(*addr, SeqCst);
+            self.word(PIECES + index * 16 + 8).store(*len as u32, SeqCst);
+            self.word(PIECES + index * 16 + 12).store((LATER + offset) as u32, SeqCst);
+        }
+        self.word(LATER_COUNT).store(pieces.len().min(PIECES_MAX) as u32, SeqCst);
     }
 
     /// The processor on which the stub thread was when it posted the call.

@@ -47,8 +47,12 @@ const START_OFFSET: u64 = 0;
 const HANDLER_OFFSET: u64 = 8;
 /// Offset of rt_sigreturn.
 const RETURN_OFFSET: u64 = 16;
+/// Offset of [`patched::fixups`].
+const FIXUPS_OFFSET: usize = 0x3c0;
 /// Offset of `struct sock_fprog`.
 const PROGRAM_OFFSET: usize = 0x400;
+/// Offset of rip in ucontext.
+const UC_RIP: usize = 40 + 16 * 8;
 
 std::arch::global_asm!(
     ".pushsection .rodata.systrap_text, \"a\", @progbits",
@@ -100,6 +104,31 @@ std::arch::global_asm!(
     "movabs rax, {slots}",
     "cmp rsp, rax",
     "jb .Lsystrap_service",
+    // A copy for a patched call that met memory which is not there goes on without.
+    "cmp edi, 11",
+    "je 3f",
+    "cmp edi, 7",
+    "jne 5f",
+    "3:",
+    "cmp dword ptr [rsi + 8], 0",
+    "jle 5f",
+    "mov rax, [rdx + {rip}]",
+    "lea rcx, [rip + __systrap_text_start + {fixups}]",
+    "cmp rax, [rcx]",
+    "jb 4f",
+    "cmp rax, [rcx + 8]",
+    "jb 6f",
+    "4:",
+    "add rcx, 24",
+    "cmp rax, [rcx]",
+    "jb 5f",
+    "cmp rax, [rcx + 8]",
+    "jae 5f",
+    "6:",
+    "mov rax, [rcx + 16]",
+    "mov [rdx + {rip}], rax",
+    "jmp .Lsystrap_return",
+    "5:",
     "mov r15, rsp",
     "and r15, -{slot}",
     "rdfsbase r10",
@@ -155,6 +184,8 @@ std::arch::global_asm!(
     "__systrap_text_end:",
     ".popsection",
     program = const PROGRAM_OFFSET,
+    fixups = const FIXUPS_OFFSET,
+    rip = const UC_RIP,
     slot = const SLOT_SIZE,
     cmsg = const CONTROL_CMSG,
     msghdr = const CONTROL_MSGHDR,
@@ -200,8 +231,12 @@ pub fn text() -> Vec<u8> {
         let end = &raw const __systrap_text_end;
         std::slice::from_raw_parts(start, end as usize - start as usize)
     };
-    assert!(code.len() <= PROGRAM_OFFSET, "the stub's code runs into its filter");
+    assert!(code.len() <= FIXUPS_OFFSET, "the stub's code runs into what follows");
     let mut text = code.to_vec();
+    text.resize(FIXUPS_OFFSET, 0xcc);
+    for word in patched::fixups().as_flattened() {
+        text.extend_from_slice(&word.to_le_bytes());
+    }
     text.resize(PROGRAM_OFFSET, 0xcc);
     let program = filter::program();
     text.extend_from_slice(&(program.len() as u64).to_le_bytes());
@@ -213,6 +248,6 @@ pub fn text() -> Vec<u8> {
     }
     assert!(text.len() <= patched::OFFSET, "the filter runs into the code of patched calls");
     text.resize(patched::OFFSET, 0xcc);
-    text.extend_from_slice(patched::text());
+    text.extend_from_slice(&patched::text());
     text
 }
