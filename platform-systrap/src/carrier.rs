@@ -137,7 +137,9 @@ impl Carrier {
 fn with_open<R>(space: &Space, f: impl FnOnce(&Carrier) -> R) -> Option<R> {
     CURRENT
         .try_with(|current| match &*current.borrow() {
-            Some(carrier) if carrier.is_open.get() && std::ptr::eq(&*carrier.space, space) => Some(f(carrier)),
+            Some(carrier) if carrier.is_open.get() && std::ptr::eq(&*carrier.space, space) => {
+                Some(f(carrier))
+            }
             _ => None,
         })
         .ok()

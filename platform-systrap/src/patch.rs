@@ -149,6 +149,21 @@ impl Patches {
         patch.site.moved_ip(ip, patch.trampoline)
     }
 
+    /// Whether the instruction at `ip` is the guest's own again after a jump of ours had taken its place: a thread may have
+    /// run into that before, and be heard of only now.
+    pub fn is_put_back(&self, process: &StubProcess, ip: u64) -> bool {
+        if self.is_empty() {
+            return false;
+        }
+        let map = self.map.read();
+        let former = |site: &&Site| site.moved_ip(ip, 0).is_some() && !map.patches.contains_key(&site.addr);
+        let Some(site) = map.areas.values().flat_map(|area| area.used.values()).find(former) else {
+            return false;
+        };
+        let mut present = vec![0; site.original.len()];
+        process.read_batch(&mut [(site.addr, &mut present)]) == Ok(present.len()) && present == site.original
+    }
+
     /// Rewrites the site of the call that ended at `ip`; see [`platform::AddressSpace::patch`]. `shared`: other threads may
     /// run the code.
     pub fn patch(

@@ -1,8 +1,8 @@
 //! A guest address space: a stub process, and the pages that its threads share with the sentry.
 
 use crate::Host;
-use crate::carrier;
 use crate::arch::frame::Page;
+use crate::carrier;
 use crate::patch::Patches;
 use crate::thread::Guest;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};

@@ -5,8 +5,8 @@ use crate::arch::frame::{CONTROL_RESULT, Page, SIGINFO, Shape, UCONTEXT};
 use crate::arch::patched::{self, Progress};
 use crate::arch::request::{OPERATIONS_MAX, Said};
 use crate::arch::stub::{CALLED, Command, ENTRY, PROLOGUE, RING, START};
-use crate::carrier::Carrier;
 use crate::arch::{AUDIT_ARCH, CALL_SIZE, TRAP_FLAG};
+use crate::carrier::Carrier;
 use crate::link::{KICK, Kicker, Link};
 use crate::look::Pace;
 use crate::monitor::processor_time;
@@ -180,7 +180,8 @@ impl Guest {
 
 /// The thread has run into a jump of ours at an instruction that it replaced: lets it go on in the copy.
 fn enter_copy(space: &Space, page: &Page, shape: &Shape) -> bool {
-    let Some(ip) = space.patches.moved_ip(page.rip(shape)) else { return false };
+    let at = page.rip(shape);
+    let Some(ip) = space.patches.moved_ip(at) else { return space.patches.is_put_back(&space.process, at) };
     page.set_rip(shape, ip);
     true
 }

@@ -267,6 +267,130 @@ fn stubs_answer_what_they_may() {
     assert!(matches!(thread.run(resume), Exit::Syscall { number: 39, .. }), "answers can be taken back");
 }
 
+// Counts in memory, and makes write(2) of it, with what it was given as fifth argument.
+guest!(
+    travelling,
+    "mov esi, 0x800000",
+    "2:",
+    "mov eax, 1",
+    "mov edx, 100",
+    "mov r8, [rsi + 2048]",
+    "inc qword ptr [rsi]",
+    "syscall",
+    "mov rbx, rax",
+    "jmp 2b",
+);
+
+#[test]
+fn memory_travels_with_calls() {
+    let Some(space) = space(travelling()) else { return };
+    let mut thread = thread(&space, &context());
+    let interrupter = thread.interrupter();
+    let mut random = Random(0x1357);
+    let mut pauses = Random(0x2468);
+    let disturb = move || {
+        interrupter.interrupt();
+        std::thread::sleep(pauses.time(Duration::from_micros(300)));
+    };
+    let mut travelled = 0;
+    meanwhile(disturb, || {
+        let (mut calls, mut given, mut resume) = (0u64, 0u64, Resume::Context);
+        while calls < 20_000 {
+            match thread.run(resume) {
+                Exit::Syscall { number: 1, args, ip } => {
+                    calls += 1;
+                    assert_eq!((args[1], args[2], args[4]), (DATA, 100, given), "call {calls}");
+                    if calls == 10 {
+                        assert_eq!(patch(&space, &mut *thread, ip), Ok(()));
+                    }
+                    let mut carried = [0; 200];
+                    let length = space.read_carried(DATA, &mut carried);
+                    assert!(length == 100 || length == 0, "{length}");
+                    let mut bytes = [0; 8];
+                    assert_eq!(space.read(DATA, &mut bytes), Ok(8));
+                    assert_eq!(u64::from_le_bytes(bytes), calls);
+                    assert!(length == 0 || carried[..8] == bytes);
+                    given = random.next();
+                    if space.write_later(DATA + 2048, &given.to_le_bytes()) {
+                        travelled += 1;
+                        // Nobody is left to take it.
+                        assert!(space.write_later(0x10_0000, &[1; 100]));
+                    } else {
+                        assert_eq!(space.write(DATA + 2048, &given.to_le_bytes()), Ok(8));
+                    }
+                    match random.next() % 8 {
+                        0 => {
+                            assert_eq!(space.read(DATA + 2048, &mut bytes), Ok(8));
+                            assert_eq!(u64::from_le_bytes(bytes), given);
+                        }
+                        1 => assert_eq!(thread.context().map(|context| context.regs.rdx), Ok(100)),
+                        2 => thread.idle(),
+                        _ => {}
+                    }
+                    resume = Resume::Result(100);
+                }
+                Exit::Interrupted => resume = Resume::Context,
+                other => panic!("{other:?} {:x?}", thread.context()),
+            }
+        }
+    });
+    assert!(travelled > 10_000, "{travelled}");
+}
+
+// With r12: jumps behind the call r12 times, then makes call 1001. Without: makes call 1000 again and again.
+guest!(
+    hopping,
+    "test r12, r12",
+    "jnz 7f",
+    "2:",
+    "mov eax, 1000",
+    "syscall",
+    "4:",
+    "mov edx, eax",
+    "mov esi, edx",
+    "test r12, r12",
+    "jz 2b",
+    "7:",
+    "dec r12",
+    "jnz 4b",
+    "mov eax, 1001",
+    "syscall",
+    "ud2",
+);
+
+#[test]
+fn what_met_a_patch_is_heard_after_it_is_gone() {
+    let Some(space) = space(hopping()) else { return };
+    let ended = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let (hopping, ended) = (space.clone(), &ended);
+        scope.spawn(move || {
+            let mut start = context();
+            while !ended.load(std::sync::atomic::Ordering::Relaxed) {
+                start.regs.r12 = 20_000;
+                let mut hopper = thread(&hopping, &start);
+                match hopper.run(Resume::Context) {
+                    Exit::Syscall { number: 1001, .. } => {}
+                    other => panic!("{other:?} {:x?}", hopper.context()),
+                }
+            }
+        });
+        let mut thread = thread(&space, &context());
+        let Exit::Syscall { ip, .. } = thread.run(Resume::Context) else { panic!() };
+        let mut patches = 0;
+        let protect = |prot| space.apply(None, &[Change::Protect { addr: CODE, len: PAGE_SIZE, prot }]);
+        // Until there are no more places for trampolines.
+        while patches < 100 && patch(&space, &mut *thread, ip).is_ok() {
+            patches += 1;
+            std::thread::sleep(Duration::from_micros(50));
+            assert_eq!(protect(Prot::all()), Ok(()));
+            assert_eq!(protect(Prot::READ | Prot::EXEC), Ok(()));
+        }
+        ended.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(patches > 20, "{patches}");
+    });
+}
+
 #[test]
 fn changes_of_memory_undo_patches() {
     let code = CODE;

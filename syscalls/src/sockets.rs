@@ -249,7 +249,8 @@ fn peer_pidfd(
     let fd = task.install(sentry::fs::pidfd::open(task.kernel(), &peer.pid, false), true)?;
     let bytes = fd.to_ne_bytes();
     let shown = bytes.get(..room.min(bytes.len())).unwrap_or_default();
-    let written = task.mm().write_result(value.0, shown).and_then(|()| len.write(task, &(shown.len() as i32)));
+    let written =
+        task.mm().write_result(value.0, shown).and_then(|()| len.write(task, &(shown.len() as i32)));
     written.inspect_err(|_| {
         // It was installed just now.
         let _ = task.fds().remove(fd);

@@ -72,7 +72,9 @@ impl MemoryManager {
 
     /// Whether nothing but a change of mappings can make a write of `addr..addr + len` fail.
     fn is_plain(&self, addr: u64, len: usize) -> bool {
-        let Some(last) = (len as u64).checked_sub(1).and_then(|more| addr.checked_add(more)) else { return false };
+        let Some(last) = (len as u64).checked_sub(1).and_then(|more| addr.checked_add(more)) else {
+            return false;
+        };
         let state = self.state.read();
         state.vmas.get(addr).is_some_and(|(_, end, vma)| {
             last < end && !vma.is_shared() && vma.prot.contains(Prot::WRITE) && vma.is_anonymous_on_host()

@@ -211,3 +211,150 @@ TEST(code_changes_under_a_running_thread) {
     ending = 1;
     CHECK_EQ(pthread_join(thread, 0), 0);
 }
+
+// Memory that ends with the first page: the second is not there.
+static char *half_mapped(void) {
+    char *area = mmap(0, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    CHECK(area != MAP_FAILED);
+    OK(munmap(area + 4096, 4096));
+    return area;
+}
+
+TEST(strings_of_hot_calls) {
+    heat();
+    char *area = half_mapped();
+    struct stat st;
+    char *path = area + 4096 - 5;
+    memcpy(path, "/tmp", 5);
+    CHECK_EQ(hot_call(SYS_stat, (long)path, (long)&st, 0), 0);
+    CHECK(S_ISDIR(st.st_mode));
+    CHECK_EQ(hot_call(SYS_access, (long)path, 0, 0), 0);
+    CHECK_EQ(hot_call(SYS_faccessat, AT_FDCWD, (long)path, 0), 0);
+    memcpy(path, "/tmpx", 5);
+    CHECK_EQ(hot_call(SYS_stat, (long)path, (long)&st, 0), -EFAULT);
+    CHECK_EQ(hot_call(SYS_stat, (long)area + 4096, (long)&st, 0), -EFAULT);
+    CHECK_EQ(hot_call(SYS_stat, 0, (long)&st, 0), -EFAULT);
+    CHECK_EQ(hot_call(SYS_stat, -4096, (long)&st, 0), -EFAULT);
+    CHECK_EQ(hot_call(SYS_stat, 0x800000000000, (long)&st, 0), -EFAULT);
+    // Longer than what can be carried, and too long.
+    char *path2 = malloc(5000);
+    CHECK(path2);
+    for (int len = 500; len < 530; len++) {
+        memset(path2, '/', 5000);
+        memcpy(path2 + len - 3, "tmp", 4);
+        CHECK_EQ(hot_call(SYS_stat, (long)path2, (long)&st, 0), 0);
+        memcpy(path2 + len - 3, "tmq", 4);
+        CHECK_EQ(hot_call(SYS_stat, (long)path2, (long)&st, 0), -ENOENT);
+    }
+    memset(path2, '/', 5000);
+    path2[4999] = 0;
+    CHECK_EQ(hot_call(SYS_stat, (long)path2, (long)&st, 0), -ENAMETOOLONG);
+    free(path2);
+}
+
+TEST(buffers_of_hot_calls) {
+    static const int sizes[] = {0, 1, 7, 8, 9, 15, 16, 17, 100, 4088, 4095, 4096, 4097, 5000, 9000};
+    static char from[9100], to[9100];
+    heat();
+    int pipes[2];
+    OK(pipe(pipes));
+    for (size_t i = 0; i < sizeof from; i++) from[i] = i * 7 + i / 256;
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        for (int shift = 0; shift < 9; shift += 3) {
+            long size = sizes[i];
+            memset(to, 0x55, sizeof to);
+            CHECK_EQ(hot_call(SYS_write, pipes[1], (long)from + shift, size), size);
+            if (size == 0) continue;
+            CHECK_EQ(hot_call(SYS_read, pipes[0], (long)to + 8 + shift, size), size);
+            CHECK(memcmp(to + 8 + shift, from + shift, size) == 0);
+            CHECK(to[7 + shift] == 0x55 && to[8 + shift + size] == 0x55);
+        }
+    // Memory that is not there, or not all of it, or not writable.
+    char *area = half_mapped();
+    memset(area, 'a', 4096);
+    CHECK_EQ(hot_call(SYS_write, pipes[1], (long)area + 4096, 10), -EFAULT);
+    CHECK_EQ(hot_call(SYS_write, pipes[1], 8, 10), -EFAULT);
+    CHECK_EQ(hot_call(SYS_write, pipes[1], (long)area + 4086, 10), 10);
+    CHECK_EQ(hot_call(SYS_read, pipes[0], (long)area + 4096, 10), -EFAULT);
+    OK(mprotect(area, 4096, PROT_READ));
+    CHECK_EQ(hot_call(SYS_write, pipes[1], (long)area, 10), 10);
+    CHECK_EQ(hot_call(SYS_read, pipes[0], (long)area, 10), -EFAULT);
+    struct stat st;
+    CHECK_EQ(hot_call(SYS_stat, (long)"/", (long)area, 0), -EFAULT);
+    CHECK_EQ(hot_call(SYS_stat, (long)"/", (long)&st, 0), 0);
+    // A file, and memory that is shared.
+    int zero = OK(open("/dev/zero", O_RDONLY)), memory = OK(syscall(SYS_memfd_create, "hot", 0));
+    OK(ftruncate(memory, 4096));
+    char *mapped = mmap(0, 8192, PROT_READ | PROT_WRITE, MAP_SHARED, memory, 0);
+    CHECK(mapped != MAP_FAILED);
+    memset(mapped, 1, 16);
+    CHECK_EQ(hot_call(SYS_read, zero, (long)mapped, 8), 8);
+    CHECK(mapped[7] == 0 && mapped[8] == 1);
+    CHECK_EQ(hot_call(SYS_read, zero, (long)mapped + 4096, 8), -EFAULT);
+    char *copy = mmap(0, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE, memory, 0);
+    CHECK(copy != MAP_FAILED);
+    CHECK_EQ(hot_call(SYS_read, zero, (long)copy + 8, 4), 4);
+    CHECK(copy[8] == 0 && copy[12] == 1 && mapped[8] == 1);
+    CHECK_EQ(hot_call(SYS_read, zero, (long)copy + 4096, 8), -EFAULT);
+}
+
+static void *unmap_and_map(void *area) {
+    for (int i = 0; i < 2000; i++) {
+        munmap(area, 4096);
+        mmap(area, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+    }
+    return 0;
+}
+
+TEST(memory_goes_under_hot_calls) {
+    heat();
+    char *area = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    CHECK(area != MAP_FAILED);
+    int zero = OK(open("/dev/zero", O_RDWR));
+    pthread_t thread;
+    CHECK_EQ(pthread_create(&thread, 0, unmap_and_map, area), 0);
+    for (int i = 0; i < 5000; i++) {
+        long done = hot_call(SYS_read, zero, (long)area, 4096);
+        CHECK(done == 4096 || done == -EFAULT);
+        done = hot_call(SYS_write, zero, (long)area, 4096);
+        CHECK(done == 4096 || done == -EFAULT);
+    }
+    pthread_join(thread, 0);
+}
+
+TEST(signals_lose_no_memory) {
+    struct sigaction action = {.sa_handler = tick, .sa_flags = SA_RESTART};
+    OK(sigaction(SIGALRM, &action, 0));
+    heat();
+    int pipes[2];
+    OK(pipe(pipes));
+    struct itimerval often = {{0, 300}, {0, 300}}, never = {{0, 0}, {0, 0}};
+    OK(setitimer(ITIMER_REAL, &often, 0));
+    for (long i = 0; i < 20000; i++) {
+        long from[40] = {i, i + 1}, to[40] = {0};
+        from[39] = ~i;
+        CHECK_EQ(hot_call(SYS_write, pipes[1], (long)from, sizeof from), sizeof from);
+        CHECK_EQ(hot_call(SYS_read, pipes[0], (long)to, sizeof to), sizeof to);
+        CHECK(memcmp(from, to, sizeof from) == 0);
+    }
+    OK(setitimer(ITIMER_REAL, &never, 0));
+}
+
+TEST(the_direction_flag_stays) {
+    heat();
+    struct stat st;
+    for (int i = 0; i < MANY; i++) {
+        long result, flags, number = SYS_stat, path = (long)"/tmp", out = (long)&st, none = 0;
+        __asm__ volatile("std\n"
+                         "call hot_call\n"
+                         "pushf\n"
+                         "pop %1\n"
+                         "cld\n"
+                         : "=a"(result), "=&r"(flags), "+D"(number), "+S"(path), "+d"(out), "+c"(none)
+                         :
+                         : "r11", "memory", "cc");
+        CHECK_EQ(result, 0);
+        CHECK(flags & 0x400);
+        CHECK(S_ISDIR(st.st_mode));
+    }
+}

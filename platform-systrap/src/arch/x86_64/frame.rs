@@ -119,6 +119,19 @@ pub struct Page {
     pub guest: u64,
 }
 
+/// Copies in a way that the compiler does not see into; by words, which not every processor does for bytes.
+///
+/// # Safety
+/// `from` must be readable and `to` writable for `len` bytes.
+unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
+    // SAFETY: the caller's promise; the direction flag is clear in Rust code.
+    unsafe {
+        core::arch::asm!("rep movsq", "mov ecx, {rest:e}", "rep movsb", rest = in(reg) len % 8,
+            inout("rcx") len / 8 => _, inout("rsi") from => _, inout("rdi") to => _,
+            options(nostack, preserves_flags));
+    }
+}
+
 // SAFETY: the memory is shared with another process and only copied; it stays mapped as long as the arena, which
 // outlives the pages that it hands out.
 unsafe impl Send for Page {}
@@ -140,18 +153,12 @@ impl Page {
     fn read(&self, offset: usize, out: &mut [u8]) {
         // SAFETY: all callers stay in the page. The copy is opaque to the compiler, so that concurrent writes by the
         // guest make for odd values but not for undefined behaviour.
-        unsafe {
-            core::arch::asm!("rep movsb", inout("rcx") out.len() => _, inout("rsi") self.at.add(offset) => _,
-                inout("rdi") out.as_mut_ptr() => _, options(nostack, preserves_flags));
-        }
+        unsafe { copy(self.at.add(offset), out.as_mut_ptr(), out.len()) };
     }
 
     fn write(&self, offset: usize, bytes: &[u8]) {
         // SAFETY: as in `read`.
-        unsafe {
-            core::arch::asm!("rep movsb", inout("rcx") bytes.len() => _, inout("rsi") bytes.as_ptr() => _,
-                inout("rdi") self.at.add(offset) => _, options(nostack, preserves_flags));
-        }
+        unsafe { copy(bytes.as_ptr(), self.at.add(offset), bytes.len()) };
     }
 
     /// Copies carried memory from `offset` on; all of it lies in [`CARRIED_MAX`], or nothing is copied.
