@@ -106,3 +106,33 @@ fn an_ordinary_user_is_root_inside_and_no_more() {
     assert_eq!(text(&output.stdout), "0\nx\n", "{}", describe(&output));
     assert!(text(&output.stderr).contains("Permission denied"), "{}", describe(&output));
 }
+
+#[test]
+fn parameters_have_their_effect() {
+    need_sandbox!();
+    let runsc = Runsc::new();
+    let stacks = runsc.ok(&[
+        "do",
+        "sh",
+        "-c",
+        "echo 0 > /proc/sys/kernel/randomize_va_space; grep stack /proc/self/maps; grep stack /proc/self/maps",
+    ]);
+    let stacks: Vec<&str> = stacks.lines().collect();
+    assert!(stacks.len() == 2 && stacks[0] == stacks[1], "{stacks:?}");
+    let script = "
+import array, socket
+open('/proc/sys/net/core/optmem_max', 'w').write('500')
+one, other = socket.socketpair()
+for count in 100, 200:
+    rights = array.array('i', [0] * count)
+    try:
+        print(one.sendmsg([b'x'], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)]))
+    except OSError as error:
+        print(error.strerror)
+";
+    if std::process::Command::new("python3").arg("--version").output().is_err() {
+        eprintln!("skipped: no python3");
+        return;
+    }
+    assert_eq!(runsc.ok(&["do", "python3", "-c", script]), "1\nNo buffer space available\n");
+}

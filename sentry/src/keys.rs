@@ -14,6 +14,7 @@ use abi::keyctl as k;
 use abi::{Errno, Result};
 use parking_lot::Mutex;
 
+use crate::parameters::{self, Parameter};
 use crate::task::{Credentials, Task};
 
 /// How deep keyrings are searched (KEYRING_SEARCH_MAX_DEPTH).
@@ -345,12 +346,18 @@ pub struct NewKey<'a> {
 }
 
 impl Keys {
-    /// Makes a key that nothing links to yet. EINVAL, EDQUOT.
-    pub fn make(&self, creds: &Credentials, new: NewKey<'_>) -> Result<Arc<Key>> {
+    /// Makes a key that nothing links to yet. EINVAL; EDQUOT beyond `kernel.keys.maxkeys` or one of its relatives.
+    pub fn make(&self, task: &Task, new: NewKey<'_>) -> Result<Arc<Key>> {
         check_payload(new.kind, new.description, &new.payload)?;
+        let creds = task.credentials();
         let bytes = new.description.len() + new.payload.len();
-        // kernel.keys.maxkeys and its relatives.
-        let (keys_max, bytes_max) = if creds.uid == 0 { (100_000, 25_000_000) } else { (200, 20_000) };
+        let (keys_max, bytes_max) = match creds.uid {
+            0 => (&parameters::KEYS_ROOT_MAXKEYS, &parameters::KEYS_ROOT_MAXBYTES),
+            _ => (&parameters::KEYS_MAXKEYS, &parameters::KEYS_MAXBYTES),
+        };
+        let limit =
+            |parameter: &Parameter| usize::try_from(parameter.get(&task.kernel().parameters)).unwrap_or(0);
+        let (keys_max, bytes_max) = (limit(keys_max), limit(bytes_max));
         let mut registry = self.0.lock();
         let usage = registry.usage.entry(creds.uid).or_default().clone();
         {
@@ -434,7 +441,7 @@ impl Registry {
 impl Task {
     fn new_keyring(&self, name: &[u8], permissions: u32) -> Result<Arc<Key>> {
         let new = NewKey { kind: KeyType::Keyring, description: name, payload: Vec::new(), permissions };
-        self.kernel().keys.make(&self.credentials(), new)
+        self.kernel().keys.make(self, new)
     }
 
     /// The keyrings that it searches: those of the thread, the process and the session.
@@ -559,7 +566,7 @@ impl Task {
             permissions &= !k::KEY_POS_READ;
         }
         let new = NewKey { kind, description, payload, permissions };
-        let key = self.kernel().keys.make(&self.credentials(), new)?;
+        let key = self.kernel().keys.make(self, new)?;
         ring.link(&key)?;
         Ok(key)
     }
@@ -578,5 +585,29 @@ impl Task {
         let old = self.keyrings.session.lock().replace(ring);
         drop(old);
         Ok(serial)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_parameters_bound_what_a_user_has() {
+        let task = crate::task::testing::task();
+        let parameters = &task.kernel().parameters;
+        parameters::KEYS_ROOT_MAXKEYS.set(parameters, &[2]).unwrap();
+        parameters::KEYS_ROOT_MAXBYTES.set(parameters, &[20]).unwrap();
+        let keys = Keys::default();
+        let make = |payload: &[u8]| {
+            let new =
+                NewKey { kind: KeyType::User, description: b"k", payload: payload.to_vec(), permissions: 0 };
+            keys.make(&task, new)
+        };
+        assert_eq!(make(&[1; 20]).err(), Some(Errno::EDQUOT));
+        let held = [make(&[1]).unwrap(), make(&[1]).unwrap()];
+        assert_eq!(make(&[1]).err(), Some(Errno::EDQUOT));
+        drop(held);
+        make(&[1]).unwrap();
     }
 }

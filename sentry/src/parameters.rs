@@ -1,7 +1,7 @@
 //! Kernel parameters (sysctl(8)): numbers that `/proc/sys` shows and may change.
 //!
 //! A [`Parameter`] says what a parameter is; its values are kept only where they were changed, in the [`Parameters`] of
-//! the kernel or of a namespace.
+//! the kernel or of a namespace. Those that are named here have an effect; the others are in the tables of `/proc/sys`.
 
 use std::collections::BTreeMap;
 
@@ -87,6 +87,10 @@ macro_rules! parameters {
             max: $max,
             unsigned: parameters!(@unsigned $($unsigned)?),
         };)*
+
+        /// All of them.
+        #[cfg(test)]
+        pub(crate) static ALL: &[&Parameter] = &[$(&$id),*];
     };
     (@unsigned) => { false };
     (@unsigned unsigned) => { true };
@@ -117,8 +121,14 @@ parameters! {
     PIPE_MAX_SIZE = "fs.pipe-max-size", System, [1_048_576], 4096, INT;
     /// Only CAP_SYSLOG lets read the kernel's log.
     DMESG_RESTRICT = "kernel.dmesg_restrict", System, [1], 0, 1;
-    /// 2 and more: io_uring_setup(2) is EPERM.
-    IO_URING_DISABLED = "kernel.io_uring_disabled", System, [0], 0, 2;
+    /// Bytes of the keys of a user.
+    KEYS_MAXBYTES = "kernel.keys.maxbytes", System, [20_000], 0, INT;
+    /// Keys of a user.
+    KEYS_MAXKEYS = "kernel.keys.maxkeys", System, [200], 0, INT;
+    /// Bytes of root's keys.
+    KEYS_ROOT_MAXBYTES = "kernel.keys.root_maxbytes", System, [25_000_000], 0, INT;
+    /// Root's keys.
+    KEYS_ROOT_MAXKEYS = "kernel.keys.root_maxkeys", System, [1_000_000], 0, INT;
     /// Bytes of a System V message.
     MSGMAX = "kernel.msgmax", Ipc, [abi::ipc::MSGMAX as i64], 0, 1 << 24;
     /// Bytes of a new System V message queue.
@@ -131,7 +141,7 @@ parameters! {
     SEM_NEXT_ID = "kernel.sem_next_id", Ipc, [-1], -1, INT;
     /// The id of the next System V shared memory segment.
     SHM_NEXT_ID = "kernel.shm_next_id", Ipc, [-1], -1, INT;
-    /// Whether addresses are randomized.
+    /// Whether a program's addresses are randomized.
     RANDOMIZE_VA_SPACE = "kernel.randomize_va_space", System, [2], 0, 2;
     /// System V semaphores: of a set, in all, operations of a call, sets.
     SEM = "kernel.sem", Ipc, [32000, 1_024_000_000, 500, 32000], 0, INT;
@@ -141,10 +151,6 @@ parameters! {
     SHMMAX = "kernel.shmmax", Ipc, [abi::ipc::SHMMAX as i64], 0, -1, unsigned;
     /// System V shared memory segments.
     SHMMNI = "kernel.shmmni", Ipc, [abi::ipc::SHMMNI as i64], 0, 32768;
-    /// Whom ptrace(2) may attach to. 0: Yama is not there.
-    PTRACE_SCOPE = "kernel.yama.ptrace_scope", System, [0], 0, 0;
-    /// Mappings of an address space.
-    MAX_MAP_COUNT = "vm.max_map_count", System, [crate::mm::MAP_COUNT_MAX as i64], crate::mm::MAP_COUNT_MAX as i64, crate::mm::MAP_COUNT_MAX as i64;
     /// Whether memory is promised that may not be there: 0 if it is not much, 1 always.
     OVERCOMMIT_MEMORY = "vm.overcommit_memory", System, [0], 0, 1;
     /// Bytes of control messages.
@@ -177,8 +183,6 @@ parameters! {
     TCP_KEEPALIVE_PROBES = "net.ipv4.tcp_keepalive_probes", Net, [9], 0, INT;
     /// Seconds of silence before the first keepalive probe.
     TCP_KEEPALIVE_TIME = "net.ipv4.tcp_keepalive_time", Net, [7200], 0, INT;
-    /// Connections that wait for the end of their handshake.
-    TCP_MAX_SYN_BACKLOG = "net.ipv4.tcp_max_syn_backlog", Net, [2048], 0, INT;
     /// Least, first and largest receive buffer in bytes.
     TCP_RMEM = "net.ipv4.tcp_rmem", Net, [4096, 131_072, 6_291_456], 1, INT;
     /// SYNs that are sent before connect(2) fails.

@@ -13,6 +13,7 @@ use sentry::mm::{UserSink, UserSource};
 use sentry::net::options::visible_credentials;
 use sentry::net::socket::{self, of_file};
 use sentry::net::{ControlMessage, Incoming, Outgoing, RawAddress, Received};
+use sentry::parameters::OPTMEM_MAX;
 use sentry::task::CurrentTask;
 use sentry::vfs::File;
 use zerocopy::{FromBytes, IntoBytes};
@@ -33,7 +34,7 @@ pub const ROWS: &[Row] = rows! {
     RECVMMSG => recvmmsg;
 };
 
-/// The most control data that a message may have (`net.core.optmem_max`).
+/// The most control data that a message may have, whatever `net.core.optmem_max` says.
 const CONTROL_MAX: usize = 131_072;
 
 /// Sends, waiting as the flags say.
@@ -153,7 +154,9 @@ fn read_control(task: &CurrentTask, addr: u64, len: u64) -> Result<Vec<ControlMe
     if addr == 0 || len == 0 {
         return Ok(Vec::new());
     }
-    let len = usize::try_from(len).ok().filter(|&len| len <= CONTROL_MAX).ok_or(Errno::ENOBUFS)?;
+    let max =
+        usize::try_from(OPTMEM_MAX.get(&task.namespaces().net.parameters)).unwrap_or(0).min(CONTROL_MAX);
+    let len = usize::try_from(len).ok().filter(|&len| len <= max).ok_or(Errno::ENOBUFS)?;
     let mut bytes = vec![0; len];
     task.mm().read_bytes(addr, &mut bytes)?;
     parse_control(&bytes)

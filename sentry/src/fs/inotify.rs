@@ -12,15 +12,12 @@ use parking_lot::Mutex;
 use zerocopy::IntoBytes;
 
 use crate::Kernel;
-use crate::parameters;
+use crate::parameters::{self, Parameters};
 use crate::task::user_counts::Charge;
 use crate::task::{CurrentTask, Task};
 use crate::vfs::notify::{Listener, Watch, WatchTable};
 use crate::vfs::{Dentry, File, FileOps, Io, ObjectId, Sink};
 use crate::wait::WaitQueue;
-
-/// How many events wait at most (`fs.inotify.max_queued_events`).
-pub const MAX_QUEUED_EVENTS: usize = 16384;
 
 /// The wait for the reader ends for these.
 const READABLE: PollEvents = PollEvents::READABLE;
@@ -106,6 +103,8 @@ pub struct Inotify {
     me: Weak<Inotify>,
     /// `None` in tests without a kernel.
     account: Option<Account>,
+    /// How many events wait at most: `fs.inotify.max_queued_events`, as it was when the instance was made.
+    events_max: usize,
     state: Mutex<State>,
     queue: WaitQueue,
 }
@@ -113,8 +112,11 @@ pub struct Inotify {
 impl Inotify {
     /// inotify_init1(2).
     pub fn new(account: Option<Account>) -> Arc<Inotify> {
-        let queue = WaitQueue::new();
-        Arc::new_cyclic(|me| Inotify { me: me.clone(), account, state: Mutex::default(), queue })
+        let set = Parameters::default();
+        let parameters = account.as_ref().map_or(&set, |account| &account.kernel.parameters);
+        let events_max = usize::try_from(parameters::INOTIFY_QUEUED_EVENTS.get(parameters)).unwrap_or(0);
+        let (state, queue) = (Mutex::default(), WaitQueue::new());
+        Arc::new_cyclic(|me| Inotify { me: me.clone(), account, events_max, state, queue })
     }
 
     /// inotify_add_watch(2), after [`crate::vfs::notify::check_mask`], the walk (which IN_DONT_FOLLOW and IN_ONLYDIR
@@ -157,10 +159,10 @@ impl Inotify {
             return;
         }
         // One place more than the limit, for the overflow.
-        if state.events.len() > MAX_QUEUED_EVENTS {
+        if state.events.len() > self.events_max {
             return;
         }
-        if state.events.len() == MAX_QUEUED_EVENTS {
+        if state.events.len() == self.events_max {
             state.events.push_back(Event {
                 wd: -1,
                 mask: Mask::IN_Q_OVERFLOW,
@@ -435,11 +437,24 @@ mod tests {
         assert_eq!(events(&inotify), ["1 IN_OPEN 0 a"]);
         assert_eq!(read(&inotify, 100), Err(Errno::EAGAIN));
         tree.create("b", NewKind::Regular, 0o600).unwrap();
-        for i in 0..MAX_QUEUED_EVENTS {
+        for i in 0..inotify.events_max {
             tree.open(if i % 2 == 0 { "a" } else { "b" }, OpenFlags::empty()).unwrap();
         }
         let all = events(&inotify);
-        assert_eq!(all.len(), MAX_QUEUED_EVENTS + 1);
+        assert_eq!(all.len(), 16384 + 1);
         assert_eq!(all.last().unwrap(), "-1 IN_Q_OVERFLOW 0");
+    }
+
+    #[test]
+    fn the_parameter_says_how_many_events_wait() {
+        let task = crate::task::testing::task();
+        parameters::INOTIFY_QUEUED_EVENTS.set(&task.kernel().parameters, &[2]).unwrap();
+        let inotify = Inotify::new(Some(Account::new(&task).unwrap()));
+        let tree = tree();
+        inotify.add_watch(tree.root.dentry(), Mask::IN_CREATE).unwrap();
+        for name in ["a", "b", "c", "d"] {
+            tree.create(name, NewKind::Regular, 0o600).unwrap();
+        }
+        assert_eq!(events(&inotify), ["1 IN_CREATE 0 a", "1 IN_CREATE 0 b", "-1 IN_Q_OVERFLOW 0"]);
     }
 }

@@ -71,7 +71,7 @@ pub struct LoadRequest<'a> {
     pub stack_limit: u64,
     /// Random bytes: for AT_RANDOM, and for the layout.
     pub random: [u8; 48],
-    /// False with the personality ADDR_NO_RANDOMIZE.
+    /// False with the personality ADDR_NO_RANDOMIZE, or without `kernel.randomize_va_space`.
     pub randomize: bool,
     /// The vdso to be mapped.
     pub vdso: Option<&'a Vdso>,

@@ -10,78 +10,17 @@ use abi::poll::PollEvents;
 use abi::socket as s;
 use abi::socket::MsgFlags;
 use abi::{Errno, Result};
-use parking_lot::Mutex;
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::inet::Endpoint;
 use super::socket::{address_family, of_file, option, set_option};
 use super::unix::UnixSocket;
 use super::{ControlMessage, Incoming, NetNamespace, OptionValue, Outgoing, Received, Socket, SocketFile};
-use crate::Kernel;
-use crate::fs::tmpfs::{Tmpfs, TmpfsOptions};
-use crate::kernel::KernelOptions;
-use crate::mm::MemoryManager;
-use crate::mm::mock::MockPlatform;
-use crate::task::group::{GroupParts, ProcessGroup, ThreadGroup};
-use crate::task::limits::Limits;
-use crate::task::signal::Actions;
-use crate::task::task::TaskParts;
-use crate::task::{Credentials, CurrentTask, Outcome, Pid, SyscallTable, Task};
+use crate::task::Task;
+use crate::task::testing::task;
 use crate::vfs::io::SliceSource;
-use crate::vfs::{FdFlags, FdTable, File, FsContext, Mount, MountFlags, MountNamespace, SuperBlock, VecSink};
+use crate::vfs::{FdFlags, File, VecSink};
 use crate::wait::Wake;
-
-struct NoCalls;
-
-impl SyscallTable for NoCalls {
-    fn call(&self, _task: &CurrentTask, _number: u64, _args: [u64; 6]) -> Result<Outcome> {
-        Err(Errno::ENOSYS)
-    }
-}
-
-/// A process of root's, with a tmpfs as its root and a network namespace of its own.
-fn task() -> Arc<Task> {
-    let platform = Arc::new(MockPlatform::default());
-    let kernel = Kernel::new(KernelOptions {
-        vdso: None,
-        platform: platform.clone(),
-        syscalls: &NoCalls,
-        container: "test".into(),
-        cpus: 1,
-        memory: 1 << 30,
-        strace: false,
-        strace_only: Vec::new(),
-    })
-    .unwrap();
-    let root = SuperBlock::make(Tmpfs::new(&TmpfsOptions::new(1 << 20)));
-    let root = Mount::new(root, MountFlags::empty(), b"tmpfs");
-    let mounts = MountNamespace::new(root, kernel.user_ns.clone());
-    let ipc = crate::ipc::IpcNamespace::new(&kernel, kernel.user_ns.clone());
-    let namespaces = kernel.container_namespaces(mounts.clone(), ipc, b"test").unwrap();
-    let pid = Pid::allocate(&kernel.pid_ns, &[]).unwrap();
-    let group = ThreadGroup::new(GroupParts {
-        kernel: kernel.clone(),
-        pid: pid.clone(),
-        parent: Weak::new(),
-        made_by: Weak::new(),
-        process_group: ProcessGroup::new_session(pid.clone()),
-        exit_signal: None,
-        actions: Arc::new(Mutex::new(Actions::default())),
-        limits: Limits::initial(),
-        container: kernel.first.clone(),
-        is_init: true,
-    });
-    Task::new(TaskParts {
-        group,
-        pid,
-        comm: b"test".to_vec(),
-        credentials: Arc::new(Credentials::root(kernel.user_ns.clone())),
-        memory: MemoryManager::new(&*platform).unwrap(),
-        files: Arc::new(FdTable::new()),
-        fs: Arc::new(FsContext::new(mounts.root(), mounts.root(), 0o022)),
-        namespaces: Arc::new(namespaces),
-    })
-}
 
 fn socket(task: &Task, domain: u16, kind: u32, protocol: u32) -> Arc<dyn Socket> {
     super::create(task, domain.into(), kind as i32, protocol as i32).unwrap()

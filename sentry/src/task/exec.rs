@@ -15,6 +15,7 @@ use super::credentials::Credentials;
 use super::current::CurrentTask;
 use crate::loader::{self, LoadError, LoadRequest, Loaded};
 use crate::mm::MemoryManager;
+use crate::parameters::RANDOMIZE_VA_SPACE;
 use crate::vfs::mount::MountFlags;
 use crate::vfs::{FdFlags, File, Path, operations};
 
@@ -74,6 +75,8 @@ pub fn load(task: &super::Task, mut request: ExecRequest) -> std::result::Result
     let mut random = [0u8; 48];
     kernel.fill_random(&mut random);
     let limit = task.group.limits.current(abi::resource::RLIMIT_STACK);
+    let randomize = task.group.personality.load(Ordering::Relaxed) & abi::personality::ADDR_NO_RANDOMIZE == 0
+        && RANDOMIZE_VA_SPACE.get(&kernel.parameters) != 0;
     let resolver = |name: &[u8]| open_interpreter(task, name);
     let ns = &credentials.user_ns;
     let loaded: Loaded = loader::load(
@@ -90,8 +93,7 @@ pub fn load(task: &super::Task, mut request: ExecRequest) -> std::result::Result
             secure,
             stack_limit: limit,
             random,
-            randomize: task.group.personality.load(Ordering::Relaxed) & abi::personality::ADDR_NO_RANDOMIZE
-                == 0,
+            randomize,
             vdso: kernel.vdso.as_ref(),
             resolver: &resolver,
         },

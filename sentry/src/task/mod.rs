@@ -27,6 +27,8 @@ pub mod signal;
 pub mod signal_frame;
 #[allow(clippy::module_inception, reason = "Linux's noun")]
 pub mod task;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod user_counts;
 pub mod wait;
 

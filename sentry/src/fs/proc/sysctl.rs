@@ -287,7 +287,10 @@ fn table_of(
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+    use crate::parameters;
 
     /// Every parameter's name is the path at which it is found, and its defaults are in its range.
     #[test]
@@ -314,6 +317,39 @@ mod tests {
             }
         }
         assert!(count > 100);
+    }
+
+    /// docs/parameters.md names those that can be changed without an effect.
+    #[test]
+    fn the_document_names_what_is_only_remembered() {
+        let document = include_str!("../../../../docs/parameters.md");
+        let mut named = BTreeSet::new();
+        for item in document.split("\n  - ").skip(1) {
+            let (directories, names) = item.split_once(':').unwrap();
+            let quoted = |text: &'static str| text.split('`').skip(1).step_by(2);
+            for directory in quoted(directories) {
+                named.extend(quoted(names).map(|name| format!("{directory}.{name}")));
+            }
+        }
+        let effective = |of: &Parameter| parameters::ALL.iter().any(|known| known.name == of.name);
+        let mut found = BTreeSet::new();
+        let mut todo = vec![&tables::SYS, &tables::NET];
+        while let Some(entry) = todo.pop() {
+            for entry in table_of(entry) {
+                match entry.kind {
+                    Kind::File(content) => found.extend(
+                        content
+                            .parameter()
+                            .filter(|of| of.min < of.max && !effective(of) && entry.mode & 0o200 != 0)
+                            .map(|of| of.name.to_string()),
+                    ),
+                    Kind::Directory(..) => todo.push(entry),
+                    _ => {}
+                }
+            }
+        }
+        assert_eq!(named.difference(&found).collect::<Vec<_>>(), Vec::<&String>::new(), "are none of these");
+        assert_eq!(found.difference(&named).collect::<Vec<_>>(), Vec::<&String>::new(), "are missing");
     }
 
     #[test]

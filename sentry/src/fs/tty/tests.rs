@@ -16,36 +16,12 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::{Devpts, DevptsOptions, HostConsole};
 use crate::Kernel;
 use crate::fs::testing::{Listing, Mounted};
-use crate::kernel::KernelOptions;
-use crate::mm::mock::MockPlatform;
-use crate::task::{CurrentTask, Outcome, SyscallTable};
+use crate::task::testing::kernel;
 use crate::vfs::io::SliceSource;
 use crate::vfs::{File, Io, Path, VecSink};
 
 /// How long something may take that is only waited for. Only a failure takes that long.
 const LIMIT: Duration = Duration::from_secs(10);
-
-struct NoCalls;
-
-impl SyscallTable for NoCalls {
-    fn call(&self, _task: &CurrentTask, _number: u64, _args: [u64; 6]) -> Result<Outcome> {
-        Err(Errno::ENOSYS)
-    }
-}
-
-fn kernel() -> Arc<Kernel> {
-    let options = KernelOptions {
-        vdso: None,
-        platform: Arc::new(MockPlatform::default()),
-        syscalls: &NoCalls,
-        container: "test".into(),
-        cpus: 1,
-        memory: 1 << 30,
-        strace: false,
-        strace_only: Vec::new(),
-    };
-    Kernel::new(options).unwrap()
-}
 
 fn until<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + LIMIT;

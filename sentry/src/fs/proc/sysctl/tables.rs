@@ -10,6 +10,7 @@ use crate::vfs::Io;
 const SECCOMP_ACTIONS: &str = "kill_process kill_thread trap errno trace log allow";
 const SECCOMP_LOGGED: &str = "kill_process kill_thread trap errno trace log";
 
+const MAPS: i64 = crate::mm::MAP_COUNT_MAX as i64;
 const INT_MIN: i64 = i32::MIN as i64;
 const INT_MAX: i64 = i32::MAX as i64;
 
@@ -77,7 +78,8 @@ const KERNEL: &[Entry<Sysctl>] = &[
     Entry::file("domainname", 0o644, &UtsName(false)),
     Entry::file("hostname", 0o644, &UtsName(true)),
     number!("kernel", "hung_task_timeout_secs", System, [120], 0, INT_MAX),
-    Entry::file("io_uring_disabled", 0o644, &parameters::IO_URING_DISABLED),
+    // There is none.
+    number!("kernel", "io_uring_disabled", System, [2], 2, 2),
     number!("kernel", "io_uring_group", System, [-1], -1, INT_MAX),
     Entry::dir("keys", KERNEL_KEYS),
     number!("kernel", "kptr_restrict", System, [0], 0, 2),
@@ -138,11 +140,11 @@ const KERNEL: &[Entry<Sysctl>] = &[
 
 const KERNEL_KEYS: &[Entry<Sysctl>] = &[
     number!("kernel.keys", "gc_delay", System, [300], 0, INT_MAX),
-    number!("kernel.keys", "maxbytes", System, [20000], 0, INT_MAX),
-    number!("kernel.keys", "maxkeys", System, [200], 0, INT_MAX),
+    Entry::file("maxbytes", 0o644, &parameters::KEYS_MAXBYTES),
+    Entry::file("maxkeys", 0o644, &parameters::KEYS_MAXKEYS),
     number!("kernel.keys", "persistent_keyring_expiry", System, [259200], 0, INT_MAX),
-    number!("kernel.keys", "root_maxbytes", System, [25000000], 0, INT_MAX),
-    number!("kernel.keys", "root_maxkeys", System, [1000000], 0, INT_MAX),
+    Entry::file("root_maxbytes", 0o644, &parameters::KEYS_ROOT_MAXBYTES),
+    Entry::file("root_maxkeys", 0o644, &parameters::KEYS_ROOT_MAXKEYS),
 ];
 
 const KERNEL_PTY: &[Entry<Sysctl>] = &[
@@ -165,7 +167,8 @@ const KERNEL_SECCOMP: &[Entry<Sysctl>] = &[
     Entry::text("actions_logged", &Shown(|_, _| Ok(SECCOMP_LOGGED.to_string()))),
 ];
 
-const KERNEL_YAMA: &[Entry<Sysctl>] = &[Entry::file("ptrace_scope", 0o644, &parameters::PTRACE_SCOPE)];
+/// Yama restricts nobody.
+const KERNEL_YAMA: &[Entry<Sysctl>] = &[number!("kernel.yama", "ptrace_scope", System, [0], 0, 0)];
 
 const VM: &[Entry<Sysctl>] = &[
     number!("vm", "admin_reserve_kbytes", System, [8192], 0, INT_MAX),
@@ -184,7 +187,7 @@ const VM: &[Entry<Sysctl>] = &[
     number!("vm", "laptop_mode", System, [0], 0, INT_MAX),
     number!("vm", "legacy_va_layout", System, [0], 0, 0),
     number!("vm", "lowmem_reserve_ratio", System, [256, 256, 32, 0, 0], 0, INT_MAX),
-    Entry::file("max_map_count", 0o644, &parameters::MAX_MAP_COUNT),
+    number!("vm", "max_map_count", System, [MAPS], MAPS, MAPS),
     number!("vm", "memfd_noexec", System, [0], 0, 0),
     number!("vm", "min_free_kbytes", System, [67584], 0, INT_MAX),
     number!("vm", "mmap_min_addr", System, [65536], 65536, 65536),

@@ -92,7 +92,7 @@ const NET_IPV4: &[Entry<Sysctl>] = &[
     Entry::file("tcp_rmem", 0o644, &parameters::TCP_RMEM),
     Entry::file("tcp_wmem", 0o644, &parameters::TCP_WMEM),
     Entry::file("tcp_syn_retries", 0o644, &parameters::TCP_SYN_RETRIES),
-    Entry::file("tcp_max_syn_backlog", 0o644, &parameters::TCP_MAX_SYN_BACKLOG),
+    number!("net.ipv4", "tcp_max_syn_backlog", Net, [2048], 0, INT_MAX),
     number!("net.ipv4", "tcp_frto", Net, [2], 0, 2),
     number!("net.ipv4", "tcp_invalid_ratelimit", Net, [500], 0, INT_MAX),
     number!("net.ipv4", "tcp_limit_output_bytes", Net, [4194304], 0, INT_MAX),
