@@ -151,6 +151,8 @@ parameters! {
     SHMMAX = "kernel.shmmax", Ipc, [abi::ipc::SHMMAX as i64], 0, -1, unsigned;
     /// System V shared memory segments.
     SHMMNI = "kernel.shmmni", Ipc, [abi::ipc::SHMMNI as i64], 0, 32768;
+    /// Whom ptrace(2) may attach to. 0: Yama is not there.
+    PTRACE_SCOPE = "kernel.yama.ptrace_scope", System, [0], 0, 0;
     /// Whether memory is promised that may not be there: 0 if it is not much, 1 always.
     OVERCOMMIT_MEMORY = "vm.overcommit_memory", System, [0], 0, 1;
     /// Bytes of control messages.

@@ -167,8 +167,7 @@ const KERNEL_SECCOMP: &[Entry<Sysctl>] = &[
     Entry::text("actions_logged", &Shown(|_, _| Ok(SECCOMP_LOGGED.to_string()))),
 ];
 
-/// Yama restricts nobody.
-const KERNEL_YAMA: &[Entry<Sysctl>] = &[number!("kernel.yama", "ptrace_scope", System, [0], 0, 0)];
+const KERNEL_YAMA: &[Entry<Sysctl>] = &[Entry::file("ptrace_scope", 0o644, &parameters::PTRACE_SCOPE)];
 
 const VM: &[Entry<Sysctl>] = &[
     number!("vm", "admin_reserve_kbytes", System, [8192], 0, INT_MAX),
