@@ -72,6 +72,8 @@ pub struct Patches {
     map: RwLock<Map>,
     /// There are or have been some.
     any: AtomicBool,
+    /// There are to be no more.
+    stopped: AtomicBool,
 }
 
 impl Map {
@@ -118,7 +120,8 @@ impl Patches {
     /// A copy, for a fork.
     pub fn copy(&self) -> Self {
         let map = self.map.read();
-        Self { any: AtomicBool::new(self.any.load(Ordering::Relaxed)), map: RwLock::new(map.clone()) }
+        let any = AtomicBool::new(self.any.load(Ordering::Relaxed));
+        Self { any, stopped: AtomicBool::new(false), map: RwLock::new(map.clone()) }
     }
 
     fn is_empty(&self) -> bool {
@@ -173,6 +176,9 @@ impl Patches {
         shared: bool,
         place: &mut dyn FnMut(u64) -> bool,
     ) -> Result<()> {
+        if self.stopped.load(Ordering::Acquire) {
+            return Err(Errno::EOPNOTSUPP);
+        }
         let addr = ip.checked_sub(CALL_SIZE).ok_or(Errno::EINVAL)?;
         let mut bytes = [0; SITE];
         let read = process.read_batch(&mut [(addr, &mut bytes)])?;
@@ -300,6 +306,12 @@ impl Patches {
                 }
             }
         }
+    }
+
+    /// Puts back all sites, for good.
+    pub fn stop(&self, process: &StubProcess, shared: bool) {
+        self.stopped.store(true, Ordering::Release);
+        self.restore(process, shared, 0, u64::MAX);
     }
 
     /// Puts back the sites of a range, before a debugger writes there.

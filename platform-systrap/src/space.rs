@@ -183,6 +183,10 @@ impl AddressSpace for Space {
         self.patches.patch(&self.process, ip, self.is_shared(), place)
     }
 
+    fn stop_patching(&self) {
+        self.patches.stop(&self.process, self.is_shared());
+    }
+
     fn read_batch(&self, segments: &mut [(u64, &mut [u8])]) -> Result<usize> {
         let read = if carrier::read(self, segments) {
             segments.iter().map(|(_, buf)| buf.len()).sum()

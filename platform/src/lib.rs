@@ -228,6 +228,10 @@ pub trait AddressSpace: Send + Sync {
         Err(Errno::EOPNOTSUPP)
     }
 
+    /// Puts back all that [`AddressSpace::patch`] has rewritten, and rewrites nothing from now on: somebody is about to look
+    /// at each instruction. To be called with changes of the address space locked out.
+    fn stop_patching(&self) {}
+
     /// mincore(2): one byte a page of the range, bit 0 set when it is resident. ENOMEM for holes.
     fn resident(&self, addr: u64, pages: &mut [u8]) -> Result<()>;
 

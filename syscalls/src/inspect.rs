@@ -335,9 +335,9 @@ fn ioprio_set(task: &CurrentTask, which: i32, who: i32, priority: i32) -> Result
     Ok(())
 }
 
-/// Interrupted calls are repeated without this: a program that makes it has nothing to restart.
-fn restart_syscall(_task: &CurrentTask) -> Result<()> {
-    Err(Errno::EINTR)
+/// Interrupted calls are repeated without this, but for those of tracees.
+fn restart_syscall(task: &CurrentTask) -> Result<sentry::task::Outcome> {
+    task.repeat_call()
 }
 
 fn vhangup(task: &CurrentTask) -> Result<()> {

@@ -9,7 +9,7 @@ use abi::signal::{Signal, SignalSet};
 use abi::uio::Iovec;
 use abi::{Errno, Result};
 use platform::{Context, Registers};
-use sentry::task::ptrace::{Going, Stop, StopKind, Trace};
+use sentry::task::ptrace::Going;
 use sentry::task::{CurrentTask, Task};
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -20,7 +20,7 @@ use crate::table::Row;
 
 /// The rows of this family.
 pub const ROWS: &[Row] = rows! {
-    PTRACE => ptrace, Partial, "no debug registers, system call emulation or seccomp events";
+    PTRACE => ptrace, Partial, "no debug registers, PTRACE_SINGLEBLOCK or PTRACE_PEEKSIGINFO";
 };
 
 // Register sets (elf.h).
@@ -46,7 +46,10 @@ fn ptrace(task: &CurrentTask, request: u64, pid: i32, addr: u64, data: u64) -> R
             if addr != 0 {
                 return Err(Errno::EIO);
             }
-            task.attach_to(&tracee, Some(options(data)?)).map(|()| 0)
+            // Of old, another error for what is no option.
+            let unknown = u32::try_from(data).ok().and_then(PtraceOptions::from_bits).is_none();
+            let options = if unknown { Err(Errno::EIO) } else { options(data) };
+            task.attach_to(&tracee, Some(options?)).map(|()| 0)
         }
         p::PTRACE_KILL | p::PTRACE_INTERRUPT if !tracee.is_traced_by(task) => Err(Errno::ESRCH),
         p::PTRACE_KILL => tracee.group.send_signal(SigInfo::kernel(Signal::SIGKILL)).map(|()| 0),
@@ -61,39 +64,37 @@ fn options(data: u64) -> Result<PtraceOptions> {
     if options.contains(PtraceOptions::PTRACE_O_SUSPEND_SECCOMP) { Err(Errno::EINVAL) } else { Ok(options) }
 }
 
-fn stop(trace: &mut Trace) -> Result<&mut Stop> {
-    trace.stop.as_mut().ok_or(Errno::ESRCH)
-}
-
 fn of_stopped(task: &CurrentTask, tracee: &Arc<Task>, request: u32, addr: u64, data: u64) -> Result<u64> {
     // ESRCH before anything else.
-    tracee.with_stop(task, |_| Ok(()))?;
-    let go = |going, detach| tracee.let_go(data, going, detach).map(|()| 0);
+    tracee.with_stop(task, |_, _| Ok(()))?;
+    let go = |going| tracee.let_go(task, data, going).map(|()| 0);
     match request {
-        p::PTRACE_CONT => go(Going::Freely, false),
-        p::PTRACE_SYSCALL => go(Going::ToSyscall, false),
-        p::PTRACE_SINGLESTEP => go(Going::ByStep, false),
-        p::PTRACE_DETACH => go(Going::Freely, true),
-        p::PTRACE_LISTEN => tracee.listen().map(|()| 0),
+        p::PTRACE_CONT => go(Some(Going::Freely)),
+        p::PTRACE_SYSCALL => go(Some(Going::ToSyscall)),
+        p::PTRACE_SINGLESTEP => go(Some(Going::ByStep)),
+        p::PTRACE_SYSEMU => go(Some(Going::Emulating)),
+        p::PTRACE_SYSEMU_SINGLESTEP => go(Some(Going::EmulatingByStep)),
+        p::PTRACE_DETACH => go(None),
+        p::PTRACE_LISTEN => tracee.listen(task).map(|()| 0),
         p::PTRACE_SETOPTIONS => {
             let options = options(data)?;
-            tracee.with_stop(task, |trace| {
-                trace.options = options;
+            tracee.with_stop(task, |link, _| {
+                link.options = options;
                 Ok(0)
             })
         }
         p::PTRACE_GETEVENTMSG => {
-            let message = tracee.with_stop(task, |trace| Ok(trace.message))?;
+            let message = tracee.with_stop(task, |link, _| Ok(link.message))?;
             task.mm().write_object(data, &message).map(|()| 0)
         }
         p::PTRACE_GETSIGINFO => {
-            let info = tracee.with_stop(task, |trace| stop(trace)?.info.ok_or(Errno::EINVAL))?;
+            let info = tracee.with_stop(task, |_, stop| stop.info.ok_or(Errno::EINVAL))?;
             task.mm().write_object(data, &info).map(|()| 0)
         }
         p::PTRACE_SETSIGINFO => {
             let new: SigInfo = task.mm().read_object(data)?;
-            tracee.with_stop(task, |trace| {
-                let info = &mut stop(trace)?.info;
+            tracee.with_stop(task, |_, stop| {
+                let info = &mut stop.info;
                 info.is_some().then(|| *info = Some(new)).ok_or(Errno::EINVAL)
             })?;
             Ok(0)
@@ -129,13 +130,14 @@ fn of_stopped(task: &CurrentTask, tracee: &Arc<Task>, request: u32, addr: u64, d
         p::PTRACE_GETREGSET => get_set(task, tracee, addr, UserPtr::new(data)),
         p::PTRACE_SETREGSET => set_set(task, tracee, addr, UserPtr::new(data)),
         p::PTRACE_GETSIGMASK | p::PTRACE_SETSIGMASK if addr != 8 => Err(Errno::EINVAL),
-        p::PTRACE_GETSIGMASK => task.mm().write_object(data, &tracee.blocked()).map(|()| 0),
+        p::PTRACE_GETSIGMASK => task.mm().write_object(data, &tracee.lasting_mask()).map(|()| 0),
         p::PTRACE_SETSIGMASK => {
             let mask: SignalSet = task.mm().read_object(data)?;
-            tracee.set_blocked(mask);
+            tracee.set_lasting_mask(mask);
             Ok(0)
         }
         p::PTRACE_GET_SYSCALL_INFO => syscall_info(task, tracee, addr, data),
+        p::PTRACE_SET_SYSCALL_INFO => set_syscall_info(task, tracee, addr, data),
         p::PTRACE_ARCH_PRCTL => arch_prctl(task, tracee, addr, data),
         _ => Err(Errno::EIO),
     }
@@ -146,8 +148,7 @@ fn memory(tracee: &Task) -> Result<Arc<sentry::mm::MemoryManager>> {
 }
 
 fn change<R>(task: &CurrentTask, tracee: &Task, f: impl FnOnce(&mut Context) -> Result<R>) -> Result<R> {
-    tracee.with_stop(task, |trace| {
-        let stop = stop(trace)?;
+    tracee.with_stop(task, |_, stop| {
         let result = f(&mut stop.context)?;
         stop.changed = true;
         Ok(result)
@@ -156,8 +157,8 @@ fn change<R>(task: &CurrentTask, tracee: &Task, f: impl FnOnce(&mut Context) -> 
 
 /// The general registers as the tracer is to see them.
 fn general(task: &CurrentTask, tracee: &Task) -> Result<Vec<u8>> {
-    tracee.with_stop(task, |trace| {
-        let mut regs = stop(trace)?.context.regs;
+    tracee.with_stop(task, |_, stop| {
+        let mut regs = stop.context.regs;
         // __USER_CS and __USER_DS.
         regs.cs = 0x33;
         regs.ss = 0x2b;
@@ -176,6 +177,12 @@ fn set_general(task: &CurrentTask, tracee: &Task, bytes: &[u8]) -> Result<()> {
         if new.fs_base >= platform::USER_MAX || new.gs_base >= platform::USER_MAX {
             return Err(Errno::EIO);
         }
+        // Segments stay as they are, but not whatever they are said to be (invalid_selector()).
+        let is_user = |selector: u64| selector & 3 == 3;
+        let optional = [new.ds, new.es, new.fs, new.gs].map(|selector| selector & 0xffff);
+        if !is_user(new.cs) || !is_user(new.ss) || optional.iter().any(|&s| s != 0 && !is_user(s)) {
+            return Err(Errno::EIO);
+        }
         new.eflags = old.eflags & !FLAGS_CHANGEABLE | new.eflags & FLAGS_CHANGEABLE;
         (new.cs, new.ss, new.ds, new.es, new.fs, new.gs) = (old.cs, old.ss, old.ds, old.es, old.fs, old.gs);
         context.regs = new;
@@ -186,8 +193,13 @@ fn set_general(task: &CurrentTask, tracee: &Task, bytes: &[u8]) -> Result<()> {
 /// Where XSAVE images say which components the kernel has (`struct _fpx_sw_bytes`, XSTATE_FX_SW_OFFSET).
 const XSTATE_FEATURES_AT: usize = 464;
 
+/// Where FXSAVE images have the control and status of SSE, and which of its bits there are.
+const MXCSR_AT: usize = 24;
+const MXCSR_MASK_AT: usize = 28;
+const MXCSR_MASK_DEFAULT: u32 = 0xffbf;
+
 fn floating(task: &CurrentTask, tracee: &Task) -> Result<Vec<u8>> {
-    let image = tracee.with_stop(task, |trace| Ok(stop(trace)?.context.xstate.clone()))?;
+    let image = tracee.with_stop(task, |_, stop| Ok(stop.context.xstate.clone()))?;
     let mut image = platform::xstate::sanitize(&image);
     if let Some(place) = image.get_mut(XSTATE_FEATURES_AT..XSTATE_FEATURES_AT + 8) {
         place.copy_from_slice(&platform::xstate::layout().features.to_le_bytes());
@@ -198,6 +210,16 @@ fn floating(task: &CurrentTask, tracee: &Task) -> Result<Vec<u8>> {
 fn set_floating(task: &CurrentTask, tracee: &Task, bytes: &[u8]) -> Result<()> {
     change(task, tracee, |context| {
         let mut image = platform::xstate::sanitize(&context.xstate);
+        let word = |image: &[u8], at: usize| {
+            image.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_le_bytes)
+        };
+        let known = match word(&image, MXCSR_MASK_AT) {
+            0 => MXCSR_MASK_DEFAULT,
+            mask => mask,
+        };
+        if word(bytes, MXCSR_AT) & !known != 0 {
+            return Err(Errno::EINVAL);
+        }
         let len = bytes.len().min(image.len());
         image[..len].copy_from_slice(&bytes[..len]);
         platform::xstate::clear_software(&mut image);
@@ -244,6 +266,20 @@ fn set_set(task: &CurrentTask, tracee: &Task, kind: u64, iov: UserPtr<Iovec>) ->
     task.mm().read_bytes(given.iov_base, &mut bytes)?;
     match kind {
         NT_PRSTATUS => set_general(task, tracee, &bytes)?,
+        NT_X86_XSTATE => {
+            // Only a whole one, in the standard format, with what the processor has.
+            if bytes.len() != most {
+                return Err(Errno::EFAULT);
+            }
+            let word = |at: usize| {
+                bytes.get(at..at + 8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes)
+            };
+            let known = platform::xstate::layout().features;
+            if word(512) & !known != 0 || (520..576).step_by(8).any(|at| word(at) != 0) {
+                return Err(Errno::EINVAL);
+            }
+            set_floating(task, tracee, &bytes)?;
+        }
         _ => set_floating(task, tracee, &bytes)?,
     }
     iov.write(task, &Iovec { iov_len: bytes.len() as u64, ..given })?;
@@ -288,7 +324,7 @@ fn arch_prctl(task: &CurrentTask, tracee: &Task, addr: u64, code: u64) -> Result
             })
         }
         a::ARCH_GET_FS | a::ARCH_GET_GS => {
-            let regs = tracee.with_stop(task, |trace| Ok(stop(trace)?.context.regs))?;
+            let regs = tracee.with_stop(task, |_, stop| Ok(stop.context.regs))?;
             let value = if code == a::ARCH_GET_FS { regs.fs_base } else { regs.gs_base };
             task.mm().write_object(addr, &value).map(|()| 0)
         }
@@ -296,38 +332,82 @@ fn arch_prctl(task: &CurrentTask, tracee: &Task, addr: u64, code: u64) -> Result
     }
 }
 
+/// Which system call stop it is (ptrace_get_syscall_info_op()).
+fn syscall_op(code: i32, message: u64) -> u8 {
+    const STOP: u32 = SIGTRAP | 0x80;
+    const FILTER: u32 = SIGTRAP | p::PTRACE_EVENT_SECCOMP << 8;
+    const SIGTRAP: u32 = 5;
+    match (code as u32, u32::try_from(message)) {
+        (STOP, Ok(p::PTRACE_EVENTMSG_SYSCALL_ENTRY)) => p::PTRACE_SYSCALL_INFO_ENTRY,
+        (STOP, Ok(p::PTRACE_EVENTMSG_SYSCALL_EXIT)) => p::PTRACE_SYSCALL_INFO_EXIT,
+        (FILTER, _) => p::PTRACE_SYSCALL_INFO_SECCOMP,
+        _ => p::PTRACE_SYSCALL_INFO_NONE,
+    }
+}
+
 /// PTRACE_GET_SYSCALL_INFO: returns how much there is to say.
 fn syscall_info(task: &CurrentTask, tracee: &Task, size: u64, data: u64) -> Result<u64> {
-    let (kind, regs) = tracee.with_stop(task, |trace| {
-        let stop = stop(trace)?;
-        Ok((stop.kind, stop.context.regs))
+    let (op, message, regs) = tracee.with_stop(task, |link, stop| {
+        let op = syscall_op(stop.info.map_or(0, |info| info.si_code), link.message);
+        Ok((op, link.message, stop.context.regs))
     })?;
     let mut info = PtraceSyscallInfo {
+        op,
         arch: AUDIT_ARCH_X86_64,
         instruction_pointer: regs.rip,
         stack_pointer: regs.rsp,
         ..PtraceSyscallInfo::default()
     };
     let head = std::mem::offset_of!(PtraceSyscallInfo, data);
-    let len = match kind {
-        StopKind::SyscallEntry => {
-            info.op = p::PTRACE_SYSCALL_INFO_ENTRY;
-            info.data = [regs.orig_rax, regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9, 0];
-            head + 7 * 8
+    let len = match op {
+        p::PTRACE_SYSCALL_INFO_ENTRY | p::PTRACE_SYSCALL_INFO_SECCOMP => {
+            let number = regs.orig_rax as i32 as i64 as u64;
+            let is_filter = op == p::PTRACE_SYSCALL_INFO_SECCOMP;
+            let last = if is_filter { message } else { 0 };
+            info.data = [number, regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9, last];
+            head + 7 * 8 + if is_filter { 4 } else { 0 }
         }
-        StopKind::SyscallExit => {
-            info.op = p::PTRACE_SYSCALL_INFO_EXIT;
+        p::PTRACE_SYSCALL_INFO_EXIT => {
             let failed = (-4095..0).contains(&(regs.rax as i64));
             info.data[0] = regs.rax;
             info.data[1] = failed.into();
             head + 9
         }
-        _ => {
-            info.op = p::PTRACE_SYSCALL_INFO_NONE;
-            head
-        }
+        _ => head,
     };
     let copied = len.min(usize::try_from(size).unwrap_or(usize::MAX));
     task.mm().write_bytes(data, &info.as_bytes()[..copied])?;
     Ok(len as u64)
+}
+
+/// PTRACE_SET_SYSCALL_INFO: replaces the call, or its result. EINVAL for another stop than the present one.
+fn set_syscall_info(task: &CurrentTask, tracee: &Task, size: u64, data: u64) -> Result<u64> {
+    if size < size_of::<PtraceSyscallInfo>() as u64 {
+        return Err(Errno::EINVAL);
+    }
+    let info: PtraceSyscallInfo = task.mm().read_object(data)?;
+    if info.flags != 0 || info._pad != 0 {
+        return Err(Errno::EINVAL);
+    }
+    tracee.with_stop(task, |link, stop| {
+        if syscall_op(stop.info.map_or(0, |info| info.si_code), link.message) != info.op {
+            return Err(Errno::EINVAL);
+        }
+        let regs = &mut stop.context.regs;
+        match info.op {
+            p::PTRACE_SYSCALL_INFO_ENTRY | p::PTRACE_SYSCALL_INFO_SECCOMP => {
+                let [number, args @ .., _] = info.data;
+                let number = i32::try_from(number as i64).map_err(|_| Errno::ERANGE)?;
+                regs.orig_rax = number as i64 as u64;
+                // Without a call, they are not arguments.
+                if number != -1 {
+                    [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9] = args;
+                }
+            }
+            p::PTRACE_SYSCALL_INFO_EXIT => regs.rax = info.data[0],
+            _ => return Err(Errno::EINVAL),
+        }
+        stop.changed = true;
+        Ok(0)
+    })
 }

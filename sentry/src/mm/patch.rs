@@ -10,6 +10,12 @@ use super::{MemoryManager, clamp};
 const REACH: u64 = 16;
 
 impl MemoryManager {
+    /// Puts back what the platform has rewritten, for good: somebody will look at each instruction.
+    pub fn stop_patching(&self) {
+        let _state = self.state.write();
+        self.space.stop_patching();
+    }
+
     /// Has the platform rewrite the site of the call that ended at `ip` and is `thread`'s present one, if the pages are such
     /// that nobody can see it: private, executable, not writable. That it cannot be done is no error.
     pub fn patch(&self, thread: &mut dyn Thread, ip: u64) {

@@ -253,9 +253,28 @@ impl CurrentTask {
                 let data =
                     SeccompData { nr: number as i32, arch: AUDIT_ARCH_X86_64, instruction_pointer: ip, args };
                 let (returned, log) = filters.evaluate(&data);
+                let action = returned & SECCOMP_RET_ACTION_FULL;
+                if action == SECCOMP_RET_TRACE && self.wants_seccomp_events() {
+                    return self.ask_tracer(&filters, &data, returned & SECCOMP_RET_DATA);
+                }
                 self.act(&data, returned, log)
             }
         }
+    }
+
+    /// The tracer is told of the call and may change it; the filters have the last word, but do not ask again
+    /// (__seccomp_filter()).
+    fn ask_tracer(&self, filters: &Arc<Filters>, data: &SeccompData, reason: u32) -> Option<Result<Outcome>> {
+        if let Some(end) = self.seccomp_stop(reason) {
+            return Some(end);
+        }
+        let (number, args) = self.arguments();
+        let data = SeccompData { nr: number as i32, args, ..*data };
+        let (returned, log) = filters.evaluate(&data);
+        if returned & SECCOMP_RET_ACTION_FULL == SECCOMP_RET_TRACE {
+            return None;
+        }
+        self.act(&data, returned, log)
     }
 
     fn act(&self, data: &SeccompData, returned: u32, log: bool) -> Option<Result<Outcome>> {

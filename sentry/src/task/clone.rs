@@ -147,6 +147,7 @@ impl CurrentTask {
             // A signal does not end this wait, only the end of the process does.
             let _ = self.wait_killable(&done.queue, || done.is_done().then_some(()));
             let option = PtraceOptions::PTRACE_O_TRACEVFORKDONE;
+            let number = self.number_for_tracer(&pid);
             self.event_stop(option, abi::ptrace::PTRACE_EVENT_VFORK_DONE, number.into());
         }
         Ok(number)

@@ -35,6 +35,21 @@ pub trait SyscallTable: Send + Sync {
     fn call(&self, task: &CurrentTask, number: u64, args: [u64; 6]) -> Result<Outcome>;
 }
 
+/// How far the present system call of a thread is, and with what the guest goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// There is none: an interruption or a fault. With the registers.
+    Outside,
+    /// It is being carried out.
+    Called,
+    /// It returns this.
+    Returned(u64),
+    /// It has replaced the registers.
+    Replaced,
+    /// What became of it is in the registers, for a tracer to see.
+    Settled,
+}
+
 /// What a call needs to go on with after a stop or a signal without a handler (restart_block).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Restart {
@@ -54,8 +69,12 @@ pub struct CurrentTask {
     arguments: Cell<(u64, [u64; 6])>,
     /// A temporary signal mask is in force.
     masked: Cell<bool>,
-    /// A tracer has set the registers.
-    pub(super) registers_replaced: Cell<bool>,
+    /// How far the present call is.
+    pub(super) stage: Cell<Stage>,
+    /// It has stopped for a tracer since it last looked for signals: what is in the registers counts.
+    pub(super) trapped: Cell<bool>,
+    /// What restart_syscall(2) is to repeat.
+    repeatable: Cell<Option<(u64, [u64; 6], Option<Restart>)>>,
     /// Processor time of the guest threads before the present one (exec), in nanoseconds.
     earlier: Cell<u64>,
 }
@@ -95,7 +114,9 @@ impl CurrentTask {
             restart: Cell::new(None),
             arguments: Cell::new((0, [0; 6])),
             masked: Cell::new(false),
-            registers_replaced: Cell::new(false),
+            stage: Cell::new(Stage::Outside),
+            trapped: Cell::new(false),
+            repeatable: Cell::new(None),
             earlier: Cell::new(0),
         })
     }
@@ -150,6 +171,11 @@ impl CurrentTask {
         let thread = thread.as_mut().ok_or(Errno::ESRCH)?;
         let context = thread.context().map_err(|_| Errno::ESRCH)?;
         Ok(f(context))
+    }
+
+    /// A tracer has changed them.
+    pub(super) fn set_arguments(&self, number: u64, args: [u64; 6]) {
+        self.arguments.set((number, args));
     }
 
     /// Number and arguments of the call that is being carried out.
@@ -338,9 +364,8 @@ impl CurrentTask {
 
     fn run_guest(&self) -> u32 {
         let table = self.kernel().syscalls;
-        let mut resume = Resume::Context;
         if (self.work.load(Ordering::SeqCst) || self.kernel().freezer.any())
-            && let Some(status) = self.do_work(&mut resume, None)
+            && let Some(status) = self.do_work(None)
         {
             return status;
         }
@@ -353,54 +378,51 @@ impl CurrentTask {
                     thread.set_answers(&self.answers());
                 }
                 self.task.cpu_stale.store(true, Ordering::Relaxed);
-                thread.run(resume)
+                thread.run(match self.stage.get() {
+                    Stage::Returned(value) => Resume::Result(value),
+                    _ => Resume::Context,
+                })
             };
             let mut restartable = None;
             match exit {
                 Exit::Syscall { number, args, ip } => {
-                    if !self.is_traced() {
-                        self.patch_hot_site();
-                    }
+                    self.patch_hot_site();
                     self.arguments.set((number, args));
                     self.task.syscall.store(number as i32, Ordering::Relaxed);
                     self.restart.set(None);
+                    self.stage.set(Stage::Called);
                     let traced = self.is_traced();
-                    let wanted = if traced { self.trace_entry(number, args) } else { Ok((number, args)) };
-                    let result = match wanted {
-                        Err(value) => Ok(Outcome::Value(value)),
-                        Ok((number, args)) => {
-                            self.arguments.set((number, args));
-                            match self.screen(number, args, ip) {
-                                None => table.call(self, number, args),
-                                Some(result) => result,
-                            }
+                    let result = if traced {
+                        self.carry_out_traced(ip)
+                    } else {
+                        match self.screen(number, args, ip) {
+                            None => table.call(self, number, args),
+                            Some(result) => result,
                         }
                     };
-                    let (number, args) = self.arguments.get();
                     match result {
-                        Ok(Outcome::Value(value)) => resume = Resume::Result(value),
-                        Ok(Outcome::Context) => resume = Resume::Context,
+                        Ok(Outcome::Value(value)) => self.stage.set(Stage::Returned(value)),
+                        Ok(Outcome::Context) => self.stage.set(Stage::Replaced),
                         Ok(Outcome::Exit(status)) => return status,
-                        Err(e) if e.is_restart() => {
-                            restartable = Some((number, args, e));
-                            // What a tracer is shown; nobody else gets to see it.
-                            resume = Resume::Result(e.to_register());
-                            self.work.store(true, Ordering::SeqCst);
+                        Err(e) => {
+                            // A restart code is for tracers; nobody else gets to see it.
+                            self.stage.set(Stage::Returned(e.to_register()));
+                            if e.is_restart() {
+                                restartable = Some((number, args, e));
+                                self.work.store(true, Ordering::SeqCst);
+                            }
                         }
-                        Err(e) => resume = Resume::Result(e.to_register()),
                     }
-                    if self.is_traced() && self.trace_exit(number, &mut resume) {
-                        restartable = None;
+                    if traced || self.trapped.get() {
+                        self.trace_exit();
                     }
                 }
                 Exit::Fault(fault) => {
-                    resume = Resume::Context;
-                    self.not_in_a_call();
+                    self.stage.set(Stage::Outside);
                     self.handle_fault(&fault);
                 }
                 Exit::Interrupted => {
-                    resume = Resume::Context;
-                    self.not_in_a_call();
+                    self.stage.set(Stage::Outside);
                     self.note_cpu_time();
                     self.work.store(true, Ordering::SeqCst);
                 }
@@ -420,7 +442,7 @@ impl CurrentTask {
                 }
             }
             if (self.work.load(Ordering::SeqCst) || self.masked.get() || self.kernel().freezer.any())
-                && let Some(status) = self.do_work(&mut resume, restartable)
+                && let Some(status) = self.do_work(restartable)
             {
                 return status;
             }
@@ -459,13 +481,6 @@ impl CurrentTask {
         }
     }
 
-    /// A tracer is to see that no call was under way.
-    fn not_in_a_call(&self) {
-        if self.is_traced() {
-            let _ = self.with_context(|context| context.regs.orig_rax = u64::MAX);
-        }
-    }
-
     fn handle_fault(&self, fault: &Fault) {
         let mm = self.mm();
         let limits = self.memory_limits();
@@ -482,16 +497,13 @@ impl CurrentTask {
     }
 
     /// Delivers signals, stops, and repeats the interrupted call. Returns the status with which the thread is to end.
-    fn do_work(&self, resume: &mut Resume, mut interrupted: Option<(u64, [u64; 6], Errno)>) -> Option<u32> {
+    fn do_work(&self, mut interrupted: Option<(u64, [u64; 6], Errno)>) -> Option<u32> {
         loop {
             self.work.store(false, Ordering::SeqCst);
-            if self.is_traced() {
-                self.settle_result(resume, Some(self.arguments().0));
-            }
             let delivery = self.next_delivery();
-            if self.registers_replaced.take() {
-                interrupted = None;
-                *resume = Resume::Context;
+            if self.trapped.take() {
+                self.settle_call();
+                interrupted = self.call_to_restart();
             }
             match delivery {
                 Delivery::Exit(status) => return Some(status),
@@ -506,15 +518,22 @@ impl CurrentTask {
                     if error != Errno::ERESTART_RESTARTBLOCK {
                         self.restart.set(None);
                     }
-                    match self.kernel().syscalls.call(self, number, args) {
-                        Ok(Outcome::Value(value)) => *resume = Resume::Result(value),
-                        Ok(Outcome::Context) => *resume = Resume::Context,
-                        Ok(Outcome::Exit(status)) => return Some(status),
-                        Err(e) if e.is_restart() => {
-                            interrupted = Some((number, args, e));
-                            *resume = Resume::Result(e.to_register());
+                    if self.is_traced() || self.stage.get() == Stage::Settled {
+                        self.restart_visibly(number, args, error);
+                        if !self.work.load(Ordering::SeqCst) {
+                            return None;
                         }
-                        Err(e) => *resume = Resume::Result(e.to_register()),
+                        continue;
+                    }
+                    self.stage.set(Stage::Called);
+                    match self.kernel().syscalls.call(self, number, args) {
+                        Ok(Outcome::Value(value)) => self.stage.set(Stage::Returned(value)),
+                        Ok(Outcome::Context) => self.stage.set(Stage::Replaced),
+                        Ok(Outcome::Exit(status)) => return Some(status),
+                        Err(e) => {
+                            self.stage.set(Stage::Returned(e.to_register()));
+                            interrupted = e.is_restart().then_some((number, args, e));
+                        }
                     }
                     if interrupted.is_none() && !self.work.load(Ordering::SeqCst) {
                         return None;
@@ -530,20 +549,21 @@ impl CurrentTask {
                     };
                     let restart = interrupted.take().map(|(number, _, e)| (number, restarts(e)));
                     let entered = self.with_context(|context| {
-                        match (restart, &*resume) {
+                        match (restart, self.stage.get()) {
                             (Some((number, true)), _) => {
                                 context.regs.rax = number;
                                 context.regs.rip = context.regs.rip.wrapping_sub(2);
                             }
                             (Some(_), _) => context.regs.rax = Errno::EINTR.to_register(),
-                            (_, Resume::Result(value)) => context.regs.rax = *value,
+                            (_, Stage::Returned(value)) => context.regs.rax = value,
                             _ => {}
                         }
                         self.enter_handler(context, &info, &action)
                     });
                     self.fault.set(None);
-                    *resume = Resume::Context;
+                    self.stage.set(Stage::Outside);
                     match entered {
+                        Ok(Ok(())) if self.is_traced() => self.trace_handler(),
                         Ok(Ok(())) => {}
                         Ok(Err(_)) => self.force_segv(&info),
                         Err(_) => return Some(abi::wait::signaled(Signal::SIGKILL, false)),
@@ -551,6 +571,30 @@ impl CurrentTask {
                 }
             }
         }
+    }
+
+    /// Has the guest make an interrupted call again, where a tracer sees it.
+    fn restart_visibly(&self, number: u64, args: [u64; 6], error: Errno) {
+        self.settle_call();
+        let repeats_block = error == Errno::ERESTART_RESTARTBLOCK;
+        if repeats_block && number != abi::sysno::RESTART_SYSCALL {
+            self.repeatable.set(Some((number, args, self.restart.get())));
+        }
+        let _ = self.with_context(|context| {
+            context.regs.rax = if repeats_block { abi::sysno::RESTART_SYSCALL } else { number };
+            context.regs.rip = context.regs.rip.wrapping_sub(2);
+        });
+    }
+
+    /// restart_syscall(2). EINTR if there is nothing to repeat.
+    pub fn repeat_call(&self) -> Result<Outcome> {
+        let (number, args, restart) = self.repeatable.get().ok_or(Errno::EINTR)?;
+        self.restart.set(restart);
+        let result = self.kernel().syscalls.call(self, number, args);
+        if result != Err(Errno::ERESTART_RESTARTBLOCK) {
+            self.repeatable.set(None);
+        }
+        result
     }
 
     /// The frame could not be written: SIGSEGV, and if that was the signal, the default action of it (force_sigsegv).
@@ -594,7 +638,9 @@ impl CurrentTask {
             restart: Cell::new(None),
             arguments: Cell::new((0, [0; 6])),
             masked: Cell::new(false),
-            registers_replaced: Cell::new(false),
+            stage: Cell::new(Stage::Outside),
+            trapped: Cell::new(false),
+            repeatable: Cell::new(None),
             earlier: Cell::new(0),
         };
         current.exit(abi::wait::signaled(Signal::SIGKILL, false));

@@ -71,7 +71,8 @@ pub fn load(task: &super::Task, mut request: ExecRequest) -> std::result::Result
     let creds_file = resolve_scripts(task, &mut request)?;
     let old = task.credentials();
     let no_new_privs = task.no_new_privs.load(Ordering::Relaxed);
-    let (credentials, secure) = exec_credentials(&old, &creds_file, no_new_privs)?;
+    let no_more = no_new_privs || task.has_weak_tracer(&old);
+    let (credentials, secure) = exec_credentials(&old, &creds_file, no_more)?;
     let mut random = [0u8; 48];
     kernel.fill_random(&mut random);
     let limit = task.group.limits.current(abi::resource::RLIMIT_STACK);
@@ -172,6 +173,9 @@ fn exec_credentials(old: &Credentials, file: &Arc<File>, no_new_privs: bool) -> 
         .intersection(old.bounding)
         .union(inheritable.intersection(old.inheritable))
         .union(new.ambient);
+    if no_new_privs {
+        new.permitted = new.permitted.intersection(old.permitted);
+    }
     new.effective = if effective_bit { new.permitted } else { new.ambient };
     new.securebits &= !SECBIT_KEEP_CAPS;
     let gained = !new.permitted.difference(old.permitted).is_empty() && Some(old.uid) != root;
@@ -215,7 +219,7 @@ impl CurrentTask {
             }
             Err(e) => return Err(e.errno),
         };
-        let old_number = self.tid();
+        let old_pid = self.pid();
         self.kill_siblings()?;
         // From here on there is no way back: a failure kills the process.
         self.release_memory();
@@ -256,7 +260,7 @@ impl CurrentTask {
                 operations::flush(self, file);
             }
         }
-        self.tell_exec(old_number);
+        self.tell_exec(&old_pid);
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use abi::signal::{SIG_IGN, SaFlags, Signal};
 
 use super::current::CurrentTask;
 use super::group::{ProcessGroup, Remains, ThreadGroup};
-use super::task::RunState;
+use super::task::{RunState, Task};
 
 /// True if no member of the process group has a parent in another group of the same session, so that nobody could
 /// continue it when it stops. `leaving` is left out of account.
@@ -105,7 +105,7 @@ impl CurrentTask {
                 }
             }
             let status = group.signals.lock().exit.map_or(status, |e| e.status);
-            end_process(&group, status);
+            end_process(&group, &task, status);
         }
         group.thread_events.notify(PollEvents::POLLIN);
         drop(task);
@@ -143,7 +143,8 @@ impl CurrentTask {
     }
 }
 
-fn end_process(group: &Arc<ThreadGroup>, status: u32) {
+/// `task` was the last.
+fn end_process(group: &Arc<ThreadGroup>, task: &Arc<Task>, status: u32) {
     let kernel = group.kernel.clone();
     group.timers.clear(&kernel);
     if group.is_session_leader() {
@@ -157,39 +158,24 @@ fn end_process(group: &Arc<ThreadGroup>, status: u32) {
     let process_group = group.process_group();
     kill_orphaned(&process_group, group.parent().as_ref(), Some(group));
     let adopted = adopt_children(group);
-    let parent = group.parent();
-    let exit_signal = group.family.lock().exit_signal;
-    let mut auto_reap = parent.is_none();
-    if let (Some(parent), Some(signal)) = (&parent, exit_signal) {
-        let action = parent.action(signal);
-        let no_wait = SaFlags::from_bits_retain(action.flags).contains(SaFlags::SA_NOCLDWAIT);
-        auto_reap = signal == Signal::SIGCHLD && (action.handler == SIG_IGN || no_wait);
+    {
+        let mut family = group.family.lock();
+        family.zombie = Some(status);
+        family.held = true;
     }
-    group.family.lock().zombie = Some(status);
-    if auto_reap {
-        match &parent {
-            Some(parent) => reap(parent, group),
-            None => {
-                group.family.lock().reaped = true;
-                process_group.leave(group);
-                drop(group.counted.lock().take());
-            }
-        }
-    }
+    let held = task.leave_process_to_tracer(status);
     group.exited.set(status);
+    if !held {
+        announce_end(group, status);
+    }
     drop(tasklist);
     group.pid.exited.notify(PollEvents::POLLIN | PollEvents::POLLRDNORM);
-    if let Some(parent) = parent {
-        if let Some(signal) = exit_signal {
-            let code = super::wait::exit_code(status);
-            let value = if status & 0x7f == 0 { status >> 8 & 0xff } else { status & 0x7f };
-            let _ = parent.send_signal(super::wait::child_info(group, &parent, signal, code, value as i32));
-        }
-        parent.child_events.notify(PollEvents::POLLIN);
-    }
     for (reaper, child) in adopted {
-        if child.family.lock().zombie.is_some() {
-            let status = child.family.lock().zombie.unwrap_or(0);
+        let zombie = {
+            let family = child.family.lock();
+            family.zombie.filter(|_| !family.held)
+        };
+        if let Some(status) = zombie {
             let code = super::wait::exit_code(status);
             let value = if status & 0x7f == 0 { status >> 8 & 0xff } else { status & 0x7f };
             let info = super::wait::child_info(&child, &reaper, Signal::SIGCHLD, code, value as i32);
@@ -198,6 +184,32 @@ fn end_process(group: &Arc<ThreadGroup>, status: u32) {
         }
     }
     kernel.process_ended(group, status);
+}
+
+/// The parent of a dead process can wait for it from now on, or it needs no waiting for. The tasklist lock is held.
+pub(super) fn announce_end(group: &Arc<ThreadGroup>, status: u32) {
+    let (parent, exit_signal) = {
+        let mut family = group.family.lock();
+        family.held = false;
+        (family.parent.upgrade(), family.exit_signal)
+    };
+    let Some(parent) = parent else {
+        group.family.lock().reaped = true;
+        group.process_group().leave(group);
+        drop(group.counted.lock().take());
+        return;
+    };
+    if let Some(signal) = exit_signal {
+        let action = parent.action(signal);
+        let no_wait = SaFlags::from_bits_retain(action.flags).contains(SaFlags::SA_NOCLDWAIT);
+        if signal == Signal::SIGCHLD && (action.handler == SIG_IGN || no_wait) {
+            reap(&parent, group);
+        }
+        let code = super::wait::exit_code(status);
+        let value = if status & 0x7f == 0 { status >> 8 & 0xff } else { status & 0x7f };
+        let _ = parent.send_signal(super::wait::child_info(group, &parent, signal, code, value as i32));
+    }
+    parent.child_events.notify(PollEvents::POLLIN);
 }
 
 /// Gives the children of a dying process to the nearest subreaper or to the init of its pid namespace. Zombies of
@@ -220,7 +232,11 @@ fn adopt_children(group: &Arc<ThreadGroup>) -> Vec<(Arc<ThreadGroup>, Arc<Thread
                 let ignores = reaper.action(Signal::SIGCHLD);
                 let auto = ignores.handler == SIG_IGN
                     || SaFlags::from_bits_retain(ignores.flags).contains(SaFlags::SA_NOCLDWAIT);
-                if child.family.lock().zombie.is_some() && auto {
+                let is_zombie = {
+                    let family = child.family.lock();
+                    family.zombie.is_some() && !family.held
+                };
+                if is_zombie && auto {
                     reap(reaper, &child);
                 } else {
                     reaper.family.lock().children.push(child.clone());

@@ -80,6 +80,8 @@ pub struct Family {
     pub exit_signal: Option<Signal>,
     /// The wait status once it is dead, until it is reaped.
     pub zombie: Option<u32>,
+    /// The parent does not know of that yet: a tracer is to know it first.
+    pub held: bool,
     /// It was reaped (or needs no reaping).
     pub reaped: bool,
     /// PR_SET_CHILD_SUBREAPER.
@@ -180,6 +182,10 @@ pub struct ThreadGroup {
     pub io_bytes: (AtomicU64, AtomicU64),
     /// All threads are gone.
     pub dead: AtomicBool,
+    /// A thread of it is or was a tracer.
+    pub(super) has_traced: AtomicBool,
+    /// Who traced the first thread when that ended.
+    pub(super) leader_tracer: Mutex<Weak<Task>>,
     /// The first thread has ended, and counts until the process is waited for.
     pub(super) counted: Mutex<Option<Counted>>,
     /// The real uid of the thread that ended last (a kernel id).
@@ -303,6 +309,7 @@ impl ThreadGroup {
                 process_group: parts.process_group.clone(),
                 exit_signal: parts.exit_signal,
                 zombie: None,
+                held: false,
                 reaped: false,
                 subreaper: false,
                 did_exec: false,
@@ -326,6 +333,8 @@ impl ThreadGroup {
             membarrier: AtomicU32::new(0),
             io_bytes: Default::default(),
             dead: AtomicBool::new(false),
+            has_traced: AtomicBool::new(false),
+            leader_tracer: Mutex::default(),
             counted: Mutex::default(),
             last_uid: Mutex::new(0),
             remains: Mutex::default(),

@@ -1,11 +1,11 @@
 //! Tracing (kernel/ptrace.c, kernel/signal.c): who traces whom, and the stops of a tracee.
 //!
-//! A tracee stops on its own thread, in [`CurrentTask::trap`]: it leaves its registers in its [`Trace`], tells the tracer,
+//! A tracee stops on its own thread, in [`CurrentTask::trap`]: it leaves its registers in its [`Tracing`], tells the tracer,
 //! and sleeps until the tracer has it go on. The tracer reads and changes what is there; when the tracee goes on it takes
-//! over registers that were changed.
+//! over registers that were changed. Who is not traced pays for all this with the look at a flag.
 //!
-//! Lock order: `Kernel::tasklist` → a tracer's list of tracees → a tracee's trace → its signals. A tracee's trace is
-//! never held while it sleeps, sends a signal or wakes somebody.
+//! Lock order: `Kernel::tasklist` → a tracer's lists ([`Tracer`]) → a tracee's [`Tracing`] → the signals of its process →
+//! its own. None of the two in the middle is held while somebody sleeps, sends a signal or wakes another.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
@@ -15,18 +15,25 @@ use abi::poll::PollEvents;
 use abi::ptrace::{self as p, PtraceOptions};
 use abi::sched::CloneFlags;
 use abi::siginfo::SigInfo;
-use abi::signal::{CLD_TRAPPED, SI_USER, SIG_IGN, SaFlags, Signal};
+use abi::signal::{CLD_STOPPED, CLD_TRAPPED, SI_USER, SIG_IGN, SaFlags, Signal, SignalSet, TRAP_BRKPT};
 use abi::wait::WaitOptions;
-use abi::{Errno, Result};
+use abi::{Errno, Result, sysno};
 use parking_lot::Mutex;
-use platform::{Context, Resume};
+use platform::Context;
 
 use super::access::AccessMode;
-use super::current::CurrentTask;
+use super::credentials::Credentials;
+use super::current::{CurrentTask, Outcome, Stage};
 use super::group::{ThreadGroup, Usage};
 use super::pid::Pid;
 use super::task::{RunState, Task};
 use super::wait::{Report, Which};
+use crate::Kernel;
+
+/// In [`Task::traps`]: the tracer wants a stop (PTRACE_INTERRUPT), or the process of a new tracee has stopped already.
+pub(super) const TRAP_STOP: u8 = 1;
+/// In [`Task::traps`]: the process of a seized tracee was stopped or continued.
+pub(super) const TRAP_NOTIFY: u8 = 2;
 
 /// How a tracee goes on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,30 +45,23 @@ pub enum Going {
     ToSyscall,
     /// By one instruction.
     ByStep,
+    /// To the next system call, which is not carried out.
+    Emulating,
+    /// By one instruction; a system call is not carried out.
+    EmulatingByStep,
 }
 
-/// Where a tracee stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StopKind {
-    /// About to take a signal.
-    Signal,
-    /// About to carry out a system call.
-    SyscallEntry,
-    /// Done with a system call.
-    SyscallExit,
-    /// One of `PTRACE_EVENT_*`.
-    Event,
-    /// Its process has stopped.
-    Group,
+impl Going {
+    fn steps(self) -> bool {
+        matches!(self, Going::ByStep | Going::EmulatingByStep)
+    }
 }
 
 /// A tracee that has stopped.
 pub struct Stop {
-    /// Why.
-    pub kind: StopKind,
     /// The `status >> 8` of wait(2): a signal, and above it an event.
     pub code: u32,
-    /// What PTRACE_GETSIGINFO tells; `None` for the stop of a process.
+    /// What PTRACE_GETSIGINFO tells; `None` for the stop of a process, unless it was seized.
     pub info: Option<SigInfo>,
     /// The registers.
     pub context: Context,
@@ -69,6 +69,31 @@ pub struct Stop {
     pub changed: bool,
     /// wait(2) has told of it.
     reported: bool,
+    /// PTRACE_LISTEN: it stays where it is, but events of its process are told.
+    listening: bool,
+}
+
+/// What ties a tracee to its tracer.
+pub struct Link {
+    tracer: Weak<Task>,
+    /// Those of the tracer when it became one: set-id programs ask them.
+    credentials: Arc<Credentials>,
+    /// PTRACE_O_*.
+    pub options: PtraceOptions,
+    /// PTRACE_GETEVENTMSG.
+    pub message: u64,
+    going: Going,
+}
+
+impl Link {
+    fn new(tracer: &Arc<Task>, options: PtraceOptions) -> Link {
+        let credentials = tracer.credentials();
+        Link { tracer: Arc::downgrade(tracer), credentials, options, message: 0, going: Going::Freely }
+    }
+
+    fn is_of(&self, tracer: &Task) -> bool {
+        std::ptr::eq(self.tracer.as_ptr(), tracer)
+    }
 }
 
 /// What a tracer has asked for when it let a tracee go on.
@@ -76,59 +101,54 @@ struct Resumed {
     signal: Option<Signal>,
     info: Option<SigInfo>,
     context: Option<Context>,
+    steps: bool,
 }
 
-/// What makes a thread a tracee.
-pub struct Trace {
-    tracer: Weak<Task>,
-    /// PTRACE_O_*.
-    pub options: PtraceOptions,
-    /// PTRACE_SEIZE rather than PTRACE_ATTACH or PTRACE_TRACEME.
-    pub seized: bool,
-    /// Where it stands, if it does.
-    pub stop: Option<Stop>,
-    /// PTRACE_GETEVENTMSG.
-    pub message: u64,
-    going: Going,
+/// A thread as a tracee.
+#[derive(Default)]
+pub struct Tracing {
+    link: Option<Link>,
+    stop: Option<Stop>,
+    /// Not taken note of yet.
     resumed: Option<Resumed>,
-    /// PTRACE_LISTEN: it stays where it is, but events of its process are told.
-    listening: bool,
 }
 
-impl Trace {
-    fn new(tracer: &Arc<Task>, options: PtraceOptions, seized: bool) -> Trace {
-        Trace {
-            tracer: Arc::downgrade(tracer),
-            options,
-            seized,
-            stop: None,
-            message: 0,
-            going: Going::Freely,
-            resumed: None,
-            listening: false,
+impl Tracing {
+    fn resume(&mut self, signal: Option<Signal>, going: Going) {
+        if let Some(stop) = self.stop.take() {
+            let context = stop.changed.then_some(stop.context);
+            self.resumed = Some(Resumed { signal, info: stop.info, context, steps: going.steps() });
         }
     }
 }
 
-/// A tracee that has ended, for a tracer that is not its parent.
+/// A tracee that has ended.
 struct Dead {
     pid: Arc<Pid>,
+    process_group: Arc<Pid>,
     uid: u32,
     status: u32,
     usage: Usage,
+    /// Its parent learns of the end of this process when the tracer has.
+    held: Option<Arc<ThreadGroup>>,
 }
 
 /// A thread as a tracer.
 #[derive(Default)]
-pub struct Tracer {
-    tracees: Mutex<Vec<Weak<Task>>>,
-    dead: Mutex<Vec<Dead>>,
+pub struct Tracer(Mutex<Lists>);
+
+#[derive(Default)]
+struct Lists {
+    /// The thread has ended: it traces nobody any more.
+    ended: bool,
+    tracees: Vec<Weak<Task>>,
+    dead: Vec<Dead>,
 }
 
 impl Task {
     /// Has it a tracer?
     pub fn is_traced(&self) -> bool {
-        self.traced.load(Ordering::Acquire)
+        self.traced.load(Ordering::Relaxed)
     }
 
     /// The tracer.
@@ -136,22 +156,50 @@ impl Task {
         if !self.is_traced() {
             return None;
         }
-        self.trace.lock().as_ref()?.tracer.upgrade()
+        self.tracing.lock().link.as_ref()?.tracer.upgrade()
     }
 
-    fn begin_trace(self: &Arc<Task>, tracer: &Arc<Task>, trace: Trace) -> Result<()> {
-        let mut tracees = tracer.tracing.tracees.lock();
-        let mut place = self.trace.lock();
-        if place.is_some() {
-            return Err(Errno::EPERM);
+    /// It has a tracer with PTRACE_SEIZE.
+    pub(super) fn is_seized(&self) -> bool {
+        self.seized.load(Ordering::Relaxed)
+    }
+
+    fn begin_trace(self: &Arc<Task>, tracer: &Arc<Task>, link: Link, seized: bool) -> Result<()> {
+        {
+            let mut lists = tracer.tracer_of.0.lock();
+            let mut tracing = self.tracing.lock();
+            if lists.ended || tracing.link.is_some() {
+                return Err(Errno::EPERM);
+            }
+            tracing.link = Some(link);
+            self.seized.store(seized, Ordering::Relaxed);
+            self.traced.store(true, Ordering::SeqCst);
+            lists.tracees.retain(|tracee| tracee.strong_count() > 0);
+            lists.tracees.push(Arc::downgrade(self));
         }
-        *place = Some(trace);
-        self.traced.store(true, Ordering::Release);
+        tracer.group.has_traced.store(true, Ordering::SeqCst);
         // Nothing is answered behind the tracer's back.
-        self.identity_changed.store(true, Ordering::Relaxed);
-        tracees.retain(|tracee| tracee.strong_count() > 0);
-        tracees.push(Arc::downgrade(self));
+        self.identity_changed();
+        if let Some(mm) = self.memory() {
+            mm.stop_patching();
+        }
         Ok(())
+    }
+
+    /// The tie is cut. The lock of `tracing` is held.
+    fn untie(&self, tracing: &mut Tracing) {
+        tracing.link = None;
+        self.traced.store(false, Ordering::SeqCst);
+        self.seized.store(false, Ordering::Relaxed);
+        self.traps.store(0, Ordering::Relaxed);
+    }
+
+    /// What is to be done after that.
+    fn go_alone(&self) {
+        self.identity_changed();
+        // If its process has stopped, it stops with it.
+        self.signals.lock().stop_ignored = false;
+        self.interrupt();
     }
 
     /// PTRACE_TRACEME: the thread that made the process traces it, or its leader. EPERM.
@@ -159,9 +207,12 @@ impl Task {
         let _tasklist = self.kernel().tasklist.lock();
         let maker = self.group.family.lock().made_by.upgrade();
         let parent = self.group.parent().ok_or(Errno::EPERM)?;
-        let tracer = maker.filter(|task| Arc::ptr_eq(&task.group, &parent)).or_else(|| parent.any_task());
-        let tracer = tracer.ok_or(Errno::EPERM)?;
-        self.begin_trace(&tracer, Trace::new(&tracer, PtraceOptions::empty(), false))
+        let tracer = maker.filter(|task| Arc::ptr_eq(&task.group, &parent) && !task.tracer_of.0.lock().ended);
+        let tracer = tracer.or_else(|| parent.any_task()).ok_or(Errno::EPERM)?;
+        let mut link = Link::new(&tracer, PtraceOptions::empty());
+        // It is no better than its tracee, who has asked for it.
+        link.credentials = self.credentials();
+        self.begin_trace(&tracer, link, false)
     }
 
     /// PTRACE_ATTACH, or with options PTRACE_SEIZE. EPERM.
@@ -176,149 +227,237 @@ impl Task {
         }
         {
             let _tasklist = self.kernel().tasklist.lock();
-            if tracee.is_killed() {
+            if tracee.state() == RunState::Zombie as u8 as char {
                 return Err(Errno::EPERM);
             }
-            tracee.begin_trace(self, Trace::new(self, seize.unwrap_or_default(), seize.is_some()))?;
+            tracee.begin_trace(self, Link::new(self, seize.unwrap_or_default()), seize.is_some())?;
         }
-        match seize {
-            None => {
-                let _ = tracee.send_signal(SigInfo::kernel(Signal::SIGSTOP));
-            }
-            Some(_) => tracee.interrupt(),
+        if seize.is_none() {
+            let _ = tracee.send_signal(SigInfo::kernel(Signal::SIGSTOP));
         }
+        tracee.interrupt();
         Ok(())
     }
 
-    /// Lets a stopped tracee go on, perhaps without being traced any longer. ESRCH if it is not stopped, EIO for a
-    /// signal that is none.
-    pub fn let_go(self: &Arc<Task>, signal: u64, going: Going, detach: bool) -> Result<()> {
-        let signal = match signal {
-            0 => None,
-            number => {
-                let number = i32::try_from(number).map_err(|_| Errno::EIO)?;
-                Some(Signal::from_i32(number).ok_or(Errno::EIO)?)
-            }
-        };
+    /// Lets a stopped tracee of `by` go on; `None`: without being traced any longer. ESRCH if it is not stopped, EIO for
+    /// a signal that is none.
+    pub fn let_go(self: &Arc<Task>, by: &Task, signal: u64, going: Option<Going>) -> Result<()> {
         {
-            let mut place = self.trace.lock();
-            let trace = place.as_mut().ok_or(Errno::ESRCH)?;
-            let stop = trace.stop.take().ok_or(Errno::ESRCH)?;
-            let context = stop.changed.then_some(stop.context);
-            trace.resumed = Some(Resumed { signal, info: stop.info, context });
-            trace.going = going;
-            trace.listening = false;
-            if detach {
-                // The tracee takes this away itself, with what it is to do.
-                trace.tracer = Weak::new();
-                self.traced.store(false, Ordering::Release);
+            let mut lists = by.tracer_of.0.lock();
+            let mut tracing = self.tracing.lock();
+            stopped_for(&mut tracing, by)?;
+            let signal = match signal {
+                0 => None,
+                number => {
+                    let number = i32::try_from(number).map_err(|_| Errno::EIO)?;
+                    Some(Signal::from_i32(number).ok_or(Errno::EIO)?)
+                }
+            };
+            tracing.resume(signal, going.unwrap_or_default());
+            match (going, &mut tracing.link) {
+                (Some(going), Some(link)) => link.going = going,
+                _ => {
+                    self.untie(&mut tracing);
+                    lists.tracees.retain(|tracee| !std::ptr::eq(tracee.as_ptr(), Arc::as_ptr(self)));
+                }
             }
         }
-        self.interrupt();
+        match going {
+            Some(_) => self.interrupt(),
+            None => self.go_alone(),
+        }
         Ok(())
     }
 
     /// PTRACE_INTERRUPT. EIO unless seized.
-    pub fn ask_to_stop(self: &Arc<Task>) -> Result<()> {
-        {
-            let mut place = self.trace.lock();
-            let trace = place.as_mut().ok_or(Errno::ESRCH)?;
-            if !trace.seized {
-                return Err(Errno::EIO);
-            }
-            self.trap_asked.store(true, Ordering::Release);
-            if trace.listening {
-                // Told once more.
-                trace.listening = false;
-                if let Some(stop) = &mut trace.stop {
-                    stop.reported = false;
-                }
-            }
+    pub fn ask_to_stop(&self) -> Result<()> {
+        if !self.is_seized() {
+            return Err(Errno::EIO);
         }
-        self.interrupt();
-        if let Some(tracer) = self.tracer() {
-            tracer.group.child_events.notify(PollEvents::POLLIN);
-        }
+        self.ask_for_trap(TRAP_STOP);
         Ok(())
     }
 
-    /// PTRACE_LISTEN. EIO unless it was seized and its process has stopped.
-    pub fn listen(&self) -> Result<()> {
-        let mut place = self.trace.lock();
-        let trace = place.as_mut().ok_or(Errno::ESRCH)?;
-        let fits = trace.seized && trace.stop.as_ref().is_some_and(|stop| stop.kind == StopKind::Group);
-        if !fits {
+    /// The tracee is to stop for [`TRAP_STOP`] or [`TRAP_NOTIFY`]. One that has stopped does so later, unless it listens.
+    pub(super) fn ask_for_trap(&self, trap: u8) {
+        self.traps.fetch_or(trap, Ordering::SeqCst);
+        self.interrupt();
+    }
+
+    /// PTRACE_LISTEN by `tracer`. EIO unless it was seized and it is the stop of its process or of PTRACE_INTERRUPT.
+    pub fn listen(&self, tracer: &Task) -> Result<()> {
+        let mut tracing = self.tracing.lock();
+        let (_, stop) = stopped_for(&mut tracing, tracer)?;
+        if !self.is_seized() || stop.code >> 8 != p::PTRACE_EVENT_STOP {
             return Err(Errno::EIO);
         }
-        trace.listening = true;
+        stop.listening = true;
+        drop(tracing);
+        self.interrupt();
         Ok(())
     }
 
     /// Looks at or changes the stop of a tracee. ESRCH unless `tracer` traces it and it is stopped.
-    pub fn with_stop<R>(&self, tracer: &Task, f: impl FnOnce(&mut Trace) -> Result<R>) -> Result<R> {
-        let mut place = self.trace.lock();
-        let trace = place.as_mut().ok_or(Errno::ESRCH)?;
-        let own = trace.tracer.upgrade().is_some_and(|t| std::ptr::eq(&raw const *t, tracer));
-        if !own || trace.stop.is_none() || trace.listening {
-            return Err(Errno::ESRCH);
-        }
-        f(trace)
+    pub fn with_stop<R>(
+        &self,
+        tracer: &Task,
+        f: impl FnOnce(&mut Link, &mut Stop) -> Result<R>,
+    ) -> Result<R> {
+        let mut tracing = self.tracing.lock();
+        let (link, stop) = stopped_for(&mut tracing, tracer)?;
+        f(link, stop)
     }
 
     /// True if `tracer` traces it.
     pub fn is_traced_by(&self, tracer: &Task) -> bool {
-        self.tracer().is_some_and(|t| std::ptr::eq(&raw const *t, tracer))
+        self.is_traced() && self.tracing.lock().link.as_ref().is_some_and(|link| link.is_of(tracer))
+    }
+
+    /// The mask that a tracer sees: not the temporary one of sigsuspend(2) and its like.
+    pub fn lasting_mask(&self) -> SignalSet {
+        let own = self.signals.lock();
+        own.saved.unwrap_or(own.blocked)
+    }
+
+    /// Replaces the mask for good.
+    pub fn set_lasting_mask(&self, mask: SignalSet) {
+        self.signals.lock().saved = None;
+        self.set_blocked(mask);
+    }
+
+    /// The tracer, if it must not see what a set-id program may do with its new rights (ptracer_capable()).
+    pub(super) fn has_weak_tracer(&self, credentials: &Credentials) -> bool {
+        self.is_traced()
+            && self
+                .tracing
+                .lock()
+                .link
+                .as_ref()
+                .is_some_and(|link| !link.credentials.capable_in(&credentials.user_ns, CAP_SYS_PTRACE))
     }
 
     /// The end of a tracer: its tracees go on alone, or end with it (exit_ptrace()).
     pub(super) fn stop_tracing(&self) {
-        let tracees = std::mem::take(&mut *self.tracing.tracees.lock());
-        self.tracing.dead.lock().clear();
+        let (tracees, dead) = {
+            let mut lists = self.tracer_of.0.lock();
+            lists.ended = true;
+            (std::mem::take(&mut lists.tracees), std::mem::take(&mut lists.dead))
+        };
         for tracee in tracees.iter().filter_map(Weak::upgrade) {
-            if !tracee.is_traced_by(self) {
-                continue;
-            }
-            let kills = {
-                let mut place = tracee.trace.lock();
-                let Some(trace) = place.as_mut() else { continue };
-                trace.options.contains(PtraceOptions::PTRACE_O_EXITKILL)
+            let options = match &tracee.tracing.lock().link {
+                Some(link) if link.is_of(self) => link.options,
+                _ => continue,
             };
-            if kills {
+            if options.contains(PtraceOptions::PTRACE_O_EXITKILL) {
                 let _ = tracee.group.send_signal(SigInfo::kernel(Signal::SIGKILL));
             }
-            if tracee.let_go(0, Going::Freely, true).is_err() {
-                *tracee.trace.lock() = None;
-                tracee.traced.store(false, Ordering::Release);
-                tracee.identity_changed.store(true, Ordering::Relaxed);
-                tracee.interrupt();
+            {
+                let mut tracing = tracee.tracing.lock();
+                tracing.resume(None, Going::Freely);
+                tracee.untie(&mut tracing);
             }
+            tracee.go_alone();
+        }
+        for dead in dead {
+            dead.release(self.kernel());
         }
     }
 
-    /// A tracee has ended: its tracer can wait for it, unless it is the parent and this the whole process.
-    pub(super) fn tell_tracer_of_end(&self, status: u32, whole_process: bool) {
+    /// A thread has ended that is not the first of its process: if it is traced, its tracer can wait for it. `last`: the
+    /// process has ended, too, which [`Task::leave_process_to_tracer`] is about.
+    pub(super) fn tell_tracer_of_end(self: &Arc<Task>, status: u32, last: bool) {
         let Some(tracer) = self.tracer() else { return };
-        let parent = self.group.parent();
-        let of_parent = parent.is_some_and(|parent| Arc::ptr_eq(&parent, &tracer.group));
-        let leader = Arc::ptr_eq(&self.pid(), &self.group.pid);
-        if leader && (!whole_process || of_parent) {
-            return;
+        // Who waits sees it as a tracee or as a dead one.
+        let _tasklist = self.kernel().tasklist.lock();
+        if !Arc::ptr_eq(&self.pid(), &self.group.pid) {
+            self.untie(&mut self.tracing.lock());
+            self.leave_to(&tracer, status, None);
+        } else if !last {
+            *self.group.leader_tracer.lock() = Arc::downgrade(&tracer);
         }
-        let dead = Dead { pid: self.pid(), uid: self.credentials().uid, status, usage: self.usage() };
-        tracer.tracing.dead.lock().push(dead);
-        *self.trace.lock() = None;
-        self.traced.store(false, Ordering::Release);
-        tell(&self.group, &tracer, super::wait::exit_code(status), status as i32);
+    }
+
+    /// The process of its last thread has ended. True if its parent may know only when a tracer has waited for it. The
+    /// tasklist lock is held.
+    pub(super) fn leave_process_to_tracer(self: &Arc<Task>, status: u32) -> bool {
+        let tracer = if Arc::ptr_eq(&self.pid(), &self.group.pid) {
+            let tracer = self.tracer();
+            if tracer.is_some() {
+                self.untie(&mut self.tracing.lock());
+            }
+            tracer
+        } else {
+            self.group.leader_tracer.lock().upgrade()
+        };
+        let Some(tracer) = tracer else { return false };
+        let of_parent = self.group.parent().is_some_and(|parent| Arc::ptr_eq(&parent, &tracer.group));
+        !of_parent && self.leave_to(&tracer, status, Some(self.group.clone()))
+    }
+
+    fn leave_to(self: &Arc<Task>, tracer: &Arc<Task>, status: u32, held: Option<Arc<ThreadGroup>>) -> bool {
+        let pid = if held.is_some() { self.group.pid.clone() } else { self.pid() };
+        let number = pid.number_in(tracer.group.pid.namespace());
+        {
+            let mut lists = tracer.tracer_of.0.lock();
+            if lists.ended {
+                return false;
+            }
+            let process_group = self.group.process_group().pid.clone();
+            let (uid, usage) = (self.credentials().uid, self.usage());
+            lists.dead.push(Dead { pid, process_group, uid, status, usage, held });
+        }
+        let value = if status & 0x7f == 0 { status >> 8 & 0xff } else { status & 0x7f };
+        tell(&self.group, number, tracer, super::wait::exit_code(status), value);
+        true
     }
 }
 
-/// SIGCHLD for the tracer, and a wake for who waits there.
-fn tell(tracee: &Arc<ThreadGroup>, tracer: &Arc<Task>, code: i32, status: i32) {
+impl Dead {
+    fn report(&self) -> Report {
+        Report {
+            pid: self.pid.clone(),
+            uid: self.uid,
+            code: super::wait::exit_code(self.status),
+            status: self.status,
+            usage: self.usage,
+        }
+    }
+
+    fn is_meant(&self, which: &Which) -> bool {
+        match which {
+            Which::Any => true,
+            Which::Process(pid) => Arc::ptr_eq(pid, &self.pid),
+            Which::Group(pid) => Arc::ptr_eq(pid, &self.process_group),
+            Which::Nobody => false,
+        }
+    }
+
+    /// Nobody asked: the parent learns of the end all the same.
+    fn release(self, kernel: &Kernel) {
+        if let Some(group) = self.held {
+            let _tasklist = kernel.tasklist.lock();
+            super::exit::announce_end(&group, self.status);
+        }
+    }
+}
+
+/// The stop of a tracee, if it is one of `tracer` and has stopped. ESRCH.
+fn stopped_for<'a>(tracing: &'a mut Tracing, tracer: &Task) -> Result<(&'a mut Link, &'a mut Stop)> {
+    match (&mut tracing.link, &mut tracing.stop) {
+        (Some(link), Some(stop)) if link.is_of(tracer) && !stop.listening => Ok((link, stop)),
+        _ => Err(Errno::ESRCH),
+    }
+}
+
+/// SIGCHLD for the tracer, and a wake for who waits there. `number` is the tracee's in the tracer's namespace.
+fn tell(tracee: &Arc<ThreadGroup>, number: u32, tracer: &Arc<Task>, code: i32, status: u32) {
     let group = &tracer.group;
     let action = group.action(Signal::SIGCHLD);
     let stops_quietly = SaFlags::from_bits_retain(action.flags).contains(SaFlags::SA_NOCLDSTOP);
-    if action.handler != SIG_IGN && !(code == CLD_TRAPPED && stops_quietly) {
-        let info = super::wait::child_info(tracee, group, Signal::SIGCHLD, code, status);
+    let is_stop = matches!(code, CLD_TRAPPED | CLD_STOPPED);
+    if action.handler != SIG_IGN && !(is_stop && stops_quietly) {
+        let mut info = super::wait::child_info(tracee, group, Signal::SIGCHLD, code, status as i32);
+        info.set_pid(number as i32);
         let _ = group.send_signal(info);
     }
     group.child_events.notify(PollEvents::POLLIN);
@@ -334,8 +473,11 @@ fn is_meant(which: &Which, task: &Task) -> bool {
 }
 
 impl CurrentTask {
-    /// What tracees have to report to wait(2). `Err(ECHILD)` if there are none that are meant.
+    /// What tracees have to report to wait(2). `Err(ECHILD)` if there are none that are meant. The tasklist lock is held.
     pub(super) fn look_for_tracee(&self, which: &Which, options: WaitOptions) -> Result<Option<Report>> {
+        if !self.group.has_traced.load(Ordering::Relaxed) {
+            return Err(Errno::ECHILD);
+        }
         let tracers = if options.contains(WaitOptions::__WNOTHREAD) {
             vec![Arc::clone(self)]
         } else {
@@ -343,26 +485,37 @@ impl CurrentTask {
         };
         let mut any = false;
         for tracer in tracers {
-            if options.contains(WaitOptions::WEXITED)
-                && let Some(report) = dead_of(&tracer, which, options)
-            {
+            let (tracees, found) = {
+                let mut lists = tracer.tracer_of.0.lock();
+                let at = lists.dead.iter().position(|dead| dead.is_meant(which));
+                any |= at.is_some();
+                let found = at.filter(|_| options.contains(WaitOptions::WEXITED)).and_then(|at| {
+                    let report = lists.dead.get(at)?.report();
+                    let keep = options.contains(WaitOptions::WNOWAIT);
+                    Some((report, if keep { None } else { lists.dead.remove(at).held }))
+                });
+                let tracees: Vec<Arc<Task>> = lists.tracees.iter().filter_map(Weak::upgrade).collect();
+                (tracees, found)
+            };
+            if let Some((report, held)) = found {
+                if let Some(group) = held {
+                    super::exit::announce_end(&group, report.status);
+                }
                 return Ok(Some(report));
             }
-            let tracees: Vec<Arc<Task>> =
-                tracer.tracing.tracees.lock().iter().filter_map(Weak::upgrade).collect();
             for tracee in tracees {
                 if !is_meant(which, &tracee) || !tracee.is_traced_by(&tracer) {
                     continue;
                 }
                 any = true;
-                let mut place = tracee.trace.lock();
-                let Some(stop) = place.as_mut().and_then(|trace| trace.stop.as_mut()) else { continue };
-                if stop.reported {
+                let mut tracing = tracee.tracing.lock();
+                let Some(stop) = &mut tracing.stop else { continue };
+                if stop.reported || stop.listening {
                     continue;
                 }
                 stop.reported = !options.contains(WaitOptions::WNOWAIT);
                 let status = stop.code << 8 | 0x7f;
-                drop(place);
+                drop(tracing);
                 let uid = tracee.credentials().uid;
                 let (pid, usage) = (tracee.pid(), tracee.usage());
                 return Ok(Some(Report { pid, uid, code: CLD_TRAPPED, status, usage }));
@@ -371,311 +524,307 @@ impl CurrentTask {
         if any { Ok(None) } else { Err(Errno::ECHILD) }
     }
 
-    /// Stops for the tracer, if there still is one. Returns the signal with which it goes on, and its information.
-    fn trap(
-        &self,
-        kind: StopKind,
-        code: u32,
-        info: Option<SigInfo>,
-        message: Option<u64>,
-        shown: impl FnOnce(&mut Context),
-    ) -> (Option<Signal>, Option<SigInfo>) {
-        let own = || (info.and_then(|info| info.signal()), info);
-        let Ok(mut context) = self.with_context(|context| context.clone()) else { return own() };
+    /// Stops for the tracer, if there still is one, and the thread is not to leave. `None`: it was not the tracer who let it
+    /// go on. `why` is CLD_TRAPPED or CLD_STOPPED.
+    fn trap(&self, code: u32, info: Option<SigInfo>, message: u64, why: i32) -> Option<Resumed> {
+        self.settle_call();
+        self.trapped.set(true);
+        self.work.store(true, Ordering::SeqCst);
+        let mut context = self.with_context(|context| context.clone()).ok()?;
         context.single_step = false;
-        shown(&mut context);
+        // What ends the thread ends this, but not the stop at the very end.
+        let is_leaving = self.is_killed();
+        if is_leaving && code >> 8 != p::PTRACE_EVENT_EXIT {
+            return None;
+        }
         let tracer = {
-            let mut place = self.trace.lock();
-            let Some(trace) = place.as_mut() else { return own() };
-            let Some(tracer) = trace.tracer.upgrade() else { return own() };
+            let mut tracing = self.tracing.lock();
+            let link = tracing.link.as_mut()?;
+            let tracer = link.tracer.upgrade()?;
             // Who learns of the stop sees it in proc, too.
             self.set_state(RunState::Traced);
-            if let Some(message) = message {
-                trace.message = message;
-            }
-            if kind == StopKind::Group || code >> 8 == p::PTRACE_EVENT_STOP {
-                self.trap_asked.store(false, Ordering::Release);
-            }
-            trace.resumed = None;
-            trace.stop = Some(Stop { kind, code, info, context, changed: false, reported: false });
+            link.message = message;
+            let is_told = code >> 8 == p::PTRACE_EVENT_STOP;
+            self.traps.fetch_and(if is_told { 0 } else { !TRAP_STOP }, Ordering::SeqCst);
+            tracing.resumed = None;
+            tracing.stop =
+                Some(Stop { code, info, context, changed: false, reported: false, listening: false });
             tracer
         };
-        tell(&self.group, &tracer, CLD_TRAPPED, (code & 0x7f) as i32);
+        let status = match why {
+            CLD_STOPPED => self.group.signals.lock().stop.unwrap_or(Signal::SIGTRAP).number(),
+            _ => code & 0x7f,
+        };
+        tell(&self.group, self.pid().number_in(tracer.group.pid.namespace()), &tracer, why, status);
         drop(tracer);
-        // What ends the process ends this, but for the stop at the very end.
-        let at_end = code >> 8 == p::PTRACE_EVENT_EXIT;
         let resumed = loop {
             self.parker().reset();
-            {
-                let mut place = self.trace.lock();
-                let Some(trace) = place.as_mut() else { break None };
-                if let Some(resumed) = trace.resumed.take() {
-                    break Some(resumed);
-                }
-                let (exit, stopped) = {
-                    let signals = self.group.signals.lock();
-                    (signals.exit, signals.stop.is_some())
-                };
-                if trace.listening && !stopped {
-                    // Continued: that is told, and it waits for the tracer again.
-                    trace.listening = false;
-                    if let Some(stop) = &mut trace.stop {
-                        stop.code = Signal::SIGTRAP.number() | p::PTRACE_EVENT_STOP << 8;
-                        stop.kind = StopKind::Event;
-                        stop.reported = false;
-                    }
-                    let tracer = trace.tracer.upgrade();
-                    drop(place);
-                    if let Some(tracer) = tracer {
-                        tell(&self.group, &tracer, CLD_TRAPPED, Signal::SIGTRAP.number() as i32);
-                    }
-                    continue;
-                }
-                let killed = abi::wait::signaled(Signal::SIGKILL, false);
-                let ends = match exit {
-                    Some(exit) => !at_end || exit.status == killed,
-                    None => self.is_killed(),
-                };
-                if ends || trace.tracer.strong_count() == 0 {
-                    trace.stop = None;
-                    break None;
-                }
+            let is_killed = !is_leaving && self.is_killed();
+            let mut tracing = self.tracing.lock();
+            if let Some(resumed) = tracing.resumed.take() {
+                break Some(resumed);
             }
+            let listens = tracing.stop.as_ref().is_some_and(|stop| stop.listening);
+            if is_killed || tracing.stop.is_none() || listens && self.traps.load(Ordering::SeqCst) != 0 {
+                tracing.stop = None;
+                break None;
+            }
+            drop(tracing);
             self.parker().park(None);
         };
         self.set_state(RunState::Running);
         self.work.store(true, Ordering::SeqCst);
-        let (going, detached) = {
-            let mut place = self.trace.lock();
-            let detached = place.as_ref().is_none_or(|trace| trace.tracer.strong_count() == 0);
-            let going = place.as_ref().map_or(Going::Freely, |trace| trace.going);
-            if detached {
-                *place = None;
-                self.traced.store(false, Ordering::Release);
-                self.identity_changed.store(true, Ordering::Relaxed);
+        let mut resumed = resumed?;
+        let new = resumed.context.take();
+        let _ = self.with_context(|context| {
+            if let Some(new) = new {
+                *context = new;
             }
-            (going, detached)
-        };
-        let Some(resumed) = resumed else { return (None, None) };
-        if let Some(new) = resumed.context {
-            self.take_registers(new);
-        }
-        let step = going == Going::ByStep && !detached;
-        let _ = self.with_context(|context| context.single_step = step);
-        let info = match (resumed.signal, resumed.info) {
-            (None, _) => None,
-            // The signal it stopped for, perhaps with other information.
-            (Some(signal), Some(info)) if info.signal() == Some(signal) => Some(info),
-            (Some(signal), _) => Some(SigInfo::kill(signal, SI_USER, 0, 0)),
-        };
-        (resumed.signal, info)
+            context.single_step = resumed.steps;
+        });
+        Some(resumed)
     }
 
-    /// Registers that a tracer has set. A call that was interrupted is only repeated if they say so (do_signal()).
-    fn take_registers(&self, mut new: Context) {
-        let regs = &mut new.regs;
-        if regs.orig_rax as i64 >= 0 {
-            match (regs.rax as i64).wrapping_neg() {
-                512..=514 => {
-                    regs.rax = regs.orig_rax;
-                    regs.rip = regs.rip.wrapping_sub(2);
-                }
-                516 => {
-                    regs.rax = abi::sysno::RESTART_SYSCALL;
-                    regs.rip = regs.rip.wrapping_sub(2);
-                }
-                _ => {}
-            }
-        }
-        let _ = self.with_context(|context| *context = new);
-        self.registers_replaced.set(true);
+    fn going(&self) -> Option<Going> {
+        self.tracing.lock().link.as_ref().map(|link| link.going)
+    }
+
+    /// What PTRACE_GETSIGINFO tells of a stop that no signal caused.
+    fn event_info(&self, signal: Signal, code: u32) -> SigInfo {
+        let creds = self.credentials();
+        let own = self.pid().number_in(&self.pid_ns());
+        SigInfo::kill(signal, code as i32, own as i32, creds.user_ns.uid(creds.uid))
     }
 
     /// A signal is about to be taken: the tracer may change it or call it off.
     pub(super) fn signal_stop(&self, info: SigInfo) -> Option<SigInfo> {
         let Some(signal) = info.signal() else { return Some(info) };
-        let number = signal.number();
-        let (going_on, new) = self.trap(StopKind::Signal, number, Some(info), None, |_| {});
-        let new = new?;
-        if going_on != Some(signal) && self.blocked().contains(going_on?) {
-            // Blocked since: it waits.
-            let _ = self.send_signal(new);
+        let tracer = self.tracer();
+        let Some(resumed) = self.trap(signal.number(), Some(info), 0, CLD_TRAPPED) else {
+            return (!self.is_killed()).then_some(info);
+        };
+        let signal = resumed.signal?;
+        let info = match (resumed.info, tracer) {
+            // The signal it stopped for, perhaps with other information.
+            (Some(info), _) if info.signal() == Some(signal) => info,
+            (_, Some(tracer)) => super::signal::user_info(&tracer, &self.group, signal, false),
+            (_, None) => SigInfo::kill(signal, SI_USER, 0, 0),
+        };
+        if self.blocked().contains(signal) {
+            // Since then: it waits.
+            let _ = self.send_signal(info);
             return None;
         }
-        Some(new)
+        Some(info)
     }
 
-    /// A stop that the tracer has asked for, or that of the process. True if there was one.
-    pub(super) fn trap_stop(&self, group_stop: Option<Signal>) -> bool {
-        let seized = match &*self.trace.lock() {
-            Some(trace) => trace.seized,
-            None => return false,
-        };
-        if group_stop.is_none() && !self.trap_asked.swap(false, Ordering::AcqRel) {
-            return false;
+    /// A stop that the tracer has asked for, or that of the process (do_jobctl_trap()).
+    pub(super) fn trap_stop(&self) {
+        if !self.is_traced() {
+            self.traps.store(0, Ordering::Relaxed);
+            return;
         }
-        let signal = group_stop.unwrap_or(Signal::SIGTRAP).number();
-        let kind = if group_stop.is_some() { StopKind::Group } else { StopKind::Event };
-        if seized {
-            let code = signal | p::PTRACE_EVENT_STOP << 8;
-            let info = SigInfo { si_code: code as i32, ..SigInfo::kernel(Signal::SIGTRAP) };
-            self.trap(kind, code, Some(info), Some(0), |_| {});
+        let signal = self.group.signals.lock().stop.unwrap_or(Signal::SIGTRAP);
+        if self.is_seized() {
+            let code = signal.number() | p::PTRACE_EVENT_STOP << 8;
+            self.trap(code, Some(self.event_info(signal, code)), 0, CLD_STOPPED);
         } else {
-            self.trap(kind, signal, None, None, |_| {});
+            self.trap(signal.number(), None, 0, CLD_STOPPED);
         }
-        true
     }
 
     /// One of `PTRACE_EVENT_*`, if the tracer has asked to be told of it. True if it has.
     pub(super) fn event_stop(&self, option: PtraceOptions, event: u32, message: u64) -> bool {
-        let wanted = self.is_traced()
-            && self.trace.lock().as_ref().is_some_and(|trace| trace.options.contains(option));
+        let wants = |link: &Link| link.options.contains(option);
+        let wanted = self.is_traced() && self.tracing.lock().link.as_ref().is_some_and(wants);
         if wanted {
             let code = Signal::SIGTRAP.number() | event << 8;
-            let info = SigInfo { si_code: code as i32, ..SigInfo::kernel(Signal::SIGTRAP) };
-            let (number, _) = self.arguments();
-            self.trap(StopKind::Event, code, Some(info), Some(message), |context| {
-                context.regs.orig_rax = number;
-            });
+            self.trap(code, Some(self.event_info(Signal::SIGTRAP, code)), message, CLD_TRAPPED);
         }
         wanted
     }
 
-    fn syscall_trap(&self, kind: StopKind, message: u32, shown: impl FnOnce(&mut Context)) -> bool {
-        let good = match &*self.trace.lock() {
-            Some(trace) if trace.going == Going::ToSyscall => {
-                trace.options.contains(PtraceOptions::PTRACE_O_TRACESYSGOOD)
-            }
-            // A single step over a call ends after it.
-            Some(trace) if trace.going == Going::ByStep && kind == StopKind::SyscallExit => false,
-            _ => return false,
-        };
+    fn syscall_stop(&self, message: u32) {
+        let options = self.tracing.lock().link.as_ref().map(|link| link.options).unwrap_or_default();
+        let good = options.contains(PtraceOptions::PTRACE_O_TRACESYSGOOD);
         let code = Signal::SIGTRAP.number() | if good { 0x80 } else { 0 };
-        let info = SigInfo { si_code: code as i32, ..SigInfo::kernel(Signal::SIGTRAP) };
-        let (signal, _) = self.trap(kind, code, Some(info), Some(message.into()), shown);
-        if let Some(signal) = signal {
-            let _ = self.send_signal(SigInfo::kill(signal, SI_USER, 0, 0));
+        let info = self.event_info(Signal::SIGTRAP, code);
+        let resumed = self.trap(code, Some(info), message.into(), CLD_TRAPPED);
+        if let Some(signal) = resumed.and_then(|resumed| resumed.signal) {
+            let _ = self.send_signal(SigInfo::kernel(signal));
         }
-        true
     }
 
-    /// Before a system call: what is to be carried out instead. `Err`: nothing is, and this is the result.
-    pub(super) fn trace_entry(
-        &self,
-        number: u64,
-        args: [u64; 6],
-    ) -> std::result::Result<(u64, [u64; 6]), u64> {
-        let stopped =
-            self.syscall_trap(StopKind::SyscallEntry, p::PTRACE_EVENTMSG_SYSCALL_ENTRY, |context| {
-                context.regs.orig_rax = number;
-                context.regs.rax = Errno::ENOSYS.to_register();
-            });
-        if !stopped || !self.registers_replaced.take() {
-            return Ok((number, args));
+    /// A system call of a tracee; `ip` is the address behind it.
+    pub(super) fn carry_out_traced(&self, ip: u64) -> Result<Outcome> {
+        if let Some(end) = self.trace_entry() {
+            return end;
         }
-        let regs = self.with_context(|context| context.regs).map_err(|_| Errno::ENOSYS.to_register())?;
-        if (regs.orig_rax as i32) < 0 {
-            return Err(regs.rax);
+        let (number, args) = self.arguments();
+        if let Some(end) = self.screen(number, args, ip) {
+            return end;
         }
-        Ok((regs.orig_rax, [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9]))
+        // A filter may have asked the tracer, who may have changed the call.
+        let (number, args) = self.arguments();
+        self.kernel().syscalls.call(self, number, args)
     }
 
-    /// After a system call. The result is in the registers from here on. True if the tracer has replaced them.
-    pub(super) fn trace_exit(&self, number: u64, resume: &mut Resume) -> bool {
-        self.settle_result(resume, Some(number));
-        self.syscall_trap(StopKind::SyscallExit, p::PTRACE_EVENTMSG_SYSCALL_EXIT, |context| {
-            context.regs.orig_rax = number;
+    /// Before a system call. `Some`: it is not carried out, and this is its end.
+    fn trace_entry(&self) -> Option<Result<Outcome>> {
+        let going = self.going()?;
+        let emulates = matches!(going, Going::Emulating | Going::EmulatingByStep);
+        if going != Going::ToSyscall && !emulates {
+            return None;
+        }
+        self.syscall_stop(p::PTRACE_EVENTMSG_SYSCALL_ENTRY);
+        self.take_call().or_else(|| emulates.then_some(Ok(Outcome::Context)))
+    }
+
+    /// The tracer is to be told of calls that a filter wants traced.
+    pub(crate) fn wants_seccomp_events(&self) -> bool {
+        let wants = |link: &Link| link.options.contains(PtraceOptions::PTRACE_O_TRACESECCOMP);
+        self.is_traced() && self.tracing.lock().link.as_ref().is_some_and(wants)
+    }
+
+    /// A filter wants the tracer to see the call. `Some`: it is not carried out, and this is its end.
+    pub(crate) fn seccomp_stop(&self, reason: u32) -> Option<Result<Outcome>> {
+        let (option, event) = (PtraceOptions::PTRACE_O_TRACESECCOMP, p::PTRACE_EVENT_SECCOMP);
+        self.event_stop(option, event, reason.into());
+        let end = self.take_call();
+        let negative = (self.arguments().0 as i64) < 0;
+        end.or_else(|| negative.then_some(Ok(Outcome::Context)))
+    }
+
+    /// The call that is to be carried out after a stop at its entry, as the registers say. `Some`: none is.
+    fn take_call(&self) -> Option<Result<Outcome>> {
+        if self.is_killed() {
+            return Some(Err(Errno::ENOSYS));
+        }
+        let Ok(regs) = self.with_context(|context| context.regs) else { return Some(Err(Errno::ENOSYS)) };
+        let number = regs.orig_rax as i32 as i64 as u64;
+        self.set_arguments(number, [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9]);
+        (number == u64::MAX).then_some(Ok(Outcome::Context))
+    }
+
+    /// After a system call of a tracee, or of one that has been a tracee when it began.
+    pub(super) fn trace_exit(&self) {
+        self.settle_call();
+        match self.going() {
+            Some(Going::ToSyscall) => self.syscall_stop(p::PTRACE_EVENTMSG_SYSCALL_EXIT),
+            // The call was the step.
+            Some(Going::ByStep) => {
+                let ip = self.with_context(|context| {
+                    context.single_step = false;
+                    context.regs.rip
+                });
+                self.force_signal(SigInfo::fault(Signal::SIGTRAP, TRAP_BRKPT, ip.unwrap_or(0)));
+            }
+            _ => {}
+        }
+    }
+
+    /// The handler of a signal was entered: that is a step.
+    pub(super) fn trace_handler(&self) {
+        if self.going().is_some_and(Going::steps) {
+            let code = Signal::SIGTRAP.number();
+            self.trap(code, Some(self.event_info(Signal::SIGTRAP, code)), 0, CLD_TRAPPED);
+        }
+    }
+
+    /// Puts what has become of the present call into the registers, where a tracer sees it.
+    pub(super) fn settle_call(&self) {
+        let stage = self.stage.get();
+        let number = self.arguments().0;
+        let (rax, orig_rax) = match stage {
+            Stage::Settled => return,
+            Stage::Outside => (None, u64::MAX),
+            Stage::Called => (Some(Errno::ENOSYS.to_register()), number),
+            Stage::Returned(value) => (Some(value), number),
+            Stage::Replaced if number == sysno::RT_SIGRETURN => (None, u64::MAX),
+            Stage::Replaced => (None, number),
+        };
+        let _ = self.with_context(|context| {
+            context.regs.orig_rax = orig_rax;
+            context.regs.rax = rax.unwrap_or(context.regs.rax);
         });
-        self.registers_replaced.take()
-    }
-
-    /// Puts the result of a call into the registers, where a tracer sees it.
-    pub(super) fn settle_result(&self, resume: &mut Resume, number: Option<u64>) {
-        if let Resume::Result(value) = *resume {
-            let _ = self.with_context(|context| {
-                context.regs.rax = value;
-                context.regs.orig_rax = number.unwrap_or(u64::MAX);
-            });
-            *resume = Resume::Context;
+        if stage != Stage::Called {
+            self.stage.set(Stage::Settled);
         }
     }
 
-    /// The event that a clone is, if the tracer wants to know, or the child is to be traced anyway (CLONE_PTRACE).
+    /// The call that the registers say is to be repeated.
+    pub(super) fn call_to_restart(&self) -> Option<(u64, [u64; 6], Errno)> {
+        let regs = self.with_context(|context| context.regs).ok()?;
+        let code = i32::try_from((regs.rax as i64).wrapping_neg()).ok()?;
+        let error = Errno::from_raw(code);
+        let args = [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9];
+        (regs.orig_rax as i64 >= 0 && error.is_restart()).then_some((regs.orig_rax, args, error))
+    }
+
+    /// The event that a clone is, if the tracer wants to know.
     pub(super) fn clone_event(&self, flags: CloneFlags, exit_signal: Option<Signal>) -> Option<u32> {
         if !self.is_traced() || flags.contains(CloneFlags::CLONE_UNTRACED) {
             return None;
         }
-        let options = self.trace.lock().as_ref()?.options;
-        let (option, event) = if flags.contains(CloneFlags::CLONE_VFORK) {
-            (PtraceOptions::PTRACE_O_TRACEVFORK, p::PTRACE_EVENT_VFORK)
+        let options = self.tracing.lock().link.as_ref()?.options;
+        let event = if flags.contains(CloneFlags::CLONE_VFORK) {
+            p::PTRACE_EVENT_VFORK
         } else if exit_signal != Some(Signal::SIGCHLD) {
-            (PtraceOptions::PTRACE_O_TRACECLONE, p::PTRACE_EVENT_CLONE)
+            p::PTRACE_EVENT_CLONE
         } else {
-            (PtraceOptions::PTRACE_O_TRACEFORK, p::PTRACE_EVENT_FORK)
+            p::PTRACE_EVENT_FORK
         };
-        options.contains(option).then_some(event)
+        options.contains(clone_option(event)).then_some(event)
     }
 
     /// The new task is traced by the same tracer, and stops first thing (ptrace_init_task()).
     pub(super) fn pass_trace_on(&self, child: &Arc<Task>) {
         let Some(tracer) = self.tracer() else { return };
-        let Some((options, seized)) = self.trace.lock().as_ref().map(|t| (t.options, t.seized)) else {
-            return;
+        let link = match &self.tracing.lock().link {
+            Some(link) => Link { credentials: link.credentials.clone(), ..Link::new(&tracer, link.options) },
+            None => return,
         };
-        if child.begin_trace(&tracer, Trace::new(&tracer, options, seized)).is_err() {
+        let seized = self.is_seized();
+        if child.begin_trace(&tracer, link, seized).is_err() {
             return;
         }
         if seized {
-            child.trap_asked.store(true, Ordering::Release);
+            child.ask_for_trap(TRAP_STOP);
         } else {
-            let _ = child.send_signal(SigInfo::kernel(Signal::SIGSTOP));
+            let _ = child.send_signal(SigInfo::kill(Signal::SIGSTOP, SI_USER, 0, 0));
         }
-        child.work.store(true, Ordering::SeqCst);
     }
 
-    /// The stop that tells of a clone; `number` is the child's.
+    /// The stop that tells of a clone; `child` is the new thread's.
     pub(super) fn tell_clone(&self, event: u32, child: &Pid) {
-        let ns = self.tracer().map(|tracer| tracer.pid_ns());
-        let number = ns.map_or(0, |ns| child.number_in(&ns));
-        let option = match event {
-            p::PTRACE_EVENT_VFORK => PtraceOptions::PTRACE_O_TRACEVFORK,
-            p::PTRACE_EVENT_CLONE => PtraceOptions::PTRACE_O_TRACECLONE,
-            _ => PtraceOptions::PTRACE_O_TRACEFORK,
-        };
-        self.event_stop(option, event, number.into());
+        self.event_stop(clone_option(event), event, self.number_for_tracer(child).into());
     }
 
-    /// After execve: an event, or for tracers of the old kind SIGTRAP.
-    pub(super) fn tell_exec(&self, old_number: u32) {
+    /// A thread's number as its tracer knows it.
+    pub(super) fn number_for_tracer(&self, pid: &Pid) -> u32 {
+        self.tracer().map_or(0, |tracer| pid.number_in(&tracer.pid_ns()))
+    }
+
+    /// After execve: an event, or for tracers of the old kind SIGTRAP. `old` is the number that the thread had.
+    pub(super) fn tell_exec(&self, old: &Pid) {
         if !self.is_traced() {
             return;
         }
-        let event = p::PTRACE_EVENT_EXEC;
-        let told = self.event_stop(PtraceOptions::PTRACE_O_TRACEEXEC, event, old_number.into());
-        let seized = self.trace.lock().as_ref().is_none_or(|trace| trace.seized);
-        if !told && !seized {
-            let _ = self.send_signal(SigInfo::kill(Signal::SIGTRAP, SI_USER, 0, 0));
+        self.mm().stop_patching();
+        let (option, event) = (PtraceOptions::PTRACE_O_TRACEEXEC, p::PTRACE_EVENT_EXEC);
+        let told = self.event_stop(option, event, self.number_for_tracer(old).into());
+        // What a tracer has seen there is not the result.
+        let _ = self.with_context(|context| context.regs.rax = 0);
+        if !told && !self.is_seized() {
+            let _ = self.send_signal(super::signal::user_info(self, &self.group, Signal::SIGTRAP, false));
         }
     }
 }
 
-fn dead_of(tracer: &Task, which: &Which, options: WaitOptions) -> Option<Report> {
-    let mut dead = tracer.tracing.dead.lock();
-    let meant = |dead: &Dead| match which {
-        Which::Any => true,
-        Which::Process(pid) => Arc::ptr_eq(pid, &dead.pid),
-        Which::Group(_) | Which::Nobody => false,
-    };
-    let at = dead.iter().position(meant)?;
-    let report = |dead: &Dead| Report {
-        pid: dead.pid.clone(),
-        uid: dead.uid,
-        code: super::wait::exit_code(dead.status),
-        status: dead.status,
-        usage: dead.usage,
-    };
-    if options.contains(WaitOptions::WNOWAIT) {
-        return dead.get(at).map(report);
+fn clone_option(event: u32) -> PtraceOptions {
+    match event {
+        p::PTRACE_EVENT_VFORK => PtraceOptions::PTRACE_O_TRACEVFORK,
+        p::PTRACE_EVENT_CLONE => PtraceOptions::PTRACE_O_TRACECLONE,
+        _ => PtraceOptions::PTRACE_O_TRACEFORK,
     }
-    Some(report(&dead.remove(at)))
 }

@@ -16,6 +16,7 @@ use abi::{Errno, Result};
 use super::credentials::Credentials;
 use super::current::CurrentTask;
 use super::group::{ProcessGroup, ThreadGroup};
+use super::ptrace::TRAP_NOTIFY;
 use super::task::{RunState, Task};
 
 /// What a process does on each signal.
@@ -272,7 +273,7 @@ impl Task {
         let group = self.group.signals.lock();
         group.exit.is_some()
             || group.exec_by.is_some_and(|tid| tid != self.tid())
-            || self.trap_asked.load(Ordering::Acquire)
+            || self.traps.load(Ordering::SeqCst) != 0
             || group.stop.is_some() && {
                 let own = self.signals.lock();
                 !own.stopped && !own.stop_ignored
@@ -365,6 +366,8 @@ fn send(group: &Arc<ThreadGroup>, to: Option<&Arc<Task>>, info: SigInfo, outside
                     task.interrupt();
                 }
             }
+            // Tracers are told, also if there was no stop.
+            threads.iter().filter(|t| t.is_seized()).for_each(|t| t.ask_for_trap(TRAP_NOTIFY));
         }
         // What an init's own processes send does not kill it, nor what they have sent on occasions (F_SETSIG, timers).
         let from_inside = info.si_code != abi::signal::SI_KERNEL && !outside;
@@ -494,11 +497,9 @@ impl CurrentTask {
                 }
                 continue;
             }
-            if self.trap_asked.load(Ordering::Acquire) {
+            if self.traps.load(Ordering::SeqCst) != 0 {
                 drop(group);
-                if !self.trap_stop(None) {
-                    self.trap_asked.store(false, Ordering::Release);
-                }
+                self.trap_stop();
                 continue;
             }
             let info = {
@@ -545,6 +546,9 @@ impl CurrentTask {
                         drop(group);
                         for task in self.group.threads() {
                             task.signals.lock().stop_ignored = false;
+                            if task.is_seized() && !Arc::ptr_eq(&task, self) {
+                                task.ask_for_trap(TRAP_NOTIFY);
+                            }
                             task.interrupt();
                         }
                     }
@@ -578,11 +582,12 @@ impl CurrentTask {
         if !self.join_stop(signal) {
             return;
         }
-        self.trap_stop(Some(signal));
+        // It takes part in the next stop again, and in this one without a tracer.
+        self.signals.lock().stop_ignored = true;
+        self.trap_stop();
         let mut own = self.signals.lock();
         own.stopped = false;
-        // Without a tracer it stops like the others.
-        own.stop_ignored = self.is_traced();
+        own.stop_ignored &= self.is_traced();
     }
 
     /// Counts as stopped; the parent is told when all threads are. False if the stop is over already.

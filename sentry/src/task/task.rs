@@ -115,12 +115,14 @@ pub struct Task {
     pub waits: AtomicU64,
     /// It has a tracer.
     pub(super) traced: AtomicBool,
-    /// The tracer wants it to stop (PTRACE_INTERRUPT; a new tracee of a tracer that seizes).
-    pub(super) trap_asked: AtomicBool,
-    /// What its tracer knows of it.
-    pub(super) trace: Mutex<Option<super::ptrace::Trace>>,
+    /// By PTRACE_SEIZE.
+    pub(super) seized: AtomicBool,
+    /// Stops that are wanted of it: bits of `ptrace::TRAP_*`.
+    pub(super) traps: AtomicU8,
+    /// What it and its tracer know of each other.
+    pub(super) tracing: Mutex<super::ptrace::Tracing>,
     /// Whom it traces.
-    pub(super) tracing: super::ptrace::Tracer,
+    pub(super) tracer_of: super::ptrace::Tracer,
     /// Keyrings of its own.
     pub keyrings: crate::keys::TaskKeyrings,
     /// set_mempolicy(2).
@@ -218,9 +220,10 @@ impl Task {
             host_thread: AtomicI32::new(0),
             waits: AtomicU64::new(0),
             traced: AtomicBool::new(false),
-            trap_asked: AtomicBool::new(false),
-            trace: Mutex::default(),
-            tracing: Default::default(),
+            seized: AtomicBool::new(false),
+            traps: AtomicU8::new(0),
+            tracing: Mutex::default(),
+            tracer_of: Default::default(),
             keyrings: Default::default(),
             memory_policy: Mutex::default(),
             seccomp: Default::default(),

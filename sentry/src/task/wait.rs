@@ -147,7 +147,7 @@ impl CurrentTask {
         let zombie = child.family.lock().zombie;
         let uid = *child.last_uid.lock();
         if let Some(status) = zombie {
-            if !options.contains(WaitOptions::WEXITED) {
+            if !options.contains(WaitOptions::WEXITED) || child.family.lock().held {
                 return None;
             }
             let mut usage = child.usage();
@@ -158,14 +158,15 @@ impl CurrentTask {
             }
             return Some(Report { pid: child.pid.clone(), uid, code: exit_code(status), status, usage });
         }
-        let traced_here = child
-            .any_task()
-            .and_then(|task| task.tracer())
-            .is_some_and(|tracer| Arc::ptr_eq(&tracer.group, &self.group));
+        // A tracer that is the parent is told as a tracer (ptrace_reparented()).
+        let is_traced_here = || {
+            let tracer = child.any_task().and_then(|task| task.tracer());
+            tracer.is_some_and(|tracer| Arc::ptr_eq(&tracer.group, &self.group))
+        };
+        let hidden = child.signals.lock().stop_report && is_traced_here();
         let mut signals = child.signals.lock();
         let keep = options.contains(WaitOptions::WNOWAIT);
-        let (code, status) = if options.contains(WaitOptions::WSTOPPED) && signals.stop_report && !traced_here
-        {
+        let (code, status) = if options.contains(WaitOptions::WSTOPPED) && signals.stop_report && !hidden {
             let signal = signals.stop?;
             signals.stop_report = keep;
             (CLD_STOPPED, abi::wait::stopped(signal))

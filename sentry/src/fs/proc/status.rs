@@ -274,7 +274,7 @@ pub(super) fn status(subject: &Subject, io: &Io<'_>) -> Result<Vec<u8>> {
     let _ = writeln!(out, "\nState:\t{}", state_name(found.state()));
     let _ = writeln!(out, "Tgid:\t{}\nNgid:\t0\nPid:\t{}", subject.number(&group.pid), subject.number(&pid));
     let tracer = task.as_ref().and_then(|task| task.tracer());
-    let tracer = tracer.map_or(0, |tracer| subject.number(&tracer.group.pid));
+    let tracer = tracer.map_or(0, |tracer| subject.number(&tracer.pid()));
     let _ = writeln!(out, "PPid:\t{parent}\nTracerPid:\t{tracer}");
     let uids = [creds.uid, creds.euid, creds.suid, creds.fsuid].map(|id| ns.uid(id).to_string());
     let gids = [creds.gid, creds.egid, creds.sgid, creds.fsgid].map(|id| ns.gid(id).to_string());
