@@ -1,5 +1,6 @@
 //! A container's life: create, start, wait, delete.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -16,7 +17,7 @@ use crate::console::{Signals, Stdio, TerminalGuard};
 use crate::control::{Address, Client, FIRST, Gone, Target};
 use crate::hooks::{self, Point};
 use crate::pod;
-use crate::process::{self, Child, ProcessId, wait_readable};
+use crate::process::{self, Child, Entered, Place, ProcessId, wait_readable};
 use crate::record::{self, ExitStatus, Record};
 use crate::sandbox::{self, Options, RECORD};
 use crate::spec::{self, Plan};
@@ -55,9 +56,16 @@ pub struct Parts<'a> {
 }
 
 impl Parts<'_> {
-    /// Puts a process of the host where the container's limits hold.
-    pub fn prepare(&self, options: &Options, pid: Pid) -> Result<()> {
-        self.cgroup.as_ref().map_or(Ok(()), |cgroup| cgroup.join(pid, self.limits.as_ref(), options.cgroups))
+    /// Where the container's limits hold.
+    pub fn place(&self) -> Place {
+        self.cgroup.as_ref().map(Cgroup::place).unwrap_or_default()
+    }
+
+    /// Puts a process of the host there that has not entered all of it.
+    pub fn prepare(&self, options: &Options, pid: Pid, entered: &Entered) -> Result<()> {
+        self.cgroup
+            .as_ref()
+            .map_or(Ok(()), |cgroup| cgroup.join(pid, entered, self.limits.as_ref(), options.cgroups))
     }
 
     /// The files through which the sentry puts processes there that run guests.
@@ -207,20 +215,26 @@ impl Runtime {
 
     /// Makes the container the first one of a sandbox.
     fn make_sandbox(&self, container: &Container, state: &mut State, parts: &Parts<'_>) -> Result<Processes> {
-        let prepare = |pid| parts.prepare(&self.options, pid);
+        let prepare = |pid: Pid, entered: &Entered| parts.prepare(&self.options, pid, entered);
+        let state = RefCell::new(state);
+        let announce = |sentry, gofer| {
+            let mut state = state.borrow_mut();
+            (state.sentry, state.gofer) = (Some(sentry), Some(gofer));
+            // From here on a delete finds the processes, whatever happens to this one.
+            container.save(&state)
+        };
+        let home = sandbox::Home { place: parts.place(), prepare: &prepare };
         let sandbox = sandbox::start(
             &self.options,
             container,
             parts.plan,
             parts.stdio,
-            &prepare,
+            &home,
+            &announce,
             parts.args.die_with_command,
         )?;
+        let state = state.into_inner();
         let mut finish = || {
-            let (sentry, gofer) = sandbox.ids()?;
-            (state.sentry, state.gofer) = (Some(sentry), Some(gofer));
-            // From here on a delete finds the processes, whatever happens to this one.
-            container.save(state)?;
             let hooks = run_create_hooks(parts.spec, state);
             // Without a process there is nothing to work on for a hook: then that is the cause to be told.
             if hooks.is_ok() || sandbox.has_told() {
@@ -359,7 +373,10 @@ impl Runtime {
     pub fn delete(&self, id: &str, force: bool) -> Result<()> {
         let container = match self.root.open(id) {
             Ok(container) => container,
-            Err(_) if force && !self.root.directory(id).exists() => return Ok(()),
+            Err(_) if force && !self.root.directory(id).exists() => {
+                self.root.sweep();
+                return Ok(());
+            }
             Err(error) => return Err(error),
         };
         let state = container.state()?;
@@ -432,7 +449,8 @@ impl Runtime {
             let directory = self.root.directory(sandbox);
             if let Some(cgroup) = read_cgroup(&directory)? {
                 let limits = cgroup::limits(&read_spec(&directory)?);
-                cgroup.join(Pid::from_raw(gofer.pid), limits.as_ref(), self.options.cgroups)?;
+                let pid = Pid::from_raw(gofer.pid);
+                cgroup.join(pid, &Entered::new(), limits.as_ref(), self.options.cgroups)?;
             }
         }
         let gofer = state.gofer.as_ref().filter(|_| !shared_gofer);

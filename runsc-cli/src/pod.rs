@@ -12,12 +12,14 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use nix::sched::CloneFlags;
+use nix::unistd::Pid;
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
 use crate::console::{Signals, Stdio};
 use crate::container::{Parts, forward};
 use crate::control::{Address, Client, FIRST, Target};
-use crate::process::{self, Child, ProcessId};
+use crate::process::{self, Child, Entered, ProcessId};
 use crate::record;
 use crate::sandbox::{self, Guard, Options, RECORD};
 use crate::state::{Container, Root, State, Status};
@@ -182,13 +184,14 @@ impl Joining {
         parts: &Parts<'_>,
     ) -> Result<Joining> {
         let record = record::create(&container.path.join(RECORD))?;
-        let prepare = |pid| parts.prepare(options, pid);
-        let (gofer, channel) = sandbox::start_gofer(options, &container.id, &parts.plan.served, &prepare)?;
+        let prepare = |pid: Pid, entered: &Entered| parts.prepare(options, pid, entered);
+        let home = sandbox::Home { place: parts.place(), prepare: &prepare };
+        let (gofer, channel) = sandbox::start_gofer(options, &container.id, &parts.plan.served, &home)?;
         let (life, other_end) = UnixStream::pair()?;
         let foreground = parts.plan.guest.process.terminal;
         let signals = Signals::take_over()?;
-        let stand_in = match process::fork()? {
-            Some(child) => Guard::new(child),
+        let (stand_in, entered) = match process::fork_into(CloneFlags::empty(), &home.place)? {
+            Some((child, entered)) => (Guard::new(child), entered),
             None => {
                 let record = container.path.join(RECORD);
                 let code = stand_in(address, &record, other_end, parts.stdio, foreground, &signals);
@@ -196,7 +199,7 @@ impl Joining {
             }
         };
         signals.give_back()?;
-        parts.prepare(options, stand_in.child()?.pid)?;
+        prepare(stand_in.child()?.pid, &entered)?;
         Ok(Joining { stand_in, gofer, channel, life, record })
     }
 

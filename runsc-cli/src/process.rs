@@ -45,9 +45,26 @@ pub struct Spawn<'a> {
     pub controlling_terminal: bool,
     /// The network namespace that the child starts in, instead of the caller's.
     pub network: Option<BorrowedFd<'a>>,
-    /// What the caller does about the child before that executes anything: it can be put where its limits hold.
-    pub prepare: &'a dyn Fn(Pid) -> Result<()>,
+    /// Where its limits hold.
+    pub place: &'a Place,
+    /// What the caller does about the child before that executes anything. It is told what the child has entered of
+    /// the place.
+    pub prepare: &'a dyn Fn(Pid, &Entered) -> Result<()>,
 }
+
+/// Cgroups that a child enters by itself, before it does anything else. (To be moved by another process costs a grace
+/// period of the host's kernel, some ten milliseconds: it waits until no thread of the host is about to fork or exit.
+/// Who is made in a group, or moves its only thread, waits for nobody.)
+#[derive(Debug, Default)]
+pub struct Place {
+    /// The directory of a group of cgroup2, and its name.
+    pub unified: Option<(String, OwnedFd)>,
+    /// Files `tasks` of version 1, open for writing, and the names of their hierarchies.
+    pub tasks: Vec<(String, OwnedFd)>,
+}
+
+/// Names of what a child has entered.
+pub type Entered = Vec<String>;
 
 /// A process that was started, or found again by its state file.
 #[derive(Debug)]
@@ -71,19 +88,16 @@ impl Spawn<'_> {
             flags |= CloneFlags::CLONE_NEWUSER;
         }
         let cloned = in_network(self.network, || {
-            let Some(child) = clone_process(flags).with_context(|| format!("clone({flags:?})"))? else {
-                return Ok(None);
-            };
-            Ok(Some(child))
+            fork_into(flags, self.place).with_context(|| format!("clone({flags:?})"))
         })?;
-        let Some(child) = cloned else {
+        let Some((child, entered)) = cloned else {
             drop((go_write, failed_read));
             self.child(&args, go_read, failed_write);
         };
         drop((go_read, failed_write));
         let result = self
             .map_ids(child.pid)
-            .and_then(|()| (self.prepare)(child.pid))
+            .and_then(|()| (self.prepare)(child.pid, &entered))
             .and_then(|()| Ok(write(&go_write, b"g")?))
             .and_then(|_| exec_outcome(&failed_read));
         if let Err(error) = result {
@@ -259,15 +273,53 @@ pub unsafe fn close_all_but<'a>(keep: impl Iterator<Item = BorrowedFd<'a>>) {
 
 /// Goes on in a child process. None in the child.
 pub fn fork() -> Result<Option<Child>> {
-    clone_process(CloneFlags::empty())
+    Ok(fork_into(CloneFlags::empty(), &Place::default())?.map(|(child, _)| child))
 }
 
-/// fork(2) with namespace flags and a pidfd. None in the child.
-fn clone_process(flags: CloneFlags) -> Result<Option<Child>> {
+/// fork(2) with namespace flags into cgroups, with a pidfd. None in the child.
+pub fn fork_into(flags: CloneFlags, place: &Place) -> Result<Option<(Child, Entered)>> {
+    let pipe = if place.tasks.is_empty() { None } else { Some(pipe2(OFlag::O_CLOEXEC)?) };
+    let mut entered = Entered::new();
+    let into = place.unified.as_ref();
+    let cloned = match clone_process(flags, into.map(|(_, fd)| fd.as_fd())) {
+        // Groups whose rules do not allow it, or a kernel that cannot do it, are for the caller to deal with.
+        Err(_) if into.is_some() => clone_process(flags, None)?,
+        cloned => {
+            entered.extend(into.map(|(name, _)| name.clone()));
+            cloned?
+        }
+    };
+    let Some(child) = cloned else {
+        let results: Vec<u8> = place.tasks.iter().map(|(_, file)| write(file, b"0").is_ok().into()).collect();
+        if let Some((_, told)) = pipe {
+            let _ = write(&told, &results);
+        }
+        return Ok(None);
+    };
+    if let Some((told, own_end)) = pipe {
+        drop(own_end);
+        let mut results = vec![0; place.tasks.len()];
+        // A child that says nothing is gone, which is noticed elsewhere.
+        let _ = std::io::Read::read_exact(&mut std::fs::File::from(told), &mut results);
+        let names = place.tasks.iter().map(|(name, _)| name.clone());
+        entered.extend(names.zip(results).filter_map(|(name, result)| (result == 1).then_some(name)));
+    }
+    Ok(Some((child, entered)))
+}
+
+/// Of clone3(2); the C library's constant is too narrow for it.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// clone3(2) with a pidfd, into a group of cgroup2. None in the child.
+fn clone_process(flags: CloneFlags, into: Option<BorrowedFd<'_>>) -> Result<Option<Child>> {
     let mut pidfd: RawFd = -1;
     // SAFETY: all-zero is a valid clone_args.
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
     args.flags = (flags.bits() as u32 as u64) | libc::CLONE_PIDFD as u64;
+    if let Some(group) = into {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = group.as_raw_fd() as u64;
+    }
     args.pidfd = &raw mut pidfd as u64;
     args.exit_signal = libc::SIGCHLD as u64;
     // SAFETY: without CLONE_VM and without a stack this is fork(2); the process has one thread, so no lock is left

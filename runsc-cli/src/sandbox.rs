@@ -18,7 +18,7 @@ use crate::console::Stdio;
 use crate::control;
 use crate::host_namespaces::Network;
 use crate::message;
-use crate::process::{self, Child, FIRST_FD, Identity, ProcessId, Spawn};
+use crate::process::{self, Child, Entered, FIRST_FD, Identity, Place, ProcessId, Spawn};
 use crate::record;
 use crate::report::{self, Chain};
 use crate::spec::{OverlayPolicy, Plan, Served};
@@ -117,13 +117,23 @@ impl<'a> Donations<'a> {
     }
 }
 
-/// Starts gofer and sentry. Both end by themselves if the caller dies before the sentry has booted.
+/// Where processes of the host are put before they execute anything.
+pub struct Home<'a> {
+    /// What they enter by themselves.
+    pub place: Place,
+    /// What the caller does for the rest.
+    pub prepare: &'a dyn Fn(Pid, &Entered) -> Result<()>,
+}
+
+/// Starts gofer and sentry. Both end by themselves if the caller dies before the sentry has booted. Before the sentry
+/// executes anything, `announce` is told of the two.
 pub fn start(
     options: &Options,
     container: &Container,
     plan: &Plan,
     stdio: &Stdio,
-    prepare: &dyn Fn(Pid) -> Result<()>,
+    home: &Home<'_>,
+    announce: &dyn Fn(ProcessId, ProcessId) -> Result<()>,
     die_with_command: bool,
 ) -> Result<Sandbox> {
     let id = &container.id;
@@ -132,7 +142,7 @@ pub fn start(
     let listening_fds = state::listen(&container.path, control::FDS_SOCKET, state::Kind::Packets)?;
     let (outcome_read, outcome_write) = pipe2(OFlag::O_CLOEXEC)?;
     let boot_log = open_log(options, "boot", id)?;
-    let (gofer, client) = start_gofer(options, id, &plan.served, prepare)?;
+    let (gofer, client) = start_gofer(options, id, &plan.served, home)?;
     let null = null()?;
     let error_output = error_output(options, id)?;
     let network = match &plan.network {
@@ -184,6 +194,11 @@ pub fn start(
         true => ALL_NAMESPACES.difference(CloneFlags::CLONE_NEWNET),
         false => ALL_NAMESPACES,
     };
+    let gofer_id = ProcessId::of(gofer.child()?.pid)?;
+    let prepare = |pid, entered: &Entered| {
+        (home.prepare)(pid, entered)?;
+        announce(ProcessId::of(pid)?, gofer_id.clone())
+    };
     let sentry = Spawn {
         args: vec!["runsc-sandbox".into(), "boot".into(), id.clone()],
         namespaces,
@@ -195,7 +210,8 @@ pub fn start(
         fds: donations.with_config(&config),
         controlling_terminal: stdio.new_terminal,
         network,
-        prepare,
+        place: &home.place,
+        prepare: &prepare,
     }
     .start()
     .context("starting the sentry")?;
@@ -208,7 +224,7 @@ pub fn start_gofer(
     options: &Options,
     id: &str,
     served: &[Served],
-    prepare: &dyn Fn(Pid) -> Result<()>,
+    home: &Home<'_>,
 ) -> Result<(Guard, OwnedFd)> {
     let (client, server) = gofer::channel_pair().context("making the gofer's channel")?;
     let gofer_log = match options.debug {
@@ -244,7 +260,8 @@ pub fn start_gofer(
         fds: donations.with_config(&config),
         controlling_terminal: false,
         network: None,
-        prepare,
+        place: &home.place,
+        prepare: home.prepare,
     }
     .start()
     .context("starting the gofer")?;
@@ -305,11 +322,6 @@ impl Drop for Guard {
 }
 
 impl Sandbox {
-    /// Names of the two processes for the state file.
-    pub fn ids(&self) -> Result<(ProcessId, ProcessId)> {
-        Ok((ProcessId::of(self.sentry.pid)?, ProcessId::of(self.gofer.pid)?))
-    }
-
     /// Whether the sentry has said how its boot ended, or is gone.
     pub fn has_told(&self) -> bool {
         process::wait_readable(self.outcome.as_fd(), Some(Duration::ZERO)).unwrap_or(false)

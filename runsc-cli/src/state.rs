@@ -198,9 +198,17 @@ impl Root {
             if container.exists() {
                 bail!("a container {id:?} already exists");
             }
-            // What a removal left that was killed.
-            let _ = fs::remove_dir_all(self.path.join(format!("{REMOVED}{id}")));
+            self.sweep();
             return Ok(container);
+        }
+    }
+
+    /// Removes what removals left that were killed.
+    pub fn sweep(&self) {
+        for entry in fs::read_dir(&self.path).into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().starts_with(REMOVED) {
+                let _ = fs::remove_dir_all(entry.path());
+            }
         }
     }
 
@@ -367,7 +375,13 @@ impl Container {
         let doomed = parent.join(format!("{REMOVED}{}", self.id));
         let _ = fs::remove_dir_all(&doomed);
         fs::rename(&self.path, &doomed).with_context(|| format!("removing {:?}", self.path))?;
-        fs::remove_dir_all(&doomed).with_context(|| format!("removing {doomed:?}"))
+        match fs::remove_dir_all(&doomed) {
+            // Another command may have swept it away.
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("removing {doomed:?}"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The lock's descriptor number, for tests.

@@ -6,5 +6,6 @@ mod fuzz;
 mod idle;
 mod input;
 mod killed;
+mod life;
 mod programs;
 mod sandbox;

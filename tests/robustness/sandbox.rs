@@ -54,7 +54,7 @@ impl Runsc {
     }
 
     /// What the names of its containers' cgroups begin with.
-    fn cgroup(&self) -> String {
+    pub fn cgroup(&self) -> String {
         let dir = self.dir.path().file_name().unwrap_or_default().to_string_lossy();
         format!("runsc-test{}", dir.replace('.', "-"))
     }
@@ -163,6 +163,11 @@ impl Runsc {
         self.ok(&["delete", "--force", id]);
         wait_until_gone(&processes);
         assert!(!self.root().join(id).exists());
+        self.nothing_mounted_or_grouped();
+    }
+
+    /// There is no mount below its directory, and no cgroup with its name.
+    pub fn nothing_mounted_or_grouped(&self) {
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
         let dir = self.dir.path().to_str().unwrap();
         assert!(!mounts.contains(dir), "mounts are left: {mounts}");

@@ -12,28 +12,33 @@
 mod bus;
 mod hierarchy;
 mod limits;
+mod removal;
 mod resources;
 mod stats;
 mod systemd;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use nix::unistd::Pid;
 use oci_spec::runtime::{LinuxCpu, LinuxResources, Spec};
 use serde::{Deserialize, Serialize};
 
+use crate::process::{Entered, Place};
 use hierarchy::{Hierarchies, UNIFIED};
 pub use limits::{inherited, limits, limits_within, shares};
 use resources::{Before, Setting, settings};
 pub use stats::Stats;
 
-/// How often the removal of a group is tried while the host still buries its processes.
-const REMOVALS: u32 = 500;
+/// How often a group is made anew whose parent was removed meanwhile, with the last container in it.
+const ATTEMPTS: u32 = 100;
+/// How long a new container waits for the processes of one that was just killed to leave its group.
+const EMPTY_LIMIT: Duration = Duration::from_secs(5);
 
 /// What the command line says about cgroups.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,6 +60,9 @@ pub struct Cgroup {
     directories: BTreeMap<String, PathBuf>,
     /// Systemd makes it, with its first process.
     unit: Option<systemd::Unit>,
+    /// Groups above it that were not there when it was planned: they go with the last one that is in them.
+    #[serde(default)]
+    parents: BTreeSet<PathBuf>,
 }
 
 impl Cgroup {
@@ -84,7 +92,16 @@ impl Cgroup {
         };
         // Groups of version 1 are made by hand, where systemd would make them: it does not know of most controllers there.
         let unit = unit.filter(|_| host.v2);
-        Ok(Some(Cgroup { v2: host.v2, directories: host.directories(&path), unit }))
+        let directories = host.directories(&path);
+        let parents = match unit {
+            Some(_) => BTreeSet::new(),
+            None => directories
+                .values()
+                .flat_map(|directory| missing(directory).skip(1))
+                .map(Path::to_owned)
+                .collect(),
+        };
+        Ok(Some(Cgroup { v2: host.v2, directories, unit, parents }))
     }
 
     /// Makes the group and sets its limits. What could not be made is forgotten if that is no failure.
@@ -98,8 +115,12 @@ impl Cgroup {
             needed.into_iter().any(|setting| setting.controller == controller)
         };
         let mut missing = Vec::new();
+        let limit = Instant::now() + EMPTY_LIMIT;
         for (controller, directory) in &self.directories {
             let made = self.make(controller, directory);
+            if made.is_ok() {
+                wait_until_empty(directory, limit)?;
+            }
             let Err(error) = made else { continue };
             let error = anyhow::Error::new(error).context(format!("cgroups: creating {directory:?}"));
             if !policy.rootless && (self.v2 && needed.is_some() || is_needed(controller)) {
@@ -116,7 +137,17 @@ impl Cgroup {
     }
 
     fn make(&self, controller: &str, directory: &Path) -> std::io::Result<()> {
-        let mut missing: Vec<&Path> = directory.ancestors().take_while(|path| !path.exists()).collect();
+        for _ in 0..ATTEMPTS {
+            match self.try_make(controller, directory) {
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                made => return made,
+            }
+        }
+        self.try_make(controller, directory)
+    }
+
+    fn try_make(&self, controller: &str, directory: &Path) -> std::io::Result<()> {
+        let mut missing: Vec<&Path> = missing(directory).collect();
         missing.reverse();
         if self.v2 {
             let above = missing.first().and_then(|first| first.parent()).unwrap_or(directory);
@@ -133,6 +164,7 @@ impl Cgroup {
         }
         for path in &missing {
             match std::fs::create_dir(path) {
+                Ok(()) if *path != directory => removal::mark(path),
                 Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
                 _ => {}
             }
@@ -159,8 +191,32 @@ impl Cgroup {
         Ok(())
     }
 
-    /// Puts a process and those that it will make into the group.
-    pub fn join(&self, pid: Pid, limits: Option<&LinuxResources>, policy: Policy) -> Result<()> {
+    /// What a process that is made needs to enter the group by itself. What cannot be had is left to [`Cgroup::join`].
+    pub fn place(&self) -> Place {
+        let mut place = Place::default();
+        if self.unit.is_some() {
+            return place;
+        }
+        for (controller, directory) in &self.directories {
+            if controller == UNIFIED {
+                let flags = libc::O_PATH | libc::O_DIRECTORY;
+                let opened = OpenOptions::new().read(true).custom_flags(flags).open(directory);
+                place.unified = opened.ok().map(|group| (controller.clone(), group.into()));
+            } else if let Ok(tasks) = OpenOptions::new().write(true).open(directory.join("tasks")) {
+                place.tasks.push((controller.clone(), tasks.into()));
+            }
+        }
+        place
+    }
+
+    /// Puts a process and those that it will make into the group, where it has not entered it.
+    pub fn join(
+        &self,
+        pid: Pid,
+        entered: &Entered,
+        limits: Option<&LinuxResources>,
+        policy: Policy,
+    ) -> Result<()> {
         if let Some(unit) = &self.unit
             && !self.directories.values().all(|directory| directory.exists())
         {
@@ -173,7 +229,8 @@ impl Cgroup {
             }
             return limits.map_or(Ok(()), |limits| self.write_all(limits, policy));
         }
-        for directory in self.directories.values() {
+        for (_, directory) in self.directories.iter().filter(|(controller, _)| !entered.contains(controller))
+        {
             let file = directory.join("cgroup.procs");
             let Err(error) = write_file(&file, &pid.to_string()) else { continue };
             let error = anyhow::Error::new(error).context(format!("cgroups: writing {pid} to {file:?}"));
@@ -275,15 +332,37 @@ impl Cgroup {
         self.text(controller, file)?.trim().parse().ok()
     }
 
-    /// Removes the group, with those below it. Its processes must be gone, or about to be.
+    /// Removes the group, with those below it and the empty ones above it that runsc has made. Its processes must be
+    /// gone, or about to be.
     pub fn remove(&self) -> Result<()> {
+        let limit = Instant::now() + removal::LIMIT;
         let mut first_failure = Ok(());
         for directory in self.directories.values() {
-            let removed = remove_tree(directory).with_context(|| format!("cgroups: removing {directory:?}"));
+            let removed = removal::remove(directory, limit, &self.parents)
+                .with_context(|| format!("cgroups: removing {directory:?}"));
             first_failure = first_failure.and(removed);
         }
         first_failure
     }
+}
+
+/// A group is one container's: what another has in it would keep it from being removed. (As runc refuses it.)
+fn wait_until_empty(group: &Path, limit: Instant) -> Result<()> {
+    loop {
+        let processes = removal::processes(group);
+        if processes.is_empty() || removal::is_root(group) {
+            return Ok(());
+        }
+        if Instant::now() >= limit {
+            bail!("cgroups: {group:?} is in use by {}", processes.join(", "));
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A group and those above it, from below, as far as they are missing.
+fn missing(directory: &Path) -> impl Iterator<Item = &Path> {
+    directory.ancestors().take_while(|path| !path.exists())
 }
 
 /// What the files of a cgroup2 would say.
@@ -304,27 +383,7 @@ fn hand_down(group: &Path) {
 
 /// One write to a file that must be there.
 fn write_file(path: &Path, text: &str) -> std::io::Result<()> {
-    std::fs::OpenOptions::new().write(true).open(path)?.write_all(text.as_bytes())
-}
-
-fn remove_tree(directory: &Path) -> std::io::Result<()> {
-    for attempt in 0.. {
-        let error = match std::fs::remove_dir(directory) {
-            Ok(()) => return Ok(()),
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-            Err(error) => error,
-        };
-        if attempt == REMOVALS || error.kind() != ErrorKind::ResourceBusy {
-            return Err(error);
-        }
-        for entry in std::fs::read_dir(directory)?.flatten() {
-            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                remove_tree(&entry.path())?;
-            }
-        }
-        std::thread::sleep(Duration::from_millis(if attempt < 10 { 1 } else { 20 }));
-    }
-    Ok(())
+    OpenOptions::new().write(true).open(path)?.write_all(text.as_bytes())
 }
 
 #[cfg(test)]
@@ -360,7 +419,7 @@ mod tests {
         let mut child =
             std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
         let pid = Pid::from_raw(child.id() as i32);
-        let joined = cgroup.join(pid, limits(&spec).as_ref(), Policy::default());
+        let joined = cgroup.join(pid, &Entered::new(), limits(&spec).as_ref(), Policy::default());
         let of_child = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
         let max = cgroup.number("pids", "pids.max");
         let more: LinuxResources = serde_json::from_value(json!({"pids": {"limit": 9}})).unwrap();
