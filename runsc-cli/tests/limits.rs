@@ -4,44 +4,9 @@ mod common;
 
 use std::path::PathBuf;
 
+use common::cgroups::{can_limit, directories, group, host_file};
 use common::{Runsc, describe, text};
 use serde_json::{Value, json};
-
-/// A place for a group that no other test has.
-fn group(name: &str) -> String {
-    format!("/runsc-test-{}-{name}", std::process::id())
-}
-
-/// The directories of a container's group, by controller.
-fn directories(runsc: &Runsc, id: &str) -> Vec<(String, PathBuf)> {
-    let text = std::fs::read(runsc.root().join(id).join("cgroup.json")).unwrap();
-    let cgroup: Value = serde_json::from_slice(&text).unwrap();
-    let directories = cgroup["directories"].as_object().unwrap();
-    directories.iter().map(|(name, path)| (name.clone(), path.as_str().unwrap().into())).collect()
-}
-
-/// A file of a controller's, by its name in version 1 or 2. None if the host has neither.
-fn host_file(runsc: &Runsc, id: &str, v1: &str, v2: &str) -> Option<PathBuf> {
-    let all = directories(runsc, id);
-    let paths = all.iter().flat_map(|(_, directory)| [directory.join(v1), directory.join(v2)]);
-    paths.into_iter().find(|path| path.exists())
-}
-
-/// Whether this test may make groups with limits.
-fn can_limit(test: &str) -> bool {
-    let writable = |dir: &str| {
-        let probe = PathBuf::from(dir).join(format!("runsc-probe-{}-{test}", std::process::id()));
-        let made = std::fs::create_dir(&probe);
-        let limited = ["memory.limit_in_bytes", "memory.max"].iter().any(|file| probe.join(file).exists());
-        let _ = std::fs::remove_dir(&probe);
-        made.is_ok() && limited
-    };
-    let can = writable("/sys/fs/cgroup/memory") || writable("/sys/fs/cgroup");
-    if !can {
-        eprintln!("skipped: {test}: no memory cgroup can be made here");
-    }
-    can
-}
 
 #[test]
 fn the_number_of_processes_is_limited() {

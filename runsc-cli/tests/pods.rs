@@ -6,6 +6,7 @@ use std::io::Read;
 use std::path::Path;
 use std::process::Stdio;
 
+use common::cgroups::{self, Groups, can_limit, stubs};
 use common::{Runsc, wait_for_no_process};
 use serde_json::{Value, json};
 
@@ -260,4 +261,196 @@ fn a_container_cannot_join_what_is_not_there() {
     runsc.ok(&["kill", "pod", "KILL"]);
     runsc.wait_for("pod", "stopped");
     assert!(runsc.fails(&["create", "--bundle", &bundle, "one"]).contains("it is stopped"));
+}
+
+/// A group for a container of the pod, and these limits.
+fn limited(config: &mut Value, path: &str, resources: Value) {
+    config["linux"]["cgroupsPath"] = json!(path);
+    config["linux"]["resources"] = resources;
+    config["mounts"] = json!([{"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup"}]);
+}
+
+/// What a program in a container sees of its limits: processors, memory in KiB, and files of its cgroup.
+fn seen(runsc: &Runsc, id: &str) -> String {
+    let script = "busybox nproc; grep -c ^processor /proc/cpuinfo; ls /sys/devices/system/cpu | grep -c 'cpu[0-9]'; \
+                  grep MemTotal /proc/meminfo | grep -o '[0-9]*'; cd /sys/fs/cgroup; cat cpu.max memory.max";
+    runsc.ok(&["exec", id, "sh", "-c", script]).replace('\n', " ")
+}
+
+fn wait_until(what: &str, mut ready: impl FnMut() -> bool) {
+    for _ in 0..600 {
+        if ready() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    panic!("{what}: not after 30 s");
+}
+
+#[test]
+fn programs_run_in_the_cgroup_of_their_container() {
+    need_sandbox!();
+    if !can_limit("programs_run_in_the_cgroup_of_their_container") {
+        return;
+    }
+    let groups = Groups::new("in");
+    let runsc = Runsc::new();
+    pod(&runsc, |config| limited(config, &groups.below("pod"), json!({"cpu": {"shares": 2}})));
+    let of_pod = stubs(&runsc, "pod");
+    let resources = json!({"cpu": {"cpus": "0", "shares": 512}});
+    // Forks, and programs that replace others.
+    let script = "(sleep 1000; true) & exec sh -c 'sleep 1000; true'";
+    start(&runsc, "one", script, |config| limited(config, &groups.below("one"), resources));
+    start(&runsc, "two", "sleep 1000", |config| {
+        limited(config, &groups.below("two"), json!({}));
+        config["process"]["oomScoreAdj"] = json!(900);
+    });
+    assert!(quiet(&runsc, &["exec", "--detach", "one", "sleep", "1000"]));
+    // Four sleeps and shells, and the process that all descend from.
+    wait_until("all of them", || stubs(&runsc, "one").len() == 6);
+    assert_eq!(stubs(&runsc, "two").len(), 2);
+    assert_eq!(stubs(&runsc, "pod"), of_pod);
+    for pid in stubs(&runsc, "one") {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        assert!(status.contains("\nCpus_allowed_list:\t0\n"), "{status}");
+    }
+    for pid in stubs(&runsc, "two") {
+        assert_eq!(std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap(), "900\n");
+    }
+    // The sentry works for all.
+    let shares = |id: &str| {
+        let weight = |v2: u64| v2.saturating_sub(1) * 262_142 / 9999 + 2;
+        let text = cgroups::read(&runsc, id, "cpu.shares", "cpu.weight").unwrap();
+        let number: u64 = text.parse().unwrap();
+        let v2 = cgroups::read(&runsc, id, "cpu.shares", "cpu.shares").is_none();
+        if v2 { weight(number) } else { number }
+    };
+    assert!(shares("pod") >= 1500, "{}", shares("pod"));
+    runsc.ok(&["delete", "--force", "two"]);
+    assert!((500..1024).contains(&shares("pod")), "{}", shares("pod"));
+    let event: Value = serde_json::from_str(&runsc.ok(&["events", "--stats", "one"])).unwrap();
+    assert!(event["data"]["cpu"]["usage"]["total"].as_u64().unwrap() > 0);
+    assert_eq!(event["data"]["pids"]["current"], 5);
+}
+
+#[test]
+fn limits_of_a_container_hold_for_it_alone() {
+    need_sandbox!();
+    if !can_limit("limits_of_a_container_hold_for_it_alone") {
+        return;
+    }
+    let groups = Groups::new("own");
+    let runsc = Runsc::new();
+    pod(&runsc, |config| limited(config, &groups.below("pod"), json!({})));
+    let host = runsc.dir.path().join("volume");
+    std::fs::create_dir(&host).unwrap();
+    let data = json!({"destination": "/data", "type": "bind", "source": host, "options": ["rbind"]});
+    // One that holds 20 MiB and waits, and one that wants 70: of 80 there are.
+    let hungry = "(dd if=/dev/zero bs=20M count=1 2>/dev/null | (head -c 1 >/dev/null; echo x >/data/ready; sleep 1000)) & \
+                  until [ -e /data/ready ]; do sleep 0.1; done; \
+                  dd if=/dev/zero of=/dev/null bs=70M count=1 2>/dev/null; echo $? >/data/status; sleep 1000";
+    start(&runsc, "hungry", hungry, |config| {
+        limited(config, &groups.below("hungry"), json!({"memory": {"limit": 83886080, "swap": 83886080}}));
+        config["mounts"].as_array_mut().unwrap().push(data.clone());
+    });
+    let busy =
+        "dd if=/dev/zero of=/dev/null bs=100M count=1 2>/dev/null; echo $? >/data/busy; while :; do :; done";
+    start(&runsc, "busy", busy, |config| {
+        limited(config, &groups.below("busy"), json!({"cpu": {"quota": 20000, "period": 100000}}));
+        config["mounts"].as_array_mut().unwrap().push(data.clone());
+    });
+    wait_for_file(&host.join("busy"), "0\n");
+    wait_for_file(&host.join("status"), "137\n");
+    assert_eq!(runsc.ok(&["exec", "hungry", "echo", "alive"]), "alive\n");
+    let kills =
+        |id: &str| cgroups::count(&runsc, id, ("memory.oom_control", "memory.events"), "oom_kill").unwrap();
+    assert!(kills("hungry") > 0);
+    assert_eq!((kills("pod"), kills("busy")), (0, 0));
+    let throttled =
+        |id: &str| cgroups::count(&runsc, id, ("cpu.stat", "cpu.stat"), "nr_throttled").unwrap_or(0);
+    wait_until("a quota that is used up", || throttled("busy") > 3);
+    assert_eq!((throttled("pod"), throttled("hungry")), (0, 0));
+    for id in ["pod", "hungry", "busy"] {
+        assert_eq!(runsc.state(id)["status"], "running", "{id}");
+    }
+}
+
+#[test]
+fn an_update_changes_what_a_container_has_and_sees() {
+    need_sandbox!();
+    let groups = Groups::new("update");
+    let limits = can_limit("the host's part of an_update_changes_what_a_container_has_and_sees");
+    let runsc = if limits { Runsc::new() } else { Runsc::without_cgroups() };
+    let host_memory = |id: &str| cgroups::read(&runsc, id, "memory.limit_in_bytes", "memory.max").unwrap();
+    pod(&runsc, |config| {
+        limited(config, &groups.below("pod"), json!({"cpu": {"quota": 100000, "period": 100000}}));
+        config["annotations"]["io.kubernetes.cri.sandbox-memory"] = json!("536870912");
+    });
+    let own = json!({"cpu": {"quota": 50000, "period": 100000}, "memory": {"limit": 104857600}});
+    start(&runsc, "own", "sleep 1000", |config| limited(config, &groups.below("own"), own));
+    start(&runsc, "none", "sleep 1000", |config| limited(config, &groups.below("none"), json!({})));
+    assert_eq!(seen(&runsc, "pod"), "1 1 1 524288 100000 100000 536870912 ");
+    assert_eq!(seen(&runsc, "own"), "1 1 1 102400 50000 100000 104857600 ");
+    assert_eq!(seen(&runsc, "none"), "1 1 1 524288 100000 100000 536870912 ");
+    if limits {
+        assert_eq!((host_memory("own").as_str(), host_memory("none").as_str()), ("104857600", "536870912"));
+    }
+    runsc.ok(&["update", "--memory", "209715200", "--cpu-quota", "25000", "own"]);
+    assert_eq!(seen(&runsc, "own"), "1 1 1 204800 25000 100000 209715200 ");
+    assert_eq!(seen(&runsc, "none"), "1 1 1 524288 100000 100000 536870912 ");
+    // The sandbox's, too, is that of those who have none of their own.
+    runsc.ok(&["update", "--memory", "268435456", "pod"]);
+    assert_eq!(seen(&runsc, "pod"), "1 1 1 262144 100000 100000 268435456 ");
+    assert_eq!(seen(&runsc, "own"), "1 1 1 204800 25000 100000 209715200 ");
+    assert_eq!(seen(&runsc, "none"), "1 1 1 262144 100000 100000 268435456 ");
+    if limits {
+        assert_eq!((host_memory("own").as_str(), host_memory("none").as_str()), ("209715200", "268435456"));
+        assert_eq!(host_memory("pod"), "268435456");
+    }
+    if std::thread::available_parallelism().is_ok_and(|cpus| cpus.get() >= 2) {
+        // A program that was started before sees more, too.
+        let mut exec = runsc.command(&["exec", "own", "sh", "-c", "read x; busybox nproc"]);
+        let mut child = exec.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        runsc.ok(&["update", "--cpu-quota", "200000", "pod"]);
+        runsc.ok(&["update", "--cpu-quota", "150000", "own"]);
+        drop(child.stdin.take());
+        let mut text = String::new();
+        child.stdout.take().unwrap().read_to_string(&mut text).unwrap();
+        assert!(child.wait().unwrap().success());
+        assert_eq!(text, "2\n");
+        assert_eq!(seen(&runsc, "own"), "2 2 2 204800 150000 100000 209715200 ");
+        assert_eq!(seen(&runsc, "none"), "2 2 2 262144 200000 100000 268435456 ");
+    }
+}
+
+#[test]
+fn a_container_is_paused_without_the_others() {
+    need_sandbox!();
+    let runsc = Runsc::without_cgroups();
+    pod(&runsc, |_| {});
+    let host = runsc.dir.path().join("volume");
+    std::fs::create_dir(&host).unwrap();
+    let script = |id: &str| format!("while :; do echo x >> /data/{id}; sleep 0.01; done");
+    for id in ["one", "two"] {
+        start(&runsc, id, &script(id), |config| bind(config, &host));
+    }
+    let size = |id: &str| std::fs::metadata(host.join(id)).map_or(0, |meta| meta.len());
+    let grows = |id: &str| {
+        let before = size(id);
+        wait_until("something is written", || size(id) > before);
+    };
+    grows("one");
+    runsc.ok(&["pause", "one"]);
+    let before = size("one");
+    grows("two");
+    assert_eq!(size("one"), before);
+    assert_eq!(runsc.ok(&["exec", "two", "echo", "fine"]), "fine\n");
+    runsc.ok(&["pause", "pod"]);
+    grows("two");
+    runsc.ok(&["resume", "pod"]);
+    runsc.ok(&["resume", "one"]);
+    grows("one");
+    runsc.ok(&["pause", "two"]);
+    runsc.ok(&["delete", "--force", "two"]);
+    grows("one");
 }

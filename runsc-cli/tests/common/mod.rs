@@ -1,6 +1,8 @@
 //! What the tests of the command share: a state directory, bundles, and a sandbox that leaves nothing behind.
 #![allow(dead_code, reason = "each test uses a part of it")]
 
+pub mod cgroups;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
