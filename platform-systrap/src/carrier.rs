@@ -76,8 +76,15 @@ impl Carrier {
         self.carried.set((0, 0));
     }
 
-    /// Copies now what was left for the stub.
+    /// Copies now what was left for the stub, if the call is still being carried out: after the reply it is the stub's
+    /// matter, and the guest may have written there since.
     pub fn flush(&self) {
+        if self.is_open.get() {
+            self.copy();
+        }
+    }
+
+    fn copy(&self) {
         self.forget();
         let mut later = self.later.borrow_mut();
         for (addr, len, offset) in later.drain(..) {
@@ -98,7 +105,7 @@ impl Carrier {
     /// The thread was stopped after the reply, and may not have copied everything.
     pub fn finish(&self) {
         if self.is_sent.take() {
-            self.flush();
+            self.copy();
         }
     }
 

@@ -492,3 +492,46 @@ fn threads_with_a_gs_base_of_their_own_call_too() {
         }
     }
 }
+
+// After a patched call changes what that has written, and makes a call that is not patched.
+guest!(
+    changing,
+    "mov esi, 0x800000",
+    "2:",
+    "mov eax, 1000",
+    "syscall",
+    "mov qword ptr [rsi], 7",
+    "mov eax, 1001",
+    "syscall",
+    "jmp 2b",
+);
+
+#[test]
+fn what_has_travelled_is_the_guests() {
+    let Some(space) = space(changing()) else { return };
+    let mut thread = thread(&space, &context());
+    let (mut travelled, mut resume) = (0, Resume::Context);
+    for round in 0..100 {
+        let Exit::Syscall { number: 1000, ip, .. } = thread.run(resume) else { panic!("{round}") };
+        if round == 0 {
+            assert_eq!(patch(&space, &mut *thread, ip), Ok(()));
+        }
+        let nine = 9u64.to_le_bytes();
+        if space.write_later(DATA, &nine) {
+            travelled += 1;
+        } else {
+            assert_eq!(space.write(DATA, &nine), Ok(8));
+        }
+        let Exit::Syscall { number: 1001, .. } = thread.run(Resume::Result(0)) else { panic!("{round}") };
+        match round % 3 {
+            0 => thread.idle(),
+            1 => assert!(thread.context().is_ok()),
+            _ => {}
+        }
+        let mut bytes = [0; 8];
+        assert_eq!(space.read(DATA, &mut bytes), Ok(8));
+        assert_eq!(u64::from_le_bytes(bytes), 7, "{round}");
+        resume = Resume::Result(0);
+    }
+    assert!(travelled > 90, "{travelled}");
+}
