@@ -5,8 +5,9 @@
 //! accesses the memory from many places. The page can be written by siblings; it holds nothing but their own memory's
 //! bytes, which they could have changed anyway. Addresses and lengths of what is to be copied are kept here as well.
 
+use crate::arch::frame::Page;
 use crate::arch::request::PIECES_MAX;
-use crate::space::{Lease, Space};
+use crate::space::Space;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ thread_local! {
 /// One guest thread's memory on its way.
 pub(crate) struct Carrier {
     space: Arc<Space>,
-    lease: Rc<Lease>,
+    page: Page,
     /// A patched call is being carried out.
     is_open: Cell<bool>,
     /// Address and length of what came with it.
@@ -32,10 +33,10 @@ pub(crate) struct Carrier {
 
 impl Carrier {
     /// For the guest thread that the calling host thread runs from now on.
-    pub fn new(space: Arc<Space>, lease: Rc<Lease>) -> Rc<Self> {
+    pub fn new(space: Arc<Space>, page: Page) -> Rc<Self> {
         let carrier = Rc::new(Self {
             space,
-            lease,
+            page,
             is_open: Cell::new(false),
             carried: Cell::new((0, 0)),
             later: RefCell::new(Vec::with_capacity(PIECES_MAX)),
@@ -60,14 +61,14 @@ impl Carrier {
     pub fn open(&self) {
         self.later.borrow_mut().clear();
         self.is_sent.set(false);
-        self.carried.set(self.lease.page.carried());
+        self.carried.set(self.page.carried());
         self.is_open.set(true);
     }
 
     /// The call's reply comes next: says what is to be copied.
     pub fn send(&self) {
         self.is_open.set(false);
-        self.lease.page.set_pieces(&self.later.borrow());
+        self.page.set_pieces(&self.later.borrow());
         self.is_sent.set(true);
     }
 
@@ -89,7 +90,7 @@ impl Carrier {
         let mut later = self.later.borrow_mut();
         for (addr, len, offset) in later.drain(..) {
             let mut bytes = vec![0; len];
-            if self.lease.page.read_later(offset, &mut bytes) {
+            if self.page.read_later(offset, &mut bytes) {
                 // It was writable when it was taken; if a sibling has changed that, it is as if it had done so afterwards.
                 let _ = self.space.process.write_batch(&[(addr, &bytes)]);
             }
@@ -114,7 +115,7 @@ impl Carrier {
         let (start, len) = self.carried.get();
         let Some(offset) = addr.checked_sub(start).map(|offset| offset as usize) else { return false };
         let fits = offset.checked_add(out.len()).is_some_and(|end| end <= len);
-        fits && self.lease.page.read_carried(offset, out)
+        fits && self.page.read_carried(offset, out)
     }
 
     fn read_some(&self, addr: u64, out: &mut [u8]) -> usize {
@@ -132,7 +133,7 @@ impl Carrier {
         self.forget();
         let mut later = self.later.borrow_mut();
         let start = later.last().map_or(0, |(_, len, offset)| offset + len);
-        let fits = later.len() < PIECES_MAX && self.lease.page.write_later(start, bytes);
+        let fits = later.len() < PIECES_MAX && self.page.write_later(start, bytes);
         if fits {
             later.push((addr, bytes.len(), start));
         }

@@ -31,6 +31,7 @@
 //! context 16 µs; trapped call with or without context 10.5 µs; mmap by the service thread 13 µs; making and dropping a
 //! thread 130 µs. On hosts without synchronous wakes an idle second core makes a call two to ten times as slow.
 
+mod ahead;
 mod arch;
 mod carrier;
 mod link;
@@ -39,8 +40,10 @@ mod monitor;
 mod notify;
 mod patch;
 mod space;
+mod stub_thread;
 mod thread;
 
+use ahead::Ahead;
 use arch::{frame::Geometry, stub};
 use link::KICK;
 use look::Load;
@@ -69,6 +72,7 @@ pub(crate) struct Host {
 
 /// The platform.
 pub struct SystrapPlatform {
+    ahead: Ahead,
     host: Arc<Host>,
     report: Report,
 }
@@ -200,7 +204,9 @@ impl SystrapPlatform {
                 feature("AMX frames", yes(host.geometry.shapes.len() > 1)),
             ],
         };
-        Ok(Self { host, report })
+        let forked = host.clone();
+        let ahead = Ahead::new(host.clone(), Box::new(move || forked.template.spawn()));
+        Ok(Self { ahead, host, report })
     }
 }
 
@@ -246,12 +252,14 @@ impl Platform for SystrapPlatform {
     }
 
     fn new_address_space(&self) -> platform::Result<Arc<dyn AddressSpace>> {
-        Ok(Arc::new(Space::new(self.host.clone(), self.host.template.spawn()?, Patches::default())?))
+        Ok(self.ahead.take()?)
     }
 
     fn branch(&self) -> platform::Result<Arc<dyn Platform>> {
         let process = self.host.template.spawn()?;
-        Ok(Arc::new(Branch { host: self.host.clone(), process, report: self.report.clone() }))
+        let parent = process.clone();
+        let ahead = Ahead::new(self.host.clone(), Box::new(move || parent.fork()));
+        Ok(Arc::new(Branch { ahead, process, report: self.report.clone() }))
     }
 
     fn report(&self) -> Report {
@@ -261,7 +269,7 @@ impl Platform for SystrapPlatform {
 
 /// What address spaces descend from that are to have something in common for the host.
 struct Branch {
-    host: Arc<Host>,
+    ahead: Ahead,
     process: Arc<StubProcess>,
     report: Report,
 }
@@ -272,7 +280,7 @@ impl Platform for Branch {
     }
 
     fn new_address_space(&self) -> platform::Result<Arc<dyn AddressSpace>> {
-        Ok(Arc::new(Space::new(self.host.clone(), self.process.fork()?, Patches::default())?))
+        Ok(self.ahead.take()?)
     }
 
     fn process(&self) -> Option<i32> {
@@ -280,6 +288,7 @@ impl Platform for Branch {
     }
 
     fn close(&self) {
+        self.ahead.close();
         self.process.kill();
     }
 

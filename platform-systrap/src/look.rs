@@ -124,6 +124,13 @@ impl Pace {
         }
     }
 
+    /// The guest thread ends, and its stub thread waits for another.
+    pub fn leave(&mut self, page: &Page, listener: &Listener) {
+        if self.is_apart {
+            self.come_together(page, listener);
+        }
+    }
+
     /// Whether the thread looks.
     pub fn is_looking(&self) -> bool {
         self.is_looking

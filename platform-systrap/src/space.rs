@@ -4,6 +4,7 @@ use crate::Host;
 use crate::arch::frame::Page;
 use crate::carrier;
 use crate::patch::Patches;
+use crate::stub_thread::StubThread;
 use crate::thread::Guest;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -34,7 +35,12 @@ pub struct Space {
     /// There was never more than one guest thread.
     single: AtomicBool,
     is_used: AtomicBool,
+    /// Stub threads that have no guest.
+    resting: Mutex<Vec<StubThread>>,
 }
+
+/// Stub threads of an address space that rest at most.
+const RESTING_MAX: usize = 4;
 
 /// The parts of the memory that are mapped here, in order.
 struct Chunks {
@@ -58,7 +64,7 @@ impl Drop for Chunks {
 pub(crate) struct Lease {
     pub(crate) page: Page,
     /// Given back when the thread is gone.
-    _slot: Slot,
+    pub(crate) slot: Option<Slot>,
 }
 
 impl Space {
@@ -76,6 +82,7 @@ impl Space {
             threads: Arc::new(AtomicU32::new(1)),
             single: AtomicBool::new(true),
             is_used: AtomicBool::new(false),
+            resting: Mutex::default(),
         })
     }
 
@@ -92,9 +99,6 @@ impl Space {
     /// A slot for a new thread, and what the stub must do to have its pages, with [`Space::memory`] as descriptor.
     pub(crate) fn lease(&self) -> Result<(Lease, [Op; 2])> {
         let slot = self.process.allocate_slot()?;
-        if slot.index() > 0 || self.is_used.swap(true, SeqCst) {
-            self.single.store(false, SeqCst);
-        }
         let size = self.host.geometry.size;
         let index = slot.index() as usize;
         let offset = index * size;
@@ -118,7 +122,7 @@ impl Space {
             Op::call(libc::SYS_mmap, args).with_fd(4),
             Op::call(libc::SYS_madvise, [slot.addr(), size as u64, libc::MADV_DONTFORK as u64, 0, 0, 0]),
         ];
-        Ok((Lease { page, _slot: slot }, ops))
+        Ok((Lease { page, slot: Some(slot) }, ops))
     }
 
     /// [`AddressSpace::apply`] by the caller's own stub thread: `None` if that cannot be.
@@ -147,6 +151,36 @@ impl Space {
             return Some(Err(Errno::ESRCH));
         }
         Some(Ok(()))
+    }
+
+    /// A stub thread for a guest thread.
+    pub(crate) fn employ(&self) -> Result<StubThread> {
+        if self.is_used.swap(true, SeqCst) {
+            self.single.store(false, SeqCst);
+        }
+        let resting = self.resting.lock().pop();
+        match resting {
+            Some(thread) => Ok(thread),
+            None => StubThread::start(self),
+        }
+    }
+
+    /// Has a stub thread ready for the first guest thread.
+    pub(crate) fn start_thread(&self) -> Result<()> {
+        let thread = StubThread::start(self)?;
+        self.resting.lock().push(thread);
+        Ok(())
+    }
+
+    /// Takes a stub thread whose guest thread has ended.
+    pub(crate) fn dismiss(&self, thread: StubThread) {
+        let mut resting = self.resting.lock();
+        if resting.len() < RESTING_MAX {
+            resting.push(thread);
+        } else {
+            drop(resting);
+            thread.end();
+        }
     }
 
     /// The memory of the threads' pages.

@@ -4,7 +4,7 @@ use crate::DOORBELL;
 use crate::arch::frame::{CONTROL_RESULT, Page, SIGINFO, Shape, UCONTEXT};
 use crate::arch::patched::{self, Progress};
 use crate::arch::request::{OPERATIONS_MAX, Said};
-use crate::arch::stub::{CALLED, Command, ENTRY, PROLOGUE, RING, START};
+use crate::arch::stub::{CALLED, Command, RING};
 use crate::arch::{AUDIT_ARCH, CALL_SIZE, TRAP_FLAG};
 use crate::carrier::Carrier;
 use crate::link::{KICK, Kicker, Link};
@@ -13,10 +13,11 @@ use crate::monitor::processor_time;
 use crate::notify::{Listener, Notification};
 use crate::patch::Heat;
 use crate::space::{Lease, Space};
+use crate::stub_thread::StubThread;
 use nix::errno::Errno as HostErrno;
 use platform::stub::arch::vsyscall_number;
 use platform::stub::{DeathWatch, EXTRA_TEXT, Op};
-use platform::{Context, Death, Errno, Exit, Fault, Interrupter, Resume, Thread};
+use platform::{ANSWERS, Context, Death, Errno, Exit, Fault, Interrupter, Resume, Thread};
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -51,9 +52,9 @@ pub struct Guest(RefCell<Inner>);
 
 struct Inner {
     space: Arc<Space>,
-    lease: Rc<Lease>,
+    lease: Lease,
     carrier: Rc<Carrier>,
-    listener: Listener,
+    listener: Arc<Listener>,
     link: Arc<Link>,
     /// Index of the shape of this thread's frames.
     shape: usize,
@@ -86,6 +87,9 @@ struct Inner {
     pace: Pace,
     /// The guest had set the trap flag itself when it was last given a context.
     own_trap: bool,
+    /// Processor time of the stub thread before it had this guest, and as last asked for.
+    used_before: Duration,
+    used: Duration,
     _death: Option<DeathWatch>,
 }
 
@@ -106,39 +110,26 @@ impl Guest {
     /// Starts a thread with `context` on the calling host thread.
     pub(crate) fn new(space: Arc<Space>, context: &Context) -> Result<Self, Errno> {
         space.host.monitor.start()?;
-        let (lease, map) = space.lease()?;
-        let shape = space.host.geometry.shapes.first().ok_or(Errno::EINVAL)?;
-        let stack = lease.page.frame_address(shape);
-        let mut prologue = Context::default();
-        prologue.regs.rip = PROLOGUE;
-        prologue.regs.rsp = stack;
-        lease.page.prepare();
-        lease.page.store(shape, &prologue, u64::MAX, 0);
-        let (tid, fd) = space.process.spawn_thread_with_fd(&map, &[space.memory()], stack, ENTRY, 0)?;
-        let listener = Listener::new(fd);
-        if !listener.wait(platform::stub::REPLY_TIMEOUT) {
-            space.process.state().misbehaved("a new thread that does not start");
-            return Err(Errno::ESRCH);
-        }
+        let StubThread { lease, listener, tid, shape, rung, doorbell, used } = space.employ()?;
+        lease.page.set_answers(&[None; ANSWERS.len()]);
         let link =
             Link::new(space.process.state().clone(), tid, space.threads.clone(), space.host.monitor.clone());
         let death = space.host.monitor.expect_death(&link);
         let pace = Pace::new(&space.host);
-        let lease = Rc::new(lease);
-        let carrier = Carrier::new(space.clone(), lease.clone());
-        let mut inner = Inner {
+        let carrier = Carrier::new(space.clone(), lease.page.clone());
+        Ok(Self(RefCell::new(Inner {
             space,
             lease,
             carrier,
             listener,
             link,
-            shape: 0,
-            at: At::Dead(Death::Host),
+            shape,
+            at: At::Doorbell { id: doorbell },
             in_call: false,
             reply: None,
             unanswered: None,
             answered: None,
-            rung: 0,
+            rung,
             answer: Command::Return,
             again: false,
             bases: (context.regs.fs_base, context.regs.gs_base),
@@ -150,13 +141,10 @@ impl Guest {
             hot: None,
             pace,
             own_trap: false,
+            used_before: used,
+            used,
             _death: death,
-        };
-        inner.link.begin_waiting();
-        let started = inner.start();
-        inner.link.end_waiting();
-        started.map_err(|_| Errno::ESRCH)?;
-        Ok(Self(RefCell::new(inner)))
+        })))
     }
 
     /// The host's process and thread id of the stub thread, for messages.
@@ -201,18 +189,6 @@ impl Inner {
         self.link.end();
         self.at = At::Dead(death);
         death
-    }
-
-    /// Waits for the doorbell of a new thread, which then has no descriptor of the listener.
-    fn start(&mut self) -> Result<(), Death> {
-        let notification = self.receive()?;
-        let [kind, .., count] = notification.args;
-        if !self.is_doorbell(&notification) || kind != START || count != 1 {
-            return Err(self.misbehaved("a new thread that does not start"));
-        }
-        self.at = At::Doorbell { id: notification.id };
-        self.rung = count;
-        Ok(())
     }
 
     /// Waits for the next notification.
@@ -799,7 +775,9 @@ impl Inner {
         self.call(libc::SYS_clock_gettime, [clock, output, 0, 0, 0, 0])?;
         let [seconds, nanoseconds] = self.lease.page.call_output();
         // The guest could write there.
-        Ok(Duration::from_secs(seconds & 0xffff_ffff) + Duration::from_nanos(nanoseconds & 0xffff_ffff))
+        self.used =
+            Duration::from_secs(seconds & 0xffff_ffff) + Duration::from_nanos(nanoseconds & 0xffff_ffff);
+        Ok(self.used.saturating_sub(self.used_before))
     }
 }
 
@@ -807,14 +785,21 @@ impl Drop for Inner {
     fn drop(&mut self) {
         self.carrier.end();
         // A thread of a process that dies needs no end of its own.
-        if self.space.process.state().death().is_none()
-            && self.enter_handler().is_ok()
-            && let At::Doorbell { id } = self.at
-        {
-            // If that does not arrive, the doorbell finds the listener closed, which means the same.
-            let _ = self.listener.send(id, Command::Exit as u64);
-        }
+        let rests = self.space.process.state().death().is_none() && self.enter_handler().is_ok();
+        // From now on nobody signals it.
         self.link.end();
+        if rests && let At::Doorbell { id } = self.at {
+            self.pace.leave(&self.lease.page, &self.listener);
+            self.space.dismiss(StubThread {
+                lease: Lease { page: self.lease.page.clone(), slot: self.lease.slot.take() },
+                listener: self.listener.clone(),
+                tid: self.link.tid,
+                shape: self.shape,
+                rung: self.rung,
+                doorbell: id,
+                used: self.used,
+            });
+        }
     }
 }
 

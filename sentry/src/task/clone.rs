@@ -16,6 +16,7 @@ use super::counts::Counted;
 use super::credentials::Credentials;
 use super::current::CurrentTask;
 use super::group::{GroupParts, ThreadGroup};
+use super::host_threads;
 use super::namespaces::{Namespaces, PlainNamespace, UtsNamespace};
 use super::pid::{Pid, PidNamespace};
 use super::task::{Task, TaskParts, VforkDone};
@@ -387,18 +388,14 @@ fn start_context(context: &mut Context, request: &CloneRequest) {
 /// Starts the host thread of a task. EAGAIN if the host has none left.
 pub(crate) fn start(task: &Arc<Task>, context: Context) -> Result<()> {
     let task = task.clone();
-    std::thread::Builder::new()
-        .stack_size(512 * 1024)
-        .spawn(move || match CurrentTask::new(task.clone(), &context) {
-            Ok(current) => current.run(),
-            Err(e) => {
-                tracing::error!(pid = task.tgid(), "cannot start a guest thread: {e}");
-                task.group.begin_exit(abi::wait::signaled(Signal::SIGKILL, false));
-                CurrentTask::never_started(task);
-            }
-        })
-        .map(drop)
-        .map_err(|_| Errno::EAGAIN)
+    host_threads::run(move || match CurrentTask::new(task.clone(), &context) {
+        Ok(current) => current.run(),
+        Err(e) => {
+            tracing::error!(pid = task.tgid(), "cannot start a guest thread: {e}");
+            task.group.begin_exit(abi::wait::signaled(Signal::SIGKILL, false));
+            CurrentTask::never_started(task);
+        }
+    })
 }
 
 fn detach(parent: &CurrentTask, task: &Arc<Task>, thread: bool) {

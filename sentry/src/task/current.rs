@@ -102,7 +102,7 @@ impl CurrentTask {
         let mm = task.memory().ok_or(Errno::ESRCH)?;
         let thread = mm.address_space().clone().new_thread(context)?;
         task.parker();
-        task.host_thread.store(nix::unistd::gettid().as_raw(), Ordering::Relaxed);
+        task.take_host_thread();
         task.set_interrupter(Some(thread.interrupter()));
         let death_watch = watch_death(&task, &mm);
         Ok(CurrentTask {

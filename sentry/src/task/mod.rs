@@ -19,6 +19,7 @@ pub mod futex;
 pub mod futex_pi;
 pub mod futex_robust;
 pub mod group;
+mod host_threads;
 pub mod limits;
 pub mod namespaces;
 pub mod pid;

@@ -111,6 +111,8 @@ pub struct Task {
     system_time: AtomicU64,
     /// The host thread that serves it; 0 when there is none.
     pub(super) host_thread: AtomicI32,
+    /// What that had used before, for other tasks.
+    pub(super) host_time_before: AtomicU64,
     /// Voluntary waits.
     pub waits: AtomicU64,
     /// It has a tracer.
@@ -218,6 +220,7 @@ impl Task {
             cpu_stale: AtomicBool::new(false),
             system_time: AtomicU64::new(0),
             host_thread: AtomicI32::new(0),
+            host_time_before: AtomicU64::new(0),
             waits: AtomicU64::new(0),
             traced: AtomicBool::new(false),
             seized: AtomicBool::new(false),
@@ -431,11 +434,22 @@ impl Task {
     fn system_time(&self) -> u64 {
         match self.host_thread.load(Ordering::Relaxed) {
             0 => self.system_time.load(Ordering::Relaxed),
-            thread => crate::time::thread_time(thread).unwrap_or_default(),
+            thread => {
+                let time = crate::time::thread_time(thread).unwrap_or_default();
+                time.saturating_sub(self.host_time_before.load(Ordering::Relaxed))
+            }
         }
     }
 
-    /// The host thread is about to end.
+    /// The calling host thread serves the task from now on.
+    pub(super) fn take_host_thread(&self) {
+        let thread = nix::unistd::gettid().as_raw();
+        let before = crate::time::thread_time(thread).unwrap_or_default();
+        self.host_time_before.store(before, Ordering::Relaxed);
+        self.host_thread.store(thread, Ordering::Relaxed);
+    }
+
+    /// The host thread is about to leave it.
     pub(super) fn keep_system_time(&self) {
         self.system_time.store(self.system_time(), Ordering::Relaxed);
         self.host_thread.store(0, Ordering::Relaxed);

@@ -15,14 +15,18 @@ const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
 const IP_HIGH: u32 = 12;
 const NUMBER: u32 = 0;
 
-/// Calls whose handlers always need the registers: a signal frame costs less than a notification and a kick.
-pub const WITH_CONTEXT: [libc::c_long; 6] = [
+/// Calls whose handlers always need the registers, or end the guest thread: a signal frame costs less than a notification
+/// and a kick.
+pub const WITH_CONTEXT: [libc::c_long; 9] = [
     libc::SYS_rt_sigreturn,
     libc::SYS_clone,
     libc::SYS_fork,
     libc::SYS_vfork,
     libc::SYS_arch_prctl,
     libc::SYS_clone3,
+    libc::SYS_execve,
+    libc::SYS_execveat,
+    libc::SYS_exit,
 ];
 
 /// What a guest thread does in the stub's text. The base filter allows more there, for the service thread: whoever jumps
@@ -110,7 +114,7 @@ mod tests {
     fn calls_take_their_routes() {
         use libc::{SECCOMP_RET_ALLOW, SECCOMP_RET_TRACE, SECCOMP_RET_TRAP, SECCOMP_RET_USER_NOTIF};
         for ip in [0, 0x1_0000, 0x7ffd_ffff_ffff] {
-            for number in [0, 39, 59, 500, DOORBELL, 0x3fff_ffff] {
+            for number in [0, 39, 61, 500, DOORBELL, 0x3fff_ffff] {
                 assert_eq!(run(number, ip), SECCOMP_RET_USER_NOTIF, "{number}");
             }
             for number in WITH_CONTEXT.map(|number| number as u32).into_iter().chain([0x4000_0000, u32::MAX])

@@ -112,6 +112,7 @@ impl Geometry {
 }
 
 /// One thread's pages: where the sentry and where the stub has them.
+#[derive(Clone)]
 pub struct Page {
     /// The sentry's mapping.
     at: *mut u8,

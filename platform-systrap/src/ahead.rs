@@ -1,0 +1,107 @@
+//! Address spaces made ahead of need: a stub process with a thread in it, forked while the program that is loaded into the
+//! last one already runs.
+//!
+//! The first is made when a second address space is asked for, so that a sandbox of one program has none. Nothing wakes
+//! while nobody asks.
+
+use crate::Host;
+use crate::patch::Patches;
+use crate::space::Space;
+use parking_lot::{Condvar, Mutex};
+use platform::Result;
+use platform::stub::StubProcess;
+use std::sync::Arc;
+
+/// Forks a process with an empty address space.
+pub(crate) type Spawn = Box<dyn Fn() -> Result<Arc<StubProcess>> + Send + Sync>;
+
+/// See the module.
+pub(crate) struct Ahead(Arc<Shared>);
+
+struct Shared {
+    host: Arc<Host>,
+    spawn: Spawn,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    /// One was asked for before.
+    is_asked: bool,
+    ready: Option<Arc<Space>>,
+    is_wanted: bool,
+    has_thread: bool,
+    is_over: bool,
+}
+
+impl Ahead {
+    /// Of the processes that `spawn` makes.
+    pub fn new(host: Arc<Host>, spawn: Spawn) -> Self {
+        Self(Arc::new(Shared { host, spawn, state: Mutex::default(), changed: Condvar::new() }))
+    }
+
+    /// An empty address space.
+    pub fn take(&self) -> Result<Arc<Space>> {
+        let shared = &self.0;
+        let mut state = shared.state.lock();
+        let ready = state.ready.take();
+        if std::mem::replace(&mut state.is_asked, true) && !state.is_over {
+            state.is_wanted = true;
+            if !std::mem::replace(&mut state.has_thread, true) {
+                let shared = shared.clone();
+                let thread = std::thread::Builder::new().name("systrap-ahead".into());
+                // Without, each is made when it is needed.
+                if let Err(error) = thread.stack_size(128 * 1024).spawn(move || shared.run()) {
+                    tracing::debug!(%error, "no thread for stub processes ahead of need");
+                }
+            }
+            shared.changed.notify_one();
+        }
+        drop(state);
+        match ready {
+            Some(space) if space.process.state().death().is_none() => Ok(space),
+            _ => shared.make(),
+        }
+    }
+
+    /// No more, and not the one that there is.
+    pub fn close(&self) {
+        let mut state = self.0.state.lock();
+        state.is_over = true;
+        self.0.changed.notify_one();
+        let ready = state.ready.take();
+        drop(state);
+        drop(ready);
+    }
+}
+
+impl Drop for Ahead {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Shared {
+    fn make(&self) -> Result<Arc<Space>> {
+        Ok(Arc::new(Space::new(self.host.clone(), (self.spawn)()?, Patches::default())?))
+    }
+
+    fn run(&self) {
+        let mut state = self.state.lock();
+        while !state.is_over {
+            if !std::mem::take(&mut state.is_wanted) || state.ready.is_some() {
+                self.changed.wait(&mut state);
+                continue;
+            }
+            drop(state);
+            let made = self.make().and_then(|space| space.start_thread().map(|()| space));
+            state = self.state.lock();
+            match made {
+                Ok(space) if !state.is_over => state.ready = Some(space),
+                Ok(_) => {}
+                Err(errno) => tracing::debug!(?errno, "making a stub process ahead of need"),
+            }
+        }
+    }
+}
