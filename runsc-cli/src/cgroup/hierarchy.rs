@@ -1,6 +1,6 @@
 //! The hierarchies of the host: which controllers there are, where they are mounted, and where this process is in each.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -58,6 +58,13 @@ impl Hierarchies {
         }
         found.v2 = found.mounts.len() == 1 && found.mounts.contains_key(UNIFIED);
         found
+    }
+
+    /// Controllers that only cgroup2 has, beside version 1.
+    pub fn hybrid(&self) -> BTreeSet<String> {
+        let unified = self.mounts.get(UNIFIED).filter(|_| !self.v2);
+        let text = unified.and_then(|mount| std::fs::read_to_string(mount.join("cgroup.controllers")).ok());
+        text.unwrap_or_default().split_whitespace().map(str::to_owned).collect()
     }
 
     /// Where a group is in each hierarchy. A path that is not absolute is below this process's own group; in cgroup2

@@ -56,6 +56,9 @@ pub struct Policy {
 pub struct Cgroup {
     /// All controllers are those of cgroup2.
     v2: bool,
+    /// Controllers that only cgroup2 has, beside version 1 (hybrid).
+    #[serde(default)]
+    hybrid: BTreeSet<String>,
     /// By controller; `unified` for cgroup2.
     directories: BTreeMap<String, PathBuf>,
     /// Systemd makes it, with its first process.
@@ -101,7 +104,7 @@ impl Cgroup {
                 .map(Path::to_owned)
                 .collect(),
         };
-        Ok(Some(Cgroup { v2: host.v2, directories, unit, parents }))
+        Ok(Some(Cgroup { v2: host.v2, hybrid: host.hybrid(), directories, unit, parents }))
     }
 
     /// Makes the group and sets its limits. What could not be made is forgotten if that is no failure.
@@ -109,15 +112,26 @@ impl Cgroup {
         if self.unit.is_some() {
             return Ok(());
         }
-        let needed = limits.map(|resources| settings(resources, self.v2, Before::default()));
+        let needed = limits.map(|resources| self.settings(resources, Before::default()));
+        let needed: Option<BTreeSet<&str>> = needed.map(|settings| {
+            let needed = settings.iter().filter(|setting| !setting.optional);
+            needed.map(|setting| setting.controller).collect()
+        });
         let is_needed = |controller: &str| {
-            let needed = needed.iter().flatten().filter(|setting| !setting.optional);
-            needed.into_iter().any(|setting| setting.controller == controller)
+            let by_name = needed.iter().flatten().any(|needed| *needed == controller);
+            by_name
+                || controller == UNIFIED
+                    && needed.iter().flatten().any(|needed| self.hybrid.contains(*needed))
+        };
+        let handed_down = |controller: &str| {
+            self.v2
+                || self.hybrid.contains(controller)
+                    && needed.iter().flatten().any(|needed| *needed == controller)
         };
         let mut missing = Vec::new();
         let limit = Instant::now() + EMPTY_LIMIT;
         for (controller, directory) in &self.directories {
-            let made = self.make(controller, directory);
+            let made = self.make(controller, directory, &handed_down);
             if made.is_ok() {
                 wait_until_empty(directory, limit)?;
             }
@@ -136,20 +150,30 @@ impl Cgroup {
         Ok(())
     }
 
-    fn make(&self, controller: &str, directory: &Path) -> std::io::Result<()> {
+    fn make(
+        &self,
+        controller: &str,
+        directory: &Path,
+        handed_down: &dyn Fn(&str) -> bool,
+    ) -> std::io::Result<()> {
         for _ in 0..ATTEMPTS {
-            match self.try_make(controller, directory) {
+            match self.try_make(controller, directory, handed_down) {
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 made => return made,
             }
         }
-        self.try_make(controller, directory)
+        self.try_make(controller, directory, handed_down)
     }
 
-    fn try_make(&self, controller: &str, directory: &Path) -> std::io::Result<()> {
+    fn try_make(
+        &self,
+        controller: &str,
+        directory: &Path,
+        handed_down: &dyn Fn(&str) -> bool,
+    ) -> std::io::Result<()> {
         let mut missing: Vec<&Path> = missing(directory).collect();
         missing.reverse();
-        if self.v2 {
+        if controller == UNIFIED {
             let above = missing.first().and_then(|first| first.parent()).unwrap_or(directory);
             // As far up as there are groups; what cannot be handed down is missed when a limit needs it.
             for group in above
@@ -159,7 +183,7 @@ impl Cgroup {
                 .iter()
                 .rev()
             {
-                hand_down(group);
+                hand_down(group, handed_down);
             }
         }
         for path in &missing {
@@ -168,8 +192,8 @@ impl Cgroup {
                 Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
                 _ => {}
             }
-            if self.v2 && *path != directory {
-                hand_down(path);
+            if controller == UNIFIED && *path != directory {
+                hand_down(path, handed_down);
             }
         }
         if controller == "cpuset" {
@@ -289,7 +313,7 @@ impl Cgroup {
 
     fn write_all(&self, resources: &LinuxResources, policy: Policy) -> Result<()> {
         let before = Before { memory_and_swap: self.number("memory", "memory.memsw.limit_in_bytes") };
-        for setting in settings(resources, self.v2, before) {
+        for setting in self.settings(resources, before) {
             let Err(error) = self.write(&setting) else { continue };
             let error = error.context(format!("cgroups: setting {} to {:?}", setting.file, setting.value));
             if !setting.optional && !policy.rootless {
@@ -300,12 +324,21 @@ impl Cgroup {
         Ok(())
     }
 
+    /// The writes, in order, each for the version that has the controller.
+    fn settings(&self, resources: &LinuxResources, before: Before) -> Vec<Setting> {
+        let mut all = settings(resources, self.v2, before);
+        if !self.hybrid.is_empty() {
+            let of_v2 = |setting: &Setting| self.hybrid.contains(setting.controller);
+            all.retain(|setting| !of_v2(setting));
+            all.extend(settings(resources, true, before).into_iter().filter(of_v2));
+        }
+        all
+    }
+
     fn write(&self, setting: &Setting) -> Result<()> {
-        let controller = if self.v2 { UNIFIED } else { setting.controller };
         let directory = self
-            .directories
-            .get(controller)
-            .ok_or_else(|| anyhow!("this host has no controller {controller}"))?;
+            .directory(setting.controller)
+            .ok_or_else(|| anyhow!("this host has no controller {}", setting.controller))?;
         let path = directory.join(&setting.file);
         match (write_file(&path, &setting.value), &setting.or) {
             (Err(error), Some((file, value))) if error.kind() == ErrorKind::NotFound => {
@@ -320,7 +353,7 @@ impl Cgroup {
 
     /// The directory of a controller.
     fn directory(&self, controller: &str) -> Option<&Path> {
-        let name = if self.v2 { UNIFIED } else { controller };
+        let name = if self.v2 || self.hybrid.contains(controller) { UNIFIED } else { controller };
         self.directories.get(name).map(PathBuf::as_path)
     }
 
@@ -373,10 +406,10 @@ pub fn version_2_files(resources: &LinuxResources) -> Vec<(String, String)> {
         .collect()
 }
 
-/// Hands all of a group's controllers down, each by itself, so that one that cannot be does not keep back the others.
-fn hand_down(group: &Path) {
+/// Hands a group's controllers down, each by itself, so that one that cannot be does not keep back the others.
+fn hand_down(group: &Path, which: &dyn Fn(&str) -> bool) {
     let controllers = std::fs::read_to_string(group.join("cgroup.controllers")).unwrap_or_default();
-    for name in controllers.split_whitespace() {
+    for name in controllers.split_whitespace().filter(|name| which(name)) {
         let _ = write_file(&group.join("cgroup.subtree_control"), &format!("+{name}"));
     }
 }
@@ -438,6 +471,28 @@ mod tests {
         assert_eq!(stats.pids.current, Some(1));
         assert!(directories.values().all(|directory| !directory.exists()));
         cgroup.remove().unwrap();
+    }
+
+    #[test]
+    fn each_limit_goes_to_the_version_that_has_the_controller() {
+        let limits = json!({"hugepageLimits": [{"pageSize": "2MB", "limit": 4194304}]});
+        let Some((cgroup, _)) = made("hybrid", limits) else { return };
+        let files = ["hugetlb.2MB.max", "hugetlb.2MB.limit_in_bytes"];
+        let found: Vec<u64> = files.iter().filter_map(|file| cgroup.number("hugetlb", file)).collect();
+        cgroup.remove().unwrap();
+        assert_eq!(found, [4194304]);
+        let both = Cgroup {
+            hybrid: BTreeSet::from(["hugetlb".to_owned()]),
+            directories: BTreeMap::from([("pids".into(), "/p".into()), (UNIFIED.into(), "/u".into())]),
+            ..Cgroup::default()
+        };
+        let resources =
+            json!({"pids": {"limit": 0x10000}, "hugepageLimits": [{"pageSize": "2MB", "limit": 1}]});
+        let all = both.settings(&serde_json::from_value(resources).unwrap(), Before::default());
+        let all: Vec<_> =
+            all.iter().map(|s| (both.directory(s.controller).unwrap(), s.file.as_str())).collect();
+        let (p, u) = (Path::new("/p"), Path::new("/u"));
+        assert_eq!(all, [(p, "pids.max"), (u, "hugetlb.2MB.max"), (u, "hugetlb.2MB.rsvd.max")]);
     }
 
     #[test]
