@@ -18,6 +18,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use crate::control;
+use crate::process;
 
 /// Standard input, output and error for a guest process.
 #[derive(Debug)]
@@ -26,9 +27,66 @@ pub struct Stdio {
     pub fds: [OwnedFd; 3],
     /// They are a new terminal, which nobody's session has yet.
     pub new_terminal: bool,
+    /// What becomes 3 and up.
+    pub preserved: Vec<OwnedFd>,
+}
+
+/// Takes over the descriptors after standard error that the caller wants to be passed on (`--preserve-fds`). To be
+/// called before anything else is opened.
+pub fn preserve(count: u32) -> Result<Vec<OwnedFd>> {
+    let end = process::FIRST_FD + i32::try_from(count).context("--preserve-fds")?;
+    // SAFETY: nothing was opened yet: what has these numbers came from the caller.
+    let take = |number| unsafe { process::adopt(number) };
+    (process::FIRST_FD..end)
+        .map(|number| {
+            let passed =
+                take(number).ok().context("it is not open").and_then(|fd| passable(&fd).map(|()| fd));
+            passed.with_context(|| format!("--preserve-fds={count}: file descriptor {number}"))
+        })
+        .collect()
+}
+
+/// Whether the sandbox can work on an open file of the host.
+fn passable(fd: &OwnedFd) -> Result<()> {
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
+    use nix::sys::socket::{getsockopt, sockopt};
+    use nix::sys::stat::{SFlag, fstat};
+    if OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?).contains(OFlag::O_PATH) {
+        bail!("it was opened with O_PATH");
+    }
+    let kind = SFlag::from_bits_truncate(fstat(fd)?.st_mode) & SFlag::S_IFMT;
+    match kind {
+        SFlag::S_IFREG | SFlag::S_IFIFO | SFlag::S_IFCHR => Ok(()),
+        SFlag::S_IFSOCK if getsockopt(fd, sockopt::AcceptConn)? => {
+            bail!("a listening socket of the host cannot be used inside")
+        }
+        SFlag::S_IFSOCK => Ok(()),
+        SFlag::S_IFDIR => bail!("a directory of the host would lead out of the sandbox"),
+        _ => bail!("it is of a kind that cannot be passed on"),
+    }
+}
+
+/// Sockets of systemd's socket activation, which runc passes on.
+pub fn refuse_activation() -> Result<()> {
+    let number = |name| std::env::var(name).ok().and_then(|value| value.parse::<u32>().ok());
+    if number("LISTEN_PID") == Some(std::process::id()) && number("LISTEN_FDS") > Some(0) {
+        bail!("LISTEN_FDS: a listening socket of the host cannot be used inside");
+    }
+    Ok(())
 }
 
 impl Stdio {
+    /// All of them, in order.
+    pub fn all(&self) -> Vec<BorrowedFd<'_>> {
+        self.fds.iter().chain(&self.preserved).map(AsFd::as_fd).collect()
+    }
+
+    /// The same with these, which become 3 and up.
+    pub fn with(mut self, preserved: &[OwnedFd]) -> Result<Stdio> {
+        self.preserved = preserved.iter().map(|fd| private(fd.as_fd())).collect::<Result<_>>()?;
+        Ok(self)
+    }
+
     /// The command's own.
     pub fn inherit() -> Result<Stdio> {
         Ok(Stdio {
@@ -38,6 +96,7 @@ impl Stdio {
                 private(std::io::stderr().as_fd())?,
             ],
             new_terminal: false,
+            preserved: Vec::new(),
         })
     }
 
@@ -87,7 +146,8 @@ impl Stdio {
         .context("sending the terminal to the console socket")?;
         set_nonblocking(&pty.slave)?;
         make_raw(&pty.slave)?;
-        Ok(Stdio { fds: [pty.slave.try_clone()?, pty.slave.try_clone()?, pty.slave], new_terminal: true })
+        let fds = [pty.slave.try_clone()?, pty.slave.try_clone()?, pty.slave];
+        Ok(Stdio { fds, new_terminal: true, preserved: Vec::new() })
     }
 }
 

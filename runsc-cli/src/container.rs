@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ const CGROUP: &str = "cgroup.json";
 const KILL_LIMIT: Duration = Duration::from_secs(10);
 
 /// What a create is given besides the configuration.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct CreateArgs {
     /// Takes the master side of the container's terminal.
     pub console_socket: Option<PathBuf>,
@@ -41,6 +41,8 @@ pub struct CreateArgs {
     pub die_with_command: bool,
     /// It gets no cgroup of its own.
     pub no_cgroup: bool,
+    /// What the first process has besides its standard files: file descriptors 3 and up.
+    pub preserved: Vec<OwnedFd>,
 }
 
 /// What a container is made of.
@@ -151,7 +153,8 @@ impl Runtime {
             args.console_socket.as_deref(),
             process.console_size,
             args.detach,
-        )?;
+        )?
+        .with(&args.preserved)?;
         let container = self.root.create(id)?;
         container.write("config.json", &serde_json::to_vec(spec)?)?;
         let mut state = State {

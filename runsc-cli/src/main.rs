@@ -30,6 +30,8 @@ mod spec;
 mod state;
 mod users;
 
+use std::os::fd::OwnedFd;
+
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 
@@ -48,29 +50,36 @@ fn main() {
         Verb::Gofer(_) => gofer_process::main(),
         _ => {}
     }
+    let preserved = match &cli.verb {
+        Verb::Run(args) => args.flags.preserve_fds,
+        Verb::Create(args) => args.flags.preserve_fds,
+        Verb::Exec(args) => args.preserve_fds,
+        _ => 0,
+    };
+    // Before anything gets one of these numbers.
+    let preserved = console::preserve(preserved);
     if let Some(path) = &cli.global.log {
         report::set_log(path.clone(), cli.global.log_format);
     }
     if !command_line.ignored.is_empty() {
         report::note(&format!("accepted, and without effect here: --{}", command_line.ignored.join(", --")));
     }
-    let code = run(cli).unwrap_or_else(|error| {
+    let code = preserved.and_then(|preserved| run(cli, preserved)).unwrap_or_else(|error| {
         report::error(&report::line(&error));
         EXIT_FAILURE
     });
     std::process::exit(code);
 }
 
-fn run(cli: Cli) -> Result<i32> {
+fn run(cli: Cli, preserved: Vec<OwnedFd>) -> Result<i32> {
     let runtime = runtime(&cli.global)?;
     match cli.verb {
         Verb::Do(args) => cmd::run_do(runtime, &args).context("running the command"),
         Verb::Run(args) => {
-            cmd::run(&runtime, &args).with_context(|| format!("running container {:?}", args.id))
+            cmd::run(&runtime, &args, preserved).with_context(|| format!("running container {:?}", args.id))
         }
-        Verb::Create(args) => {
-            cmd::create(&runtime, &args).with_context(|| format!("creating container {:?}", args.id))
-        }
+        Verb::Create(args) => cmd::create(&runtime, &args, preserved)
+            .with_context(|| format!("creating container {:?}", args.id)),
         Verb::Start(args) => {
             cmd::start(&runtime, &args.id).with_context(|| format!("starting container {:?}", args.id))
         }
@@ -79,9 +88,8 @@ fn run(cli: Cli) -> Result<i32> {
         Verb::State(args) => cmd::state(&runtime, &args.id),
         Verb::Kill(args) => cmd::kill(&runtime, &args),
         Verb::Delete(args) => cmd::delete(&runtime, &args),
-        Verb::Exec(args) => {
-            cmd::exec(&runtime, &args).with_context(|| format!("executing in container {:?}", args.id))
-        }
+        Verb::Exec(args) => cmd::exec(&runtime, &args, &preserved)
+            .with_context(|| format!("executing in container {:?}", args.id)),
         Verb::Ps(args) => cmd::ps(&runtime, &args),
         Verb::Wait(args) => cmd::wait(&runtime, &args),
         Verb::Events(args) => cmd::events(&runtime, &args),

@@ -216,9 +216,16 @@ impl Joining {
         let [channel, record, life] = own;
         let entrances = parts.entrances(options)?;
         let mut fds = vec![input.as_fd(), output.as_fd(), error.as_fd(), channel, record, life];
+        fds.extend(parts.stdio.preserved.iter().map(AsFd::as_fd));
         fds.extend(entrances.iter().map(AsFd::as_fd));
         let must_enter = !options.cgroups.rootless;
-        Client::connect(address)?.create(&parts.plan.guest, pids_of, &fds, must_enter)?;
+        Client::connect(address)?.create(
+            &parts.plan.guest,
+            pids_of,
+            &fds,
+            parts.stdio.preserved.len(),
+            must_enter,
+        )?;
         parts.raise_oom_scores();
         Ok(())
     }

@@ -164,6 +164,7 @@ pub fn start(
             donations.add(stdio.fds[1].as_fd()),
             donations.add(stdio.fds[2].as_fd()),
         ],
+        preserved: stdio.preserved.iter().map(|fd| donations.add(fd.as_fd())).collect(),
         log: boot_log.as_ref().map(|log| donations.add(log.as_fd())),
     };
     let config = BootConfig {

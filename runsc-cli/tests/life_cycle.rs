@@ -470,3 +470,47 @@ fn hooks_of_start_container_run_inside() {
     let said = runsc.fails(&["run", "--bundle", bundle.to_str().unwrap(), "c1"]);
     assert!(said.contains("startContainer hook \"/bin/sh\"") && said.contains("why"), "{said}");
 }
+
+#[test]
+fn preserved_descriptors_reach_the_process() {
+    need_sandbox!();
+    let runsc = Runsc::without_cgroups();
+    let here = |name: &str| runsc.dir.path().join(name);
+    std::fs::write(here("in"), "from the host\n").unwrap();
+    // By way of a shell, which opens them.
+    let with = |redirections: &str, args: &[&str]| {
+        let command = runsc.command(args);
+        std::process::Command::new("sh")
+            .args(["-c", &format!("exec \"$@\" {redirections}"), "sh"])
+            .arg(command.get_program())
+            .args(command.get_args())
+            .current_dir(runsc.dir.path())
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
+    };
+    let script = "cat <&3; echo to the host >&4; [ -e /proc/self/fd/5 ] || echo no more";
+    let bundle = runsc.bundle("b", &["sh", "-c", script], |_| {});
+    let bundle = bundle.to_str().unwrap();
+    let output = with("3<in 4>out 5<in", &["run", "--preserve-fds=2", "--bundle", bundle, "c1"]);
+    assert_eq!(text(&output.stdout), "from the host\nno more\n", "{}", describe(&output));
+    assert_eq!(std::fs::read_to_string(here("out")).unwrap(), "to the host\n");
+    // A pipe, and a process that is started later.
+    let idle = runsc.bundle("idle", &["sleep", "1000"], |_| {});
+    runsc
+        .command(&["run", "--detach", "--bundle", idle.to_str().unwrap(), "c2"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .unwrap();
+    let output = with("3<in 4>&1", &["exec", "--preserve-fds=2", "c2", "sh", "-c", script]);
+    assert_eq!(text(&output.stdout), "from the host\nto the host\nno more\n", "{}", describe(&output));
+    for (redirections, words) in [
+        ("3<in 4<&-", "file descriptor 4: it is not open"),
+        ("3<in 4</", "file descriptor 4: a directory of the host"),
+    ] {
+        let output = with(redirections, &["run", "--preserve-fds=2", "--bundle", bundle, "c3"]);
+        assert_eq!(output.status.code(), Some(128), "{}", describe(&output));
+        assert!(text(&output.stderr).contains(words), "{}", describe(&output));
+    }
+}

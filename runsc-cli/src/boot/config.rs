@@ -58,6 +58,8 @@ pub struct Donated {
     pub gofer: RawFd,
     /// The first process's standard input, output and error.
     pub stdio: [RawFd; 3],
+    /// What it has besides them: file descriptors 3 and up.
+    pub preserved: Vec<RawFd>,
     /// Where trace events go.
     pub log: Option<RawFd>,
 }

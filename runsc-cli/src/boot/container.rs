@@ -163,7 +163,7 @@ impl Container {
     }
 
     /// Starts another process. It is nobody's child; its status is kept for [`Container::ended`].
-    pub fn exec(&self, host_files: &HostFiles, process: &Process, fds: [OwnedFd; 3]) -> Result<i32> {
+    pub fn exec(&self, host_files: &HostFiles, process: &Process, fds: Vec<OwnedFd>) -> Result<i32> {
         if !self.is_started() {
             bail!("the container was not started yet");
         }
@@ -178,7 +178,7 @@ impl Container {
         let terminal = stdio.console.as_ref().map(|console| console.terminal().clone());
         let files = FdTable::new();
         for (number, file) in stdio.files.iter().cloned().enumerate() {
-            files.install(file, FdFlags::empty(), number as i32, 3).context("standard files")?;
+            files.install(file, FdFlags::empty(), number as i32, u64::MAX).context("standard files")?;
         }
         let limits = ResourceLimits::initial();
         for limit in &process.rlimits {

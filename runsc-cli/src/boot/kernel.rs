@@ -75,7 +75,7 @@ pub fn start(
     config: BootConfig,
     platform: Arc<dyn Platform>,
     gofer: OwnedFd,
-    stdio: [OwnedFd; 3],
+    stdio: Vec<OwnedFd>,
     vdso: Option<Vdso>,
 ) -> Result<Arc<Sandbox>> {
     let guest = config.guest;
@@ -163,8 +163,8 @@ pub struct Sandbox {
 
 /// What comes with a container that joins a sandbox.
 pub struct Donations {
-    /// Standard input, output and error.
-    pub stdio: [OwnedFd; 3],
+    /// Standard input, output and error, and what the first process has besides.
+    pub stdio: Vec<OwnedFd>,
     /// The connection to its gofer.
     pub gofer: OwnedFd,
     /// Where its end is written.
@@ -333,7 +333,7 @@ impl Sandbox {
     }
 
     /// Starts another process in a container.
-    pub fn exec(&self, container: &str, process: &Process, stdio: [OwnedFd; 3]) -> Result<i32> {
+    pub fn exec(&self, container: &str, process: &Process, stdio: Vec<OwnedFd>) -> Result<i32> {
         self.container(container)?.exec(&self.place.host_files, process, stdio)
     }
 

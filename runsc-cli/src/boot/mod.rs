@@ -98,7 +98,8 @@ fn start(config: BootConfig) -> Result<Sentry> {
     report::start_tracing(donated.log.map(take).transpose()?, config.debug || config.strace);
     let sockets = control::Sockets { control: take(donated.control)?, fds: take(donated.fds)? };
     let channel = take(donated.gofer)?;
-    let stdio = [take(donated.stdio[0])?, take(donated.stdio[1])?, take(donated.stdio[2])?];
+    let stdio = donated.stdio.iter().chain(&donated.preserved).map(|number| take(*number));
+    let stdio = stdio.collect::<Result<Vec<_>>>()?;
     let oom = OomScore::open(config.guest.process.oom_score_adj);
     // It looks into /proc and /sys.
     let vdso =

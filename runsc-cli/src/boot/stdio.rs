@@ -18,35 +18,41 @@ use super::guest::Process;
 use super::host_file::HostFiles;
 use super::mounts;
 
-/// Standard input, output and error.
+/// How many standard files there are.
+const STANDARD: usize = 3;
+
+/// Standard input, output and error, and what else a process is given.
 pub struct Stdio {
-    /// The open files.
-    pub files: [Arc<File>; 3],
+    /// The open files, and those that the process has besides: 3 and up.
+    pub files: Vec<Arc<File>>,
     /// The terminal that some of them are, and that is to be the process's controlling one.
     pub console: Option<HostConsole>,
 }
 
-/// Makes standard files of what a command has given.
+/// Makes standard files of what a command has given; what follows the first three is passed on as it is.
 pub fn open(
     kernel: &Arc<Kernel>,
     namespace: &Arc<MountNamespace>,
     host_files: &HostFiles,
     process: &Process,
-    fds: [OwnedFd; 3],
+    mut fds: Vec<OwnedFd>,
 ) -> Result<Stdio> {
+    if fds.len() < STANDARD {
+        bail!("three standard files are wanted");
+    }
     if !process.terminal {
-        let files = host_files.open(fds.into()).context("opening the standard files")?;
-        let files = files.try_into().map_err(|_| anyhow::anyhow!("three standard files"))?;
+        let files = host_files.open(fds).context("opening the standard files")?;
         return Ok(Stdio { files, console: None });
     }
     if !isatty(&fds[0])? {
         bail!("the process wants a terminal, and its standard input is none");
     }
+    let preserved = host_files.open(fds.split_off(STANDARD)).context("opening the preserved files")?;
     // What leads elsewhere, such as a log, stays as it is.
     let terminal = fstat(&fds[0])?.st_rdev;
     let same = |fd: &OwnedFd| isatty(fd).unwrap_or(false) && fstat(fd).is_ok_and(|s| s.st_rdev == terminal);
-    let is_terminal = fds.each_ref().map(same);
-    let output = fds.iter().zip(is_terminal).rev().find_map(|(fd, is)| is.then_some(fd));
+    let is_terminal: Vec<bool> = fds.iter().map(same).collect();
+    let output = fds.iter().zip(&is_terminal).rev().find_map(|(fd, is)| is.then_some(fd));
     let output = output.unwrap_or(&fds[0]).try_clone().context("dup")?;
     let input = fds[0].try_clone().context("dup")?;
     let mut winsize = size_of(&input).unwrap_or_default();
@@ -57,7 +63,7 @@ pub fn open(
     let owner = (process.uid, process.gid);
     let console =
         HostConsole::new(kernel, place, owner, (input, output), winsize).context("making the terminal")?;
-    let others = fds.into_iter().zip(is_terminal).filter_map(|(fd, is)| (!is).then_some(fd)).collect();
+    let others = fds.into_iter().zip(&is_terminal).filter_map(|(fd, is)| (!is).then_some(fd)).collect();
     let mut others = host_files.open(others).context("opening the standard files")?.into_iter().peekable();
     let mut files = Vec::new();
     for is in is_terminal {
@@ -66,7 +72,7 @@ pub fn open(
             None => console.open().context("opening the terminal")?,
         });
     }
-    let files = files.try_into().map_err(|_| anyhow::anyhow!("three standard files"))?;
+    files.extend(preserved);
     Ok(Stdio { files, console: Some(console) })
 }
 

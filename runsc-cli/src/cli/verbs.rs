@@ -51,8 +51,8 @@ pub struct CreateFlags {
     /// Accepted
     #[arg(long, hide = true)]
     pub no_new_keyring: bool,
-    /// Accepted: there are no more than the three
-    #[arg(long, hide = true, default_value_t = 0)]
+    /// How many file descriptors after the standard ones are passed on
+    #[arg(long, value_name = "N", default_value_t = 0)]
     pub preserve_fds: u32,
 }
 
@@ -190,8 +190,8 @@ pub struct Exec {
     /// No privileges by setuid programs
     #[arg(long)]
     pub no_new_privs: bool,
-    /// Accepted: there are no more than the three
-    #[arg(long, hide = true, default_value_t = 0)]
+    /// How many file descriptors after the standard ones are passed on
+    #[arg(long, value_name = "N", default_value_t = 0)]
     pub preserve_fds: u32,
     /// Accepted
     #[arg(long, hide = true)]

@@ -1,7 +1,7 @@
 //! `runsc exec`: another process in a container.
 
 use std::io::{Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
@@ -21,7 +21,7 @@ use crate::state::Status;
 use crate::users;
 
 /// Runs it and returns its exit code, or 0 at once if detached.
-pub fn exec(runtime: &Runtime, args: &Exec) -> Result<i32> {
+pub fn exec(runtime: &Runtime, args: &Exec, preserved: &[OwnedFd]) -> Result<i32> {
     let state = runtime.root.read(&args.id)?;
     match state.status() {
         Status::Running | Status::Created => {}
@@ -30,7 +30,8 @@ pub fn exec(runtime: &Runtime, args: &Exec) -> Result<i32> {
     let process = describe(&runtime.root.directory(&args.id), &state.bundle, args)?;
     let terminal = TerminalGuard::new();
     let stdio =
-        Stdio::choose(process.terminal, args.console_socket.as_deref(), process.console_size, args.detach)?;
+        Stdio::choose(process.terminal, args.console_socket.as_deref(), process.console_size, args.detach)?
+            .with(preserved)?;
     let foreground = process.terminal;
     if foreground && args.console_socket.is_none() {
         terminal.hand_over()?;
@@ -40,7 +41,7 @@ pub fn exec(runtime: &Runtime, args: &Exec) -> Result<i32> {
         return detach(&address, process, stdio, args);
     }
     let client = Client::connect(&address)?;
-    let mut started = client.exec(process, &stdio.fds.each_ref().map(AsFd::as_fd))?;
+    let mut started = client.exec(process, &stdio.all())?;
     drop(stdio);
     write_pid_files(args, started.pid, std::process::id() as i32)?;
     let signals = Signals::take_over()?;
@@ -107,7 +108,7 @@ fn stand_in(
     let _ = nix::unistd::setsid();
     let foreground = process.terminal;
     let started = Client::connect(address).and_then(|client| {
-        let started = client.exec(process, &stdio.fds.each_ref().map(AsFd::as_fd))?;
+        let started = client.exec(process, &stdio.all())?;
         Ok((client, started))
     });
     let (client, mut started) = match started {

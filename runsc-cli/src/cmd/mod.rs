@@ -17,42 +17,45 @@ pub use pause::{pause, resume};
 pub use update::update;
 
 use std::io::Write;
+use std::os::fd::OwnedFd;
 
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 
 use crate::boot;
 use crate::cli;
-use crate::console::signal_number;
+use crate::console::{refuse_activation, signal_number};
 use crate::container::{CreateArgs, Runtime};
 use crate::control::{Client, FIRST, ProcessInfo, Target};
 use crate::spec;
 use crate::state::{self, Status};
 
 /// `runsc run`
-pub fn run(runtime: &Runtime, args: &cli::Run) -> Result<i32> {
+pub fn run(runtime: &Runtime, args: &cli::Run, preserved: Vec<OwnedFd>) -> Result<i32> {
     let bundle = spec::bundle_path(&args.flags.bundle)?;
     let spec = spec::load(&bundle)?;
-    let create = create_args(&args.flags, args.detach);
+    let create = create_args(&args.flags, args.detach, preserved)?;
     runtime.run(&args.id, &bundle, &spec, &create)
 }
 
 /// `runsc create`
-pub fn create(runtime: &Runtime, args: &cli::Create) -> Result<i32> {
+pub fn create(runtime: &Runtime, args: &cli::Create, preserved: Vec<OwnedFd>) -> Result<i32> {
     let bundle = spec::bundle_path(&args.flags.bundle)?;
     let spec = spec::load(&bundle)?;
-    runtime.create(&args.id, &bundle, &spec, &create_args(&args.flags, true))?;
+    runtime.create(&args.id, &bundle, &spec, &create_args(&args.flags, true, preserved)?)?;
     Ok(0)
 }
 
-fn create_args(flags: &cli::CreateFlags, detach: bool) -> CreateArgs {
-    CreateArgs {
+fn create_args(flags: &cli::CreateFlags, detach: bool, preserved: Vec<OwnedFd>) -> Result<CreateArgs> {
+    refuse_activation()?;
+    Ok(CreateArgs {
         console_socket: flags.console_socket.clone(),
         pid_file: flags.pid_file.clone(),
         detach,
         die_with_command: false,
         no_cgroup: false,
-    }
+        preserved,
+    })
 }
 
 /// `runsc start`

@@ -90,12 +90,13 @@ impl Client {
     }
 
     /// Makes a container in this sandbox. `fds` are its standard files, the gofer's connection, the record, what leads to
-    /// the process that stands for it, and the entrances of its cgroup, which its guests must enter or may stay out of.
+    /// the process that stands for it, `preserved` files that its first process has besides, and the entrances of its cgroup, which its guests must enter or may stay out of.
     pub fn create(
         &self,
         guest: &Guest,
         pids_of: Option<String>,
         fds: &[BorrowedFd<'_>],
+        preserved: usize,
         must_enter: bool,
     ) -> Result<()> {
         let sent = descriptors::send(&self.address.sandbox, fds).context("passing file descriptors")?;
@@ -104,6 +105,7 @@ impl Client {
             pid_namespace_of: pids_of,
             descriptors: sent.token.to_vec(),
             must_enter,
+            preserved: u32::try_from(preserved)?,
         };
         self.answer(self.rpc.clone().create(request)).map(drop)
     }
@@ -121,7 +123,7 @@ impl Client {
     }
 
     /// Starts another process with these standard files.
-    pub fn exec(&self, process: Process, stdio: &[BorrowedFd<'_>; 3]) -> Result<Exec> {
+    pub fn exec(&self, process: Process, stdio: &[BorrowedFd<'_>]) -> Result<Exec> {
         let sent = descriptors::send(&self.address.sandbox, stdio).context("passing the standard files")?;
         let request = proto::ExecRequest {
             container: self.container(),

@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use tokio::io::Interest;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
@@ -92,11 +92,16 @@ impl Service {
         let fds = self.descriptors.take(&request.descriptors)?;
         let mut fds = fds.into_iter();
         let mut next = || fds.next().context("create wants six file descriptors and more");
+        let mut stdio = vec![next()?, next()?, next()?];
+        let [gofer, record, stand_in] = [next()?, next()?, next()?];
+        for _ in 0..request.preserved {
+            stdio.push(next()?);
+        }
         let donations = Donations {
-            stdio: [next()?, next()?, next()?],
-            gofer: next()?,
-            record: next()?,
-            stand_in: next()?,
+            stdio,
+            gofer,
+            record,
+            stand_in,
             entrances: fds.collect(),
             must_enter: request.must_enter,
         };
@@ -150,8 +155,7 @@ impl Service {
     async fn run(self, request: ExecRequest, events: mpsc::Sender<Result<ExecEvent, Status>>) -> Result<()> {
         let ExecRequest { container, process, descriptors } = request;
         let process = Process::try_from(process.context("a request without a process")?)?;
-        let stdio = <[OwnedFd; 3]>::try_from(self.descriptors.take(&descriptors)?)
-            .map_err(|_| anyhow!("exec wants three file descriptors"))?;
+        let stdio = self.descriptors.take(&descriptors)?;
         let (sandbox, id) = (self.sandbox.clone(), container.clone());
         let pid = self.launcher.run(move || sandbox.exec(&id, &process, stdio)).await?;
         let send = async |event| events.send(Ok(ExecEvent { event: Some(event) })).await;
