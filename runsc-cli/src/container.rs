@@ -43,6 +43,8 @@ pub struct CreateArgs {
     pub no_cgroup: bool,
     /// What the first process has besides its standard files: file descriptors 3 and up.
     pub preserved: Vec<OwnedFd>,
+    /// Gets messages for the user, if the container is the first of its sandbox.
+    pub user_log: Option<PathBuf>,
 }
 
 /// What a container is made of.
@@ -227,15 +229,8 @@ impl Runtime {
             container.save(&state)
         };
         let home = sandbox::Home { place: parts.place(), prepare: &prepare };
-        let sandbox = sandbox::start(
-            &self.options,
-            container,
-            parts.plan,
-            parts.stdio,
-            &home,
-            &announce,
-            parts.args.die_with_command,
-        )?;
+        let sandbox =
+            sandbox::start(&self.options, container, parts.plan, parts.stdio, &home, &announce, parts.args)?;
         let state = state.into_inner();
         let mut finish = || {
             let hooks = run_create_hooks(parts.spec, state);

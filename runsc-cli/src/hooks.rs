@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
+use nix::sched::{CloneFlags, setns};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::Pid;
 use oci_spec::runtime::{Hook, Spec};
@@ -23,7 +24,7 @@ pub enum Point {
     Prestart,
     /// During create, after the namespaces were made.
     CreateRuntime,
-    /// During create, after those.
+    /// During create, after those, in the namespaces of the sandbox.
     CreateContainer,
     /// After the first process was started.
     Poststart,
@@ -83,7 +84,8 @@ pub fn for_inside(id: &str, bundle: &Path, spec: &Spec) -> Vec<Inside> {
 /// Runs the hooks of a point, in order, and stops at the first that fails.
 pub fn run(point: Point, spec: &Spec, state: &State, status: Status) -> Result<()> {
     for hook in point.hooks(spec) {
-        run_one(hook, state, status).with_context(|| format!("{} hook {:?}", point.name(), hook.path()))?;
+        run_one(point, hook, state, status)
+            .with_context(|| format!("{} hook {:?}", point.name(), hook.path()))?;
     }
     Ok(())
 }
@@ -91,12 +93,36 @@ pub fn run(point: Point, spec: &Spec, state: &State, status: Status) -> Result<(
 /// Runs the hooks of a point, also after one that fails, and returns the failures.
 pub fn run_all(point: Point, spec: &Spec, state: &State, status: Status) -> Vec<anyhow::Error> {
     let run = |hook| {
-        run_one(hook, state, status).with_context(|| format!("{} hook {:?}", point.name(), hook.path()))
+        run_one(point, hook, state, status)
+            .with_context(|| format!("{} hook {:?}", point.name(), hook.path()))
     };
     point.hooks(spec).iter().filter_map(|hook| run(hook).err()).collect()
 }
 
-fn run_one(hook: &Hook, state: &State, status: Status) -> Result<()> {
+/// What a hook of the container's namespaces enters of the sandbox's. There is no mount namespace among them: the
+/// container's mounts are the sentry's, and a sentry has no files. A hook sees those of the host.
+const NAMESPACES: CloneFlags =
+    CloneFlags::CLONE_NEWNET.union(CloneFlags::CLONE_NEWUTS).union(CloneFlags::CLONE_NEWIPC);
+
+/// Makes a command enter the namespaces of the sandbox's process before it executes anything. Without root, they belong
+/// to the user namespace of that process.
+fn enter_namespaces(command: &mut Command, state: &State) -> Result<()> {
+    let sentry = state.sentry.as_ref().and_then(ProcessId::open).context("the sandbox is gone")?;
+    let own_users = !nix::unistd::geteuid().is_root() || crate::process::in_user_namespace();
+    let enter = move || {
+        if own_users {
+            setns(&sentry, NAMESPACES | CloneFlags::CLONE_NEWUSER)?;
+        } else {
+            setns(&sentry, NAMESPACES)?;
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec it makes one system call with what was there before.
+    unsafe { command.pre_exec(enter) };
+    Ok(())
+}
+
+fn run_one(point: Point, hook: &Hook, state: &State, status: Status) -> Result<()> {
     let output = memfd_create(c"hook", MFdFlags::MFD_CLOEXEC).context("memfd_create")?;
     let mut command = Command::new(hook.path());
     if let Some((name, args)) = hook.args().as_deref().and_then(<[String]>::split_first) {
@@ -111,6 +137,9 @@ fn run_one(hook: &Hook, state: &State, status: Status) -> Result<()> {
         command.current_dir(&state.bundle);
     }
     command.stdin(Stdio::piped()).stdout(output.try_clone()?).stderr(output.try_clone()?);
+    if point == Point::CreateContainer {
+        enter_namespaces(&mut command, state)?;
+    }
     let mut child = command.spawn()?;
     let text = state.oci_as(status).to_string();
     if let Some(mut input) = child.stdin.take() {

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::boot::config::{BootConfig, Donated, Outcome};
 use crate::cgroup;
 use crate::console::Stdio;
+use crate::container::CreateArgs;
 use crate::control;
 use crate::host_namespaces::Network;
 use crate::message;
@@ -134,7 +135,7 @@ pub fn start(
     stdio: &Stdio,
     home: &Home<'_>,
     announce: &dyn Fn(ProcessId, ProcessId) -> Result<()>,
-    die_with_command: bool,
+    args: &CreateArgs,
 ) -> Result<Sandbox> {
     let id = &container.id;
     let record = record::create(&container.path.join(RECORD))?;
@@ -145,6 +146,7 @@ pub fn start(
     let (gofer, client) = start_gofer(options, id, &plan.served, home)?;
     let null = null()?;
     let error_output = error_output(options, id)?;
+    let user_log = args.user_log.as_deref().map(report::open_log).transpose()?;
     let network = match &plan.network {
         // Who is not the host's root cannot enter it with a user namespace of its own.
         Network::Of(_) if options.rootless => None,
@@ -165,6 +167,7 @@ pub fn start(
             donations.add(stdio.fds[2].as_fd()),
         ],
         preserved: stdio.preserved.iter().map(|fd| donations.add(fd.as_fd())).collect(),
+        user_log: user_log.as_ref().map(|log| donations.add(log.as_fd())),
         log: boot_log.as_ref().map(|log| donations.add(log.as_fd())),
     };
     let config = BootConfig {
@@ -172,7 +175,7 @@ pub fn start(
         platform: options.platform.clone(),
         patching: options.patching,
         become_nobody,
-        die_with_command,
+        die_with_command: args.die_with_command,
         controlling_terminal: stdio.new_terminal,
         shared_root: options.shared_root,
         shared_mounts: options.shared_mounts,

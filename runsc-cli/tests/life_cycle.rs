@@ -514,3 +514,36 @@ fn preserved_descriptors_reach_the_process() {
         assert!(text(&output.stderr).contains(words), "{}", describe(&output));
     }
 }
+
+#[test]
+fn hooks_of_the_container_run_in_the_namespaces_of_the_sandbox() {
+    need_sandbox!();
+    let runsc = Runsc::without_cgroups();
+    let said = runsc.dir.path().join("said");
+    let script = "readlink /proc/self/ns/net /proc/self/ns/uts /proc/self/ns/ipc /proc/self/ns/mnt >";
+    let bundle = runsc.bundle("b", &["sleep", "1000"], |config| {
+        let script = format!("{script} {}", said.display());
+        config["hooks"] = json!({"createContainer": [{"path": "/bin/sh", "args": ["sh", "-c", script]}]});
+    });
+    let mut create = runsc.command(&["create", "--bundle", bundle.to_str().unwrap(), "c1"]);
+    assert!(create.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success());
+    let pid = runsc.state("c1")["pid"].as_i64().unwrap();
+    let namespace = |pid: &str, name| std::fs::read_link(format!("/proc/{pid}/ns/{name}")).unwrap();
+    let mut expected: Vec<_> = ["net", "uts", "ipc"].map(|name| namespace(&pid.to_string(), name)).into();
+    assert_ne!(expected[0], namespace("self", "net"));
+    expected.push(namespace("self", "mnt"));
+    let said = std::fs::read_to_string(said).unwrap();
+    assert_eq!(said.lines().map(std::path::PathBuf::from).collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn the_users_log_names_calls_that_are_not_there() {
+    need_sandbox!();
+    let runsc = Runsc::without_cgroups();
+    let log = runsc.dir.path().join("user.log");
+    let flag = format!("--user-log={}", log.display());
+    let bundle = runsc.bundle("b", &["busybox", "swapoff", "/tmp"], |_| {});
+    runsc.output(&["run", &flag, "--bundle", bundle.to_str().unwrap(), "c1"]);
+    let said = std::fs::read_to_string(&log).unwrap();
+    assert!(said.lines().any(|line| line == "c1: unsupported system call swapoff (1 times)"), "{said:?}");
+}

@@ -60,6 +60,8 @@ pub struct Donated {
     pub stdio: [RawFd; 3],
     /// What it has besides them: file descriptors 3 and up.
     pub preserved: Vec<RawFd>,
+    /// Where messages for the user go.
+    pub user_log: Option<RawFd>,
     /// Where trace events go.
     pub log: Option<RawFd>,
 }

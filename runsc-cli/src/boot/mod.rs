@@ -66,7 +66,7 @@ fn run() -> Result<ExitStatus> {
     // If nobody listens any more, the command is gone, and nobody would ever start this container.
     outcome.write_all(&serde_json::to_vec(&message)?).context("telling the outcome")?;
     drop(outcome);
-    let Sentry { sandbox, launcher, sockets, terminal_signals, debug } = started?;
+    let Sentry { sandbox, launcher, sockets, terminal_signals, debug, user_log } = started?;
     let status = control::serve(&sandbox, launcher, sockets, terminal_signals);
     if let Err(error) = &status {
         record::set_last_words(&report::line(error));
@@ -74,6 +74,12 @@ fn run() -> Result<ExitStatus> {
     if debug {
         for (call, count) in sandbox.unimplemented() {
             tracing::info!("unimplemented: {call} ({count} times)");
+        }
+    }
+    if let Some(mut log) = user_log {
+        for (call, count) in sandbox.unimplemented() {
+            // Who does not want to hear it, does not.
+            let _ = writeln!(log, "{}: unsupported system call {call} ({count} times)", sandbox.first().id);
         }
     }
     status
@@ -85,6 +91,7 @@ struct Sentry {
     sockets: control::Sockets,
     terminal_signals: Option<SignalFd>,
     debug: bool,
+    user_log: Option<File>,
 }
 
 fn start(config: BootConfig) -> Result<Sentry> {
@@ -100,6 +107,7 @@ fn start(config: BootConfig) -> Result<Sentry> {
     let channel = take(donated.gofer)?;
     let stdio = donated.stdio.iter().chain(&donated.preserved).map(|number| take(*number));
     let stdio = stdio.collect::<Result<Vec<_>>>()?;
+    let user_log = donated.user_log.map(take).transpose()?.map(File::from);
     let oom = OomScore::open(config.guest.process.oom_score_adj);
     // It looks into /proc and /sys.
     let vdso =
@@ -135,7 +143,7 @@ fn start(config: BootConfig) -> Result<Sentry> {
     }
     let debug = config.debug;
     let sandbox = launcher.run_and_wait(move || kernel::start(config, platform, channel, stdio, vdso))?;
-    Ok(Sentry { sandbox, launcher, sockets, terminal_signals, debug })
+    Ok(Sentry { sandbox, launcher, sockets, terminal_signals, debug, user_log })
 }
 
 /// What the host's terminal driver sends to the leader of its session, which this process is. Blocked before any

@@ -42,8 +42,8 @@ pub struct CreateFlags {
     /// File that gets the pid of the sandbox
     #[arg(long, value_name = "FILE")]
     pub pid_file: Option<PathBuf>,
-    /// Accepted
-    #[arg(long, hide = true)]
+    /// File that gets messages for the user: calls that were made and are not there
+    #[arg(long, value_name = "FILE")]
     pub user_log: Option<PathBuf>,
     /// Accepted
     #[arg(long, hide = true)]

@@ -9,6 +9,10 @@ use serde_json::{Map, Value, json};
 
 use crate::cli::{Install, Uninstall};
 
+/// Flags that Docker needs, which are not the defaults: their names, and the flags.
+const FOR_DOCKER: [(&str, &str); 2] =
+    [("overlay2", "--overlay2=none"), ("file-access", "--file-access=shared")];
+
 /// Adds the entry.
 pub fn install(args: &Install) -> Result<i32> {
     let program = std::env::current_exe().context("the path of this program")?;
@@ -38,10 +42,14 @@ fn add(config: &mut Map<String, Value>, args: &Install, program: &Path) -> Resul
     let runtimes = runtimes.as_object_mut().ok_or_else(|| anyhow!("runtimes is no object"))?;
     if args.clobber || !runtimes.contains_key(&args.entry.runtime) {
         let mut entry = json!({"path": program});
-        let flags = args.args.strip_prefix(&["--".to_owned()]).unwrap_or(&args.args);
-        if !flags.is_empty() {
-            entry["runtimeArgs"] = json!(flags);
+        let mut flags = args.args.strip_prefix(&["--".to_owned()]).unwrap_or(&args.args).to_vec();
+        // Docker wants to find in the container's layer what its programs have written.
+        for (name, flag) in FOR_DOCKER {
+            if !flags.iter().any(|given| given.trim_start_matches('-').split('=').next() == Some(name)) {
+                flags.push(flag.to_owned());
+            }
         }
+        entry["runtimeArgs"] = json!(flags);
         runtimes.insert(args.entry.runtime.clone(), entry);
     }
     if args.experimental {
@@ -109,10 +117,13 @@ mod tests {
             Verb::Uninstall(args) => uninstall(&args),
             _ => panic!("{line}"),
         };
-        run(format!("runsc install --config_file {file} --cgroupdriver cgroupfs -- --debug --strace"))
-            .unwrap();
+        run(format!(
+            "runsc install --config_file {file} --cgroupdriver cgroupfs -- --debug -overlay2=root:memory"
+        ))
+        .unwrap();
         let config = read(&path).unwrap();
-        assert_eq!(config["runtimes"]["runsc"]["runtimeArgs"], json!(["--debug", "--strace"]));
+        let flags = &config["runtimes"]["runsc"]["runtimeArgs"];
+        assert_eq!(*flags, json!(["--debug", "-overlay2=root:memory", "--file-access=shared"]));
         assert_eq!(config["userland-proxy"], false);
         assert_eq!(config["exec-opts"], json!(["native.cgroupdriver=cgroupfs"]));
         fs::write(&path, r#"{"runtimes": {"runsc": {"path": "/old"}}, "dns": ["1.1.1.1"]}"#).unwrap();
@@ -122,6 +133,8 @@ mod tests {
         run(format!("runsc uninstall --config_file={file}")).unwrap();
         let config = read(&path).unwrap();
         assert_eq!(config["dns"], json!(["1.1.1.1"]));
+        let flags = &config["runtimes"]["other"]["runtimeArgs"];
+        assert_eq!(*flags, json!(["--overlay2=none", "--file-access=shared"]));
         assert!(config["runtimes"].get("runsc").is_none() && config["runtimes"].get("other").is_some());
         assert!(run(format!("runsc uninstall --config_file={file}")).is_err());
     }

@@ -55,6 +55,7 @@ fn create_args(flags: &cli::CreateFlags, detach: bool, preserved: Vec<OwnedFd>) 
         die_with_command: false,
         no_cgroup: false,
         preserved,
+        user_log: flags.user_log.clone(),
     })
 }
 
