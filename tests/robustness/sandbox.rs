@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use runsc_tests::guest::{self, Linkage};
-use runsc_tests::{target, tree};
+use runsc_tests::{scratch, target, tree};
 use serde_json::{Value, json};
 
 /// Runs `test` on each platform. Says so if there is nothing to run it with.
@@ -46,7 +46,7 @@ pub struct Runsc {
 
 impl Runsc {
     pub fn new(binary: &Path, platform: &str) -> Runsc {
-        Runsc { binary: binary.into(), platform: platform.into(), dir: tempfile::tempdir().unwrap() }
+        Runsc { binary: binary.into(), platform: platform.into(), dir: scratch::dir().unwrap() }
     }
 
     pub fn root(&self) -> PathBuf {
@@ -55,8 +55,7 @@ impl Runsc {
 
     /// What the names of its containers' cgroups begin with.
     pub fn cgroup(&self) -> String {
-        let dir = self.dir.path().file_name().unwrap_or_default().to_string_lossy();
-        format!("runsc-test{}", dir.replace('.', "-"))
+        self.dir.path().file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 
     /// A command, ready to be run.

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::guest::crate_dir;
 use crate::target::Target;
-use crate::tree;
+use crate::{scratch, tree};
 
 /// What the containers' processes may do: all that is a matter of their own namespaces, and nothing that is the machine's.
 pub const CAPABILITIES: [&str; 27] = [
@@ -75,7 +75,7 @@ pub fn run(
             collect(native, limit)
         }
         Target::Sandbox { runsc, platform, flags } => {
-            let dir = tempfile::tempdir()?;
+            let dir = scratch::dir()?;
             let bundle = dir.path().join("bundle");
             fs::create_dir(&bundle)?;
             fs::write(bundle.join("config.json"), config(root, programs, command).to_string())?;

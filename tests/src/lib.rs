@@ -2,6 +2,7 @@
 //! and cleaning up after those that hang.
 #![forbid(unsafe_code)]
 
+pub mod arguments;
 pub mod chroot;
 pub mod clients;
 pub mod compat;
@@ -9,5 +10,6 @@ pub mod guest;
 pub mod known;
 pub mod ltp;
 pub mod programs;
+pub mod scratch;
 pub mod target;
 pub mod tree;

@@ -274,36 +274,12 @@ const HOST_NETWORK: &[Call] = &[
     when(
         libc::SYS_socket,
         &[
-            &[
-                (0, Is(libc::AF_INET as u64)),
-                (1, of_type(libc::SOCK_STREAM)),
-                (2, Is(libc::IPPROTO_TCP as u64)),
-            ],
-            &[
-                (0, Is(libc::AF_INET as u64)),
-                (1, of_type(libc::SOCK_DGRAM)),
-                (2, Is(libc::IPPROTO_UDP as u64)),
-            ],
-            &[
-                (0, Is(libc::AF_INET as u64)),
-                (1, of_type(libc::SOCK_DGRAM)),
-                (2, Is(libc::IPPROTO_ICMP as u64)),
-            ],
-            &[
-                (0, Is(libc::AF_INET6 as u64)),
-                (1, of_type(libc::SOCK_STREAM)),
-                (2, Is(libc::IPPROTO_TCP as u64)),
-            ],
-            &[
-                (0, Is(libc::AF_INET6 as u64)),
-                (1, of_type(libc::SOCK_DGRAM)),
-                (2, Is(libc::IPPROTO_UDP as u64)),
-            ],
-            &[
-                (0, Is(libc::AF_INET6 as u64)),
-                (1, of_type(libc::SOCK_DGRAM)),
-                (2, Is(libc::IPPROTO_ICMPV6 as u64)),
-            ],
+            &internet(libc::AF_INET, libc::SOCK_STREAM, libc::IPPROTO_TCP),
+            &internet(libc::AF_INET, libc::SOCK_DGRAM, libc::IPPROTO_UDP),
+            &internet(libc::AF_INET, libc::SOCK_DGRAM, libc::IPPROTO_ICMP),
+            &internet(libc::AF_INET6, libc::SOCK_STREAM, libc::IPPROTO_TCP),
+            &internet(libc::AF_INET6, libc::SOCK_DGRAM, libc::IPPROTO_UDP),
+            &internet(libc::AF_INET6, libc::SOCK_DGRAM, libc::IPPROTO_ICMPV6),
             &[(0, Is(libc::AF_NETLINK as u64)), (2, Is(libc::NETLINK_ROUTE as u64))],
         ],
     ),
@@ -334,6 +310,11 @@ const HOST_NETWORK: &[Call] = &[
     ),
     when(libc::SYS_setsockopt, SOCKET_OPTIONS),
 ];
+
+/// The arguments of socket(2) for a protocol of the internet.
+const fn internet(family: c_int, kind: c_int, protocol: c_int) -> [(u8, Test); 3] {
+    [(0, Is(family as u64)), (1, of_type(kind)), (2, Is(protocol as u64))]
+}
 
 /// The type of a socket, without SOCK_NONBLOCK and SOCK_CLOEXEC.
 const fn of_type(kind: c_int) -> Test {

@@ -32,7 +32,7 @@ impl Runsc {
         if let Ok(platform) = std::env::var("RUNSC_PLATFORM") {
             flags.push(format!("--platform={platform}"));
         }
-        Runsc { dir: tempfile::tempdir().unwrap(), flags }
+        Runsc { dir: runsc_tests::scratch::dir().unwrap(), flags }
     }
 
     pub fn root(&self) -> PathBuf {

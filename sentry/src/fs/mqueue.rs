@@ -310,15 +310,10 @@ impl FileOps for Listing {
     }
 
     fn read_dir(&self, _io: &Io<'_>, offset: u64, sink: &mut dyn DirSink) -> Result<u64> {
-        let mut at = offset;
-        for (position, name) in [b".".as_slice(), b".."].into_iter().enumerate() {
-            if at == position as u64 {
-                if !sink.entry(at + 1, ROOT_INO, FileType::Directory, name) {
-                    return Ok(at);
-                }
-                at += 1;
-            }
-        }
+        let mut at = match sink.dots(offset, ROOT_INO, ROOT_INO) {
+            Ok(at) => at,
+            Err(full) => return Ok(full),
+        };
         let entries = self.directory.entries.lock();
         for (position, (name, inode)) in entries.list.range(at.saturating_sub(2)..) {
             let next = position.saturating_add(3);

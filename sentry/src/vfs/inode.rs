@@ -125,6 +125,21 @@ pub trait DirSink {
     /// Takes one entry; `next` is the offset from which the listing goes on after it. Returns false when full, and
     /// then the entry was not taken.
     fn entry(&mut self, next: u64, ino: u64, file_type: FileType, name: &[u8]) -> bool;
+
+    /// Takes `.` and `..`, whose offsets are 0 and 1, as far as the reader is not behind them. Returns the offset from
+    /// which the listing goes on; as an error if the sink is full.
+    fn dots(&mut self, offset: u64, own: u64, parent: u64) -> std::result::Result<u64, u64> {
+        let mut at = offset;
+        for (position, name, ino) in [(0, &b"."[..], own), (1, b"..", parent)] {
+            if at == position {
+                if !self.entry(position + 1, ino, FileType::Directory, name) {
+                    return Err(at);
+                }
+                at = position + 1;
+            }
+        }
+        Ok(at)
+    }
 }
 
 /// A thing whose pages can be mapped: a host file, a memfd.

@@ -11,9 +11,10 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use runsc_tests::arguments::Arguments;
 use runsc_tests::guest::{self, Linkage};
 use runsc_tests::target::{Target, platforms, runsc};
-use runsc_tests::tree;
+use runsc_tests::{scratch, tree};
 use serde_json::json;
 
 fn main() -> ExitCode {
@@ -35,19 +36,18 @@ struct Options {
 
 fn options() -> Result<Options> {
     let mut options = Options { platforms: platforms(), rounds: 3, part: None, names: Vec::new() };
-    let mut args = std::env::args().skip(1);
-    while let Some(arg) = args.next() {
-        let mut value = || args.next().with_context(|| format!("{arg} needs a value"));
-        match arg.as_str() {
-            "--platform" => options.platforms = value()?.split(',').map(str::to_string).collect(),
-            "--rounds" => options.rounds = value()?.parse().context("--rounds")?,
-            "--calls" | "--start" | "--idle" => options.part = Some(arg),
+    let mut args = Arguments::of_program();
+    while let Some(key) = args.next_key() {
+        match key.as_str() {
+            "--platform" => options.platforms = args.value()?.split(',').map(str::to_string).collect(),
+            "--rounds" => options.rounds = args.value()?.parse().context("--rounds")?,
+            "--calls" | "--start" | "--idle" => options.part = Some(key),
             other if other.starts_with("--") => {
                 bail!(
                     "unknown flag {other}: bench [--platform P] [--rounds N] [--calls|--start|--idle] [NAME…]"
                 )
             }
-            _ => options.names.push(arg),
+            _ => options.names.push(key),
         }
     }
     Ok(options)
@@ -190,7 +190,7 @@ fn start(options: &Options, program: &Path, runsc: &Path) -> Result<()> {
     let print = |name: &str, times: (f64, f64)| println!("{name:<32} {:>9.2} {:>9.2}", times.0, times.1);
     print("native: true", timed(rounds, || succeed(Command::new(program).arg("--true")))?);
     for platform in &options.platforms {
-        let dir = tempfile::tempdir()?;
+        let dir = scratch::dir()?;
         let bundle = bundle(dir.path(), program, "--true")?;
         let bundle = bundle.to_string_lossy();
         let runtime = Runtime { runsc, platform, state: dir.path().join("state") };
@@ -254,7 +254,7 @@ fn idle(options: &Options, program: &Path, runsc: &Path) -> Result<()> {
     const WATCH: Duration = Duration::from_secs(10);
     println!("\nidle container: private memory, context switches in {} s", WATCH.as_secs());
     for platform in &options.platforms {
-        let dir = tempfile::tempdir()?;
+        let dir = scratch::dir()?;
         let bundle = bundle(dir.path(), program, "--sleep")?;
         let runtime = Runtime { runsc, platform, state: dir.path().join("state") };
         let status = runtime

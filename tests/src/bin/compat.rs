@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use runsc_tests::arguments::Arguments;
 use runsc_tests::compat::{self, Outcome};
 use runsc_tests::target::{Target, platforms, runsc};
 use runsc_tests::tree;
@@ -28,18 +29,12 @@ fn run() -> Result<bool> {
     let mut chosen: Option<Vec<String>> = None;
     let (mut family, mut limit, mut strace, mut list) = (None, 20, false, false);
     let mut names = Vec::new();
-    let mut args = std::env::args().skip(1);
-    while let Some(arg) = args.next() {
-        let (key, mut inline) = match arg.split_once('=') {
-            Some((key, value)) if key.starts_with("--") => (key.to_string(), Some(value.to_string())),
-            _ => (arg.clone(), None),
-        };
-        let mut value =
-            || inline.take().or_else(|| args.next()).with_context(|| format!("{key} needs a value"));
+    let mut args = Arguments::of_program();
+    while let Some(key) = args.next_key() {
         match key.as_str() {
-            "--platform" => chosen = Some(value()?.split(',').map(str::to_string).collect()),
-            "--family" => family = Some(value()?),
-            "--limit" => limit = value()?.parse().context("--limit")?,
+            "--platform" => chosen = Some(args.value()?.split(',').map(str::to_string).collect()),
+            "--family" => family = Some(args.value()?),
+            "--limit" => limit = args.value()?.parse().context("--limit")?,
             "--strace" => strace = true,
             "--list" => list = true,
             "--help" | "-h" => {
@@ -47,7 +42,7 @@ fn run() -> Result<bool> {
                 return Ok(true);
             }
             other if other.starts_with("--") => bail!("unknown flag {other}\n{USAGE}"),
-            _ => names.push(arg),
+            _ => names.push(key),
         }
     }
     tree::adopt_orphans();

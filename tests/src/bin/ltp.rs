@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use runsc_tests::arguments::Arguments;
 use runsc_tests::compat::in_parallel;
 use runsc_tests::ltp::{self, Suite, Test, Verdict};
 use runsc_tests::target::{Target, platforms, runsc};
@@ -36,27 +37,21 @@ fn run() -> Result<usize> {
         (None, "syscalls".to_string(), None, 120, false);
     let mut logs = guest::target_dir().join("ltp");
     let mut names: Vec<String> = Vec::new();
-    let mut args = std::env::args().skip(1);
-    while let Some(arg) = args.next() {
-        let (key, mut inline) = match arg.split_once('=') {
-            Some((key, value)) if key.starts_with("--") => (key.to_string(), Some(value.to_string())),
-            _ => (arg.clone(), None),
-        };
-        let mut value =
-            || inline.take().or_else(|| args.next()).with_context(|| format!("{key} needs a value"));
+    let mut args = Arguments::of_program();
+    while let Some(key) = args.next_key() {
         match key.as_str() {
-            "--platform" => chosen = Some(value()?.split(',').map(str::to_string).collect()),
-            "--runtest" => runtest = value()?,
-            "--root" => root = Some(PathBuf::from(value()?)),
-            "--logs" => logs = PathBuf::from(value()?),
-            "--limit" => limit = value()?.parse().context("--limit")?,
+            "--platform" => chosen = Some(args.value()?.split(',').map(str::to_string).collect()),
+            "--runtest" => runtest = args.value()?,
+            "--root" => root = Some(PathBuf::from(args.value()?)),
+            "--logs" => logs = PathBuf::from(args.value()?),
+            "--limit" => limit = args.value()?.parse().context("--limit")?,
             "--keep-native" => keep_native = true,
             "--help" | "-h" => {
                 println!("{USAGE}");
                 return Ok(0);
             }
             other if other.starts_with("--") => bail!("unknown flag {other}\n{USAGE}"),
-            _ => names.push(arg),
+            _ => names.push(key),
         }
     }
     if names.is_empty() {

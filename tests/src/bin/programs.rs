@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use runsc_tests::arguments::Arguments;
 use runsc_tests::chroot::Run;
 use runsc_tests::known::{self, Difference};
 use runsc_tests::programs;
@@ -35,18 +36,12 @@ fn main() -> ExitCode {
 fn run() -> Result<usize> {
     let (mut chosen, mut variant, mut limit, mut show, mut list_only) = (None, None, 900, false, false);
     let mut names: Vec<String> = Vec::new();
-    let mut args = std::env::args().skip(1);
-    while let Some(arg) = args.next() {
-        let (key, mut inline) = match arg.split_once('=') {
-            Some((key, value)) if key.starts_with("--") => (key.to_string(), Some(value.to_string())),
-            _ => (arg.clone(), None),
-        };
-        let mut value =
-            || inline.take().or_else(|| args.next()).with_context(|| format!("{key} needs a value"));
+    let mut args = Arguments::of_program();
+    while let Some(key) = args.next_key() {
         match key.as_str() {
-            "--platform" => chosen = Some(value()?.split(',').map(str::to_string).collect()),
-            "--root" => variant = Some(value()?),
-            "--limit" => limit = value()?.parse().context("--limit")?,
+            "--platform" => chosen = Some(args.value()?.split(',').map(str::to_string).collect()),
+            "--root" => variant = Some(args.value()?),
+            "--limit" => limit = args.value()?.parse().context("--limit")?,
             "--show" => show = true,
             "--list" => list_only = true,
             "--help" | "-h" => {
@@ -54,7 +49,7 @@ fn run() -> Result<usize> {
                 return Ok(0);
             }
             other if other.starts_with("--") => bail!("unknown flag {other}\n{USAGE}"),
-            _ => names.push(arg),
+            _ => names.push(key),
         }
     }
     let mut list = programs::list()?;

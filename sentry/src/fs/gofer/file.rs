@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use abi::fcntl::{OpenFlags, SEEK_DATA, SEEK_END, SEEK_HOLE};
-use abi::stat::FileType;
 use abi::{Errno, Result};
 use gofer::client::DirBatch;
 use gofer::protocol::SyncScope;
@@ -262,22 +261,16 @@ impl FileOps for GoferDirectory {
     }
 
     fn read_dir(&self, _io: &Io<'_>, offset: u64, sink: &mut dyn DirSink) -> Result<u64> {
-        let mut at = offset;
-        if at == 0 {
+        if offset == 0 {
             // From the start: with what is there now.
             *self.batch.lock() = None;
-            if !sink.entry(1, self.inode.ino(), FileType::Directory, b".") {
-                return Ok(at);
-            }
-            at = 1;
         }
-        if at == 1 {
-            let parent = self.dentry.parent().map_or(self.inode.ino(), |parent| parent.inode().ino());
-            if !sink.entry(FIRST, parent, FileType::Directory, b"..") {
-                return Ok(at);
-            }
-            at = FIRST;
-        }
+        let own = self.inode.ino();
+        let parent = self.dentry.parent().map_or(own, |parent| parent.inode().ino());
+        let mut at = match sink.dots(offset, own, parent) {
+            Ok(at) => at,
+            Err(full) => return Ok(full),
+        };
         let mut full = false;
         while !full {
             let cookie = to_cookie(at);

@@ -201,15 +201,10 @@ impl FileOps for OverlayDirectory {
         // The offsets are places in the list, behind those of the directory itself and its parent.
         let own = self.inode.ino();
         let parent = self.path.dentry().parent().map_or(own, |parent| parent.inode().ino());
-        let mut at = offset;
-        for (ino, name) in
-            [(own, &b"."[..]), (parent, b"..")].into_iter().skip(usize::try_from(at).unwrap_or(2))
-        {
-            if !sink.entry(at + 1, ino, FileType::Directory, name) {
-                return Ok(at);
-            }
-            at += 1;
-        }
+        let mut at = match sink.dots(offset, own, parent) {
+            Ok(at) => at,
+            Err(full) => return Ok(full),
+        };
         let rest = usize::try_from(at - 2).ok().and_then(|from| list.get(from..)).unwrap_or_default();
         for (ino, file_type, name) in rest {
             if !sink.entry(at + 1, *ino, *file_type, name) {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::TmpInode;
 
 /// Offsets before the first entry's: `.` and `..`.
-pub const FIRST: u64 = 2;
+const FIRST: u64 = 2;
 
 struct Slot {
     offset: u64,

@@ -5,12 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use abi::fcntl::{FallocFlags, OpenFlags, SEEK_DATA, SEEK_END, SEEK_HOLE, Seals};
-use abi::stat::FileType;
 use abi::{Errno, Result};
 
 use super::TmpInode;
 use super::data::{Data, Mapping};
-use super::directory::FIRST;
 use crate::fs::access_time::AccessTime;
 use crate::vfs::{Dentry, DirSink, FileOps, Inode, Io, Mappable, Path, Sink, Source};
 
@@ -131,20 +129,12 @@ impl FileOps for TmpDirectory {
     }
 
     fn read_dir(&self, _io: &Io<'_>, offset: u64, sink: &mut dyn DirSink) -> Result<u64> {
-        let mut at = offset;
-        if at == 0 {
-            if !sink.entry(1, self.inode.ino(), FileType::Directory, b".") {
-                return Ok(at);
-            }
-            at = 1;
-        }
-        if at == 1 {
-            let parent = self.dentry.parent().map_or(self.inode.ino(), |parent| parent.inode().ino());
-            if !sink.entry(FIRST, parent, FileType::Directory, b"..") {
-                return Ok(at);
-            }
-            at = FIRST;
-        }
+        let own = self.inode.ino();
+        let parent = self.dentry.parent().map_or(own, |parent| parent.inode().ino());
+        let mut at = match sink.dots(offset, own, parent) {
+            Ok(at) => at,
+            Err(full) => return Ok(full),
+        };
         let entries = self.inode.entries()?;
         if offset == 0 || self.end.load(Ordering::Relaxed) == 0 {
             self.end.store(entries.end(), Ordering::Relaxed);

@@ -270,12 +270,7 @@ impl Ip {
             }
             i::IP_RECVFRAGSIZE if stream => return Err(Errno::EINVAL),
             i::IP_NODEFRAG => return Err(Errno::ENOPROTOOPT),
-            i::IP_UNICAST_IF => {
-                let index = i32::from_be(int);
-                if index != 0 && common.net.device.name_of(index).is_none() {
-                    return Err(Errno::EADDRNOTAVAIL);
-                }
-            }
+            i::IP_UNICAST_IF if !is_interface(common, i32::from_be(int)) => return Err(Errno::EADDRNOTAVAIL),
             i::IP_TRANSPARENT if int != 0 => check_transparent(task, common)?,
             _ => {}
         }
@@ -329,15 +324,10 @@ impl Ip {
             i::IPV6_MULTICAST_IF | i::IPV6_MULTICAST_HOPS if common.kind == SOCK_STREAM => {
                 return Err(Errno::ENOPROTOOPT);
             }
-            i::IPV6_MULTICAST_IF if int != 0 && common.net.device.name_of(int).is_none() => {
-                return Err(Errno::ENODEV);
-            }
+            i::IPV6_MULTICAST_IF if !is_interface(common, int) => return Err(Errno::ENODEV),
             i::IPV6_MULTICAST_ALL if !(0..=1).contains(&int) => return Err(Errno::EINVAL),
-            i::IPV6_UNICAST_IF => {
-                let index = i32::from_be(int);
-                if index != 0 && common.net.device.name_of(index).is_none() {
-                    return Err(Errno::EADDRNOTAVAIL);
-                }
+            i::IPV6_UNICAST_IF if !is_interface(common, i32::from_be(int)) => {
+                return Err(Errno::EADDRNOTAVAIL);
             }
             i::IPV6_TRANSPARENT if int != 0 => check_transparent(task, common)?,
             _ => {}
@@ -437,6 +427,11 @@ impl Ip {
         };
         Ok(if level == SOL_IP { int_answer(int, room) } else { OptionValue::int(int) })
     }
+}
+
+/// Whether an index is that of an interface, or 0 for any.
+fn is_interface(common: &Common, index: i32) -> bool {
+    index == 0 || common.net.device.name_of(index).is_some()
 }
 
 fn check_transparent(task: &Task, common: &Common) -> Result<()> {
