@@ -119,6 +119,30 @@ static void fault(long n) {
         n -= k;
     }
 }
+static void mmap_1m(long n) {
+    while (n--) {
+        char *m = mmap(0, 1 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        MUST(m != MAP_FAILED);
+        for (size_t i = 0; i < 256; i++) m[i * 4096] = 1;
+        munmap(m, 1 << 20);
+    }
+}
+static void touch_256m(long n) {
+    while (n--) {
+        char *m = mmap(0, 256 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        MUST(m != MAP_FAILED);
+        for (size_t i = 0; i < 65536; i++) m[i * 4096] = 1;
+        munmap(m, 256 << 20);
+    }
+}
+static void malloc_1m(long n) {
+    while (n--) {
+        char *m = malloc(1 << 20);
+        MUST(m);
+        for (size_t i = 0; i < 256; i++) ((volatile char *)m)[i * 4096] = 1;
+        free(m);
+    }
+}
 static char *prot;
 static void map_prot(void) { prot = mmap(0, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0); }
 static void mprotect_pair(long n) {
@@ -139,6 +163,10 @@ static char *dirty;
 static void dirty_memory(void) {
     dirty = malloc(16 << 20);
     memset(dirty, 1, 16 << 20);
+}
+static void dirty_more(void) {
+    dirty = malloc(64 << 20);
+    memset(dirty, 1, 64 << 20);
 }
 static void clean_memory(void) { free(dirty); }
 static void fork_exec(long n) {
@@ -171,6 +199,28 @@ static void thread_create(long n) {
         pthread_join(t, 0);
     }
 }
+
+// n pieces of work, each by as many threads at once as the name says.
+static long share;
+static void *compute(void *p) {
+    volatile unsigned long x = 1;
+    for (long i = 0; i < share * 1000; i++) x = x * 3 + 1;
+    return p;
+}
+static void *call_often(void *p) {
+    for (long i = 0; i < share; i++) syscall(SYS_getppid);
+    return p;
+}
+static void together(int threads, void *(*work)(void *), long n) {
+    pthread_t t[4];
+    share = n / threads + 1;
+    for (int i = 0; i < threads; i++) MUST(!pthread_create(&t[i], 0, work, 0));
+    for (int i = 0; i < threads; i++) pthread_join(t[i], 0);
+}
+static void compute_1(long n) { together(1, compute, n); }
+static void compute_4(long n) { together(4, compute, n); }
+static void calls_1(long n) { together(1, call_often, n); }
+static void calls_4(long n) { together(4, call_often, n); }
 
 static pid_t echo_child;
 static void echo_start(int in, int out, int close_in, int close_out) {
@@ -317,13 +367,21 @@ static const struct {
     {"stat-tmp", stat_tmp, open_file, fd_close},
     {"stat-root", stat_etc, 0, 0},
     {"mmap-touch-munmap", mmap_munmap, 0, 0},
+    {"mmap-touch-munmap-1m", mmap_1m, 0, 0},
+    {"malloc-free-1m", malloc_1m, 0, 0},
+    {"touch-256m", touch_256m, 0, 0},
     {"page-fault", fault, 0, 0},
     {"mprotect-pair", mprotect_pair, map_prot, 0},
     {"fork-wait", fork_wait, 0, 0},
     {"fork-wait-16m", fork_wait, dirty_memory, clean_memory},
+    {"fork-wait-64m", fork_wait, dirty_more, clean_memory},
     {"fork-exec", fork_exec, 0, 0},
     {"vfork-exec", vfork_exec, 0, 0},
     {"thread-create", thread_create, 0, 0},
+    {"compute-1-thread", compute_1, 0, 0},
+    {"compute-4-threads", compute_4, 0, 0},
+    {"calls-1-thread", calls_1, 0, 0},
+    {"calls-4-threads", calls_4, 0, 0},
     {"pipe-self", pipe_one, pipe_only, pipe_close},
     {"pipe-pong", pipe_pong, pipes, pipes_end},
     {"unix-pong", socket_pong, unix_pair, socket_end},

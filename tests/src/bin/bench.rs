@@ -1,8 +1,9 @@
 //! Benchmarks: what an operation costs in a guest, as a ratio to the same program run natively in the same run; what
 //! starting a container costs; what an idle one holds.
 //!
-//! `bench [--platform P[,P…]] [--rounds N] [--calls|--start|--idle] [NAME…]`: without a choice, all three parts. A NAME
-//! chooses the calls that begin with it. Numbers are the best of all rounds, which alternate between native and sandbox.
+//! `bench [--platform P[,P…]] [--rounds N] [--other PATH] [--calls|--programs|--start|--idle] [NAME…]`: without a choice, all
+//! parts. A NAME chooses the calls that begin with it. Numbers are the best of all rounds, which alternate between native
+//! and sandbox. `--other` is another `runsc`, such as gVisor's, whose calls and programs are measured beside ours on ptrace.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -30,21 +31,24 @@ fn main() -> ExitCode {
 struct Options {
     platforms: Vec<String>,
     rounds: usize,
+    other: Option<PathBuf>,
     part: Option<String>,
     names: Vec<String>,
 }
 
 fn options() -> Result<Options> {
-    let mut options = Options { platforms: platforms(), rounds: 3, part: None, names: Vec::new() };
+    let mut options =
+        Options { platforms: platforms(), rounds: 3, other: None, part: None, names: Vec::new() };
     let mut args = Arguments::of_program();
     while let Some(key) = args.next_key() {
         match key.as_str() {
             "--platform" => options.platforms = args.value()?.split(',').map(str::to_string).collect(),
             "--rounds" => options.rounds = args.value()?.parse().context("--rounds")?,
-            "--calls" | "--start" | "--idle" => options.part = Some(key),
+            "--other" => options.other = Some(PathBuf::from(args.value()?)),
+            "--calls" | "--programs" | "--start" | "--idle" => options.part = Some(key),
             other if other.starts_with("--") => {
                 bail!(
-                    "unknown flag {other}: bench [--platform P] [--rounds N] [--calls|--start|--idle] [NAME…]"
+                    "unknown flag {other}: bench [--platform P] [--rounds N] [--other PATH] [--calls|--programs|--start|--idle] [NAME…]"
                 )
             }
             _ => options.names.push(key),
@@ -64,6 +68,9 @@ fn run() -> Result<()> {
     let wants = |part: &str| options.part.as_deref().is_none_or(|chosen| chosen == part);
     if wants("--calls") {
         calls(&options, &program, &runsc)?;
+    }
+    if wants("--programs") {
+        programs(&options, &runsc)?;
     }
     if wants("--start") {
         start(&options, &program, &runsc)?;
@@ -100,25 +107,31 @@ fn measure(target: &Target, program: &Path, names: &[String], best: &mut Times) 
     Ok(())
 }
 
-fn calls(options: &Options, program: &Path, runsc: &Path) -> Result<()> {
-    let mut targets = vec![Target::Native("/dev/shm".into())];
-    targets.extend(options.platforms.iter().map(|platform| Target::Sandbox {
+/// Native first, then the platforms, then the other runtime.
+fn targets(options: &Options, runsc: &Path) -> Vec<(String, Target)> {
+    let sandbox = |runsc: &Path, platform: &str, flags: &[&str]| Target::Sandbox {
         runsc: runsc.to_path_buf(),
-        platform: platform.clone(),
-        flags: Vec::new(),
-    }));
-    let mut times: Vec<Times> = vec![Times::new(); targets.len()];
-    for _ in 0..options.rounds {
-        for (target, times) in targets.iter().zip(&mut times) {
-            measure(target, program, &options.names, times)?;
-        }
+        platform: platform.to_string(),
+        flags: flags.iter().map(ToString::to_string).collect(),
+    };
+    let mut targets = vec![("native".to_string(), Target::Native("/dev/shm".into()))];
+    targets
+        .extend(options.platforms.iter().map(|platform| (platform.clone(), sandbox(runsc, platform, &[]))));
+    if let Some(other) = &options.other {
+        let flags = ["--network=none", "--ignore-cgroups"];
+        targets.push(("other".to_string(), sandbox(other, "ptrace", &flags)));
     }
-    print!("\n{:<20} {:>12}", "ns per operation", "native");
-    options.platforms.iter().for_each(|platform| print!(" {platform:>12} {:>8}", "ratio"));
+    targets
+}
+
+/// Prints a table with a ratio to the first column beside each of the others.
+fn print_table(what: &str, targets: &[(String, Target)], times: &[Times]) {
+    print!("\n{what:<22} {:>12}", "native");
+    targets.iter().skip(1).for_each(|(name, _)| print!(" {name:>12} {:>8}", "ratio"));
     println!();
-    let Some((native, others)) = times.split_first() else { return Ok(()) };
+    let Some((native, others)) = times.split_first() else { return };
     for (name, base) in native {
-        print!("{name:<20} {base:>12.0}");
+        print!("{name:<22} {base:>12.0}");
         for times in others {
             match times.iter().find(|(other, _)| other == name) {
                 Some((_, time)) => print!(" {time:>12.0} {:>8.1}", time / base),
@@ -127,6 +140,82 @@ fn calls(options: &Options, program: &Path, runsc: &Path) -> Result<()> {
         }
         println!();
     }
+}
+
+fn calls(options: &Options, program: &Path, runsc: &Path) -> Result<()> {
+    let targets = targets(options, runsc);
+    let mut times: Vec<Times> = vec![Times::new(); targets.len()];
+    for _ in 0..options.rounds {
+        for ((_, target), times) in targets.iter().zip(&mut times) {
+            measure(target, program, &options.names, times)?;
+        }
+    }
+    print_table("ns per operation", &targets, &times);
+    Ok(())
+}
+
+/// Programs that users run, by name: what they need, and a shell script that says in nanoseconds how long the work took
+/// (without making ready, and without the sandbox's start).
+const PROGRAMS: &[(&str, &str, &str)] = &[
+    (
+        "gcc-5000-lines",
+        "gcc",
+        "d=$(mktemp -d); cd $d; i=0; while [ $i -lt 1000 ]; do echo \"int f$i(int x) {\n int y = x * $i;\n for (int k = 0; k < x; k++) y += k ^ $i;\n return y;\n}\"; i=$((i+1)); done >a.c; \
+         a=$(date +%s%N); gcc -O1 -c a.c; b=$(date +%s%N); echo $((b-a)); rm -rf $d",
+    ),
+    (
+        "git-status-10000",
+        "git",
+        "d=$(mktemp -d); cd $d; export HOME=$d; git init -q .; i=0; while [ $i -lt 100 ]; do mkdir d$i; (cd d$i; seq 1 100 | split -l 1 -a 3 -); i=$((i+1)); done; \
+         git add . >/dev/null; git status --short >/dev/null; a=$(date +%s%N); git status --short >/dev/null; b=$(date +%s%N); echo $((b-a)); rm -rf $d",
+    ),
+    (
+        "python3-imports",
+        "python3",
+        "export PYTHONDONTWRITEBYTECODE=1; python3 -c 'import asyncio, ssl, json'; \
+         a=$(date +%s%N); python3 -c 'import asyncio, ssl, json'; b=$(date +%s%N); echo $((b-a))",
+    ),
+    (
+        "shell-200-processes",
+        "sh",
+        "a=$(date +%s%N); i=0; while [ $i -lt 200 ]; do /bin/true; i=$((i+1)); done; b=$(date +%s%N); echo $((b-a))",
+    ),
+];
+
+fn programs(options: &Options, runsc: &Path) -> Result<()> {
+    let targets = targets(options, runsc);
+    let mut times: Vec<Times> = vec![Times::new(); targets.len()];
+    for (name, needs, script) in PROGRAMS {
+        if !options.names.is_empty() && !options.names.iter().any(|wanted| name.starts_with(wanted.as_str()))
+        {
+            continue;
+        }
+        if !Path::new("/usr/bin").join(needs).exists() {
+            println!("skipped: {name}: there is no {needs}");
+            continue;
+        }
+        for _ in 0..options.rounds {
+            for ((_, target), times) in targets.iter().zip(&mut times) {
+                let mut command = target.command(Path::new("/bin/sh"));
+                let output =
+                    command.args(["-c", script]).env("TMPDIR", "/dev/shm").stdin(Stdio::null()).output()?;
+                let said = String::from_utf8_lossy(&output.stdout);
+                let Ok(time) = said.trim().parse::<f64>() else {
+                    println!(
+                        "{target}: {name}: {}: {}",
+                        output.status,
+                        String::from_utf8_lossy(&output.stderr).trim()
+                    );
+                    continue;
+                };
+                match times.iter_mut().find(|(known, _)| known == name) {
+                    Some((_, old)) => *old = old.min(time),
+                    None => times.push((name.to_string(), time)),
+                }
+            }
+        }
+    }
+    print_table("ns per program", &targets, &times);
     Ok(())
 }
 
