@@ -57,6 +57,9 @@ pub struct Restart {
     pub deadline: u64,
 }
 
+/// An interrupted call that restart_syscall(2) repeats: number, arguments and what it left.
+type Repeatable = (u64, [u64; 6], Option<Restart>);
+
 /// The running thread. Not `Send`: it never leaves its host thread.
 pub struct CurrentTask {
     task: Arc<Task>,
@@ -74,7 +77,7 @@ pub struct CurrentTask {
     /// It has stopped for a tracer since it last looked for signals: what is in the registers counts.
     pub(super) trapped: Cell<bool>,
     /// What restart_syscall(2) is to repeat.
-    repeatable: Cell<Option<(u64, [u64; 6], Option<Restart>)>>,
+    repeatable: Cell<Option<Repeatable>>,
     /// Processor time of the guest threads before the present one (exec), in nanoseconds.
     earlier: Cell<u64>,
 }

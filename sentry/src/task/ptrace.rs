@@ -544,8 +544,7 @@ impl CurrentTask {
             // Who learns of the stop sees it in proc, too.
             self.set_state(RunState::Traced);
             link.message = message;
-            let is_told = code >> 8 == p::PTRACE_EVENT_STOP;
-            self.traps.fetch_and(if is_told { 0 } else { !TRAP_STOP }, Ordering::SeqCst);
+            self.traps.fetch_and(!TRAP_STOP, Ordering::SeqCst);
             tracing.resumed = None;
             tracing.stop =
                 Some(Stop { code, info, context, changed: false, reported: false, listening: false });
@@ -624,7 +623,12 @@ impl CurrentTask {
             self.traps.store(0, Ordering::Relaxed);
             return;
         }
-        let signal = self.group.signals.lock().stop.unwrap_or(Signal::SIGTRAP);
+        let signal = {
+            let group = self.group.signals.lock();
+            // What changes from here on is told by another trap.
+            self.traps.store(0, Ordering::SeqCst);
+            group.stop.unwrap_or(Signal::SIGTRAP)
+        };
         if self.is_seized() {
             let code = signal.number() | p::PTRACE_EVENT_STOP << 8;
             self.trap(code, Some(self.event_info(signal, code)), 0, CLD_STOPPED);

@@ -543,7 +543,6 @@ impl CurrentTask {
                             continue;
                         }
                         group.stop.get_or_insert(signal);
-                        drop(group);
                         for task in self.group.threads() {
                             task.signals.lock().stop_ignored = false;
                             if task.is_seized() && !Arc::ptr_eq(&task, self) {
