@@ -49,6 +49,35 @@ impl Kubelet {
         Kubelet { runtime, client }
     }
 
+    fn pod(
+        &self,
+        name: &str,
+        logs: &Path,
+        resources: Option<api::LinuxContainerResources>,
+    ) -> (String, api::PodSandboxConfig) {
+        fs::create_dir_all(logs).unwrap();
+        let security_context = Some(api::LinuxSandboxSecurityContext { namespace_options: Some(NAMESPACES) });
+        let config = api::PodSandboxConfig {
+            metadata: Some(api::PodSandboxMetadata {
+                name: name.into(),
+                uid: format!("uid-{}", std::process::id()),
+                namespace: "default".into(),
+                attempt: 0,
+            }),
+            log_directory: logs.display().to_string(),
+            labels: HashMap::new(),
+            linux: Some(api::LinuxPodSandboxConfig {
+                cgroup_parent: String::new(),
+                security_context,
+                resources,
+            }),
+            ..Default::default()
+        };
+        let request =
+            api::RunPodSandboxRequest { config: Some(config.clone()), runtime_handler: "runsc".into() };
+        (call!(self, run_pod_sandbox, request).pod_sandbox_id, config)
+    }
+
     fn container(
         &self,
         pod: &str,
@@ -56,6 +85,7 @@ impl Kubelet {
         name: &str,
         script: &str,
         volume: &Path,
+        resources: Option<api::LinuxContainerResources>,
     ) -> String {
         let container = api::ContainerConfig {
             metadata: Some(api::ContainerMetadata { name: name.into(), attempt: 0 }),
@@ -68,7 +98,7 @@ impl Kubelet {
                 readonly: false,
             }],
             linux: Some(api::LinuxContainerConfig {
-                resources: None,
+                resources,
                 security_context: Some(api::LinuxContainerSecurityContext {
                     namespace_options: Some(NAMESPACES),
                 }),
@@ -113,37 +143,21 @@ pub fn pod(daemon: &Containerd) {
     assert_eq!(version.runtime_name, "containerd");
 
     let (logs, volume) = (daemon.dir.path().join("pod-logs"), daemon.dir.path().join("pod-volume"));
-    fs::create_dir_all(&logs).unwrap();
     fs::create_dir_all(&volume).unwrap();
-    let config = api::PodSandboxConfig {
-        metadata: Some(api::PodSandboxMetadata {
-            name: "pod".into(),
-            uid: format!("uid-{}", std::process::id()),
-            namespace: "default".into(),
-            attempt: 0,
-        }),
-        log_directory: logs.display().to_string(),
-        labels: HashMap::new(),
-        linux: Some(api::LinuxPodSandboxConfig {
-            cgroup_parent: String::new(),
-            security_context: Some(api::LinuxSandboxSecurityContext { namespace_options: Some(NAMESPACES) }),
-        }),
-        ..Default::default()
-    };
-    let request = api::RunPodSandboxRequest { config: Some(config.clone()), runtime_handler: "runsc".into() };
-    let pod = call!(kubelet, run_pod_sandbox, request).pod_sandbox_id;
+    let (pod, config) = kubelet.pod("pod", &logs, None);
     let status =
         call!(kubelet, pod_sandbox_status, api::PodSandboxStatusRequest { pod_sandbox_id: pod.clone() });
     assert_eq!(status.status.unwrap().state(), api::PodSandboxState::SandboxReady);
 
     let server = "echo from a; echo oops >&2; while :; do echo hello | nc -l -p 8123; done";
-    let first = kubelet.container(&pod, &config, "a", server, &volume);
+    let first = kubelet.container(&pod, &config, "a", server, &volume, None);
     let second = kubelet.container(
         &pod,
         &config,
         "b",
         "echo from b; trap 'exit 3' TERM; while :; do sleep 0.1; done",
         &volume,
+        None,
     );
     assert_eq!(kubelet.status(&first).state(), api::ContainerState::ContainerRunning);
     // One shim for all.
@@ -177,6 +191,60 @@ pub fn pod(daemon: &Containerd) {
     call!(kubelet, remove_container, api::RemoveContainerRequest { container_id: second });
     call!(kubelet, stop_container, api::StopContainerRequest { container_id: first.clone(), timeout: 0 });
     assert_eq!(kubelet.status(&first).exit_code, 137);
+    call!(kubelet, stop_pod_sandbox, api::StopPodSandboxRequest { pod_sandbox_id: pod.clone() });
+    call!(kubelet, remove_pod_sandbox, api::RemovePodSandboxRequest { pod_sandbox_id: pod });
+}
+
+/// Limits of containers, those of their pod, their change, and what happens when memory does not suffice.
+pub fn pod_limits(daemon: &Containerd) {
+    let kubelet = Kubelet::new(daemon);
+    let (logs, volume) = (daemon.dir.path().join("limits-logs"), daemon.dir.path().join("limits-volume"));
+    fs::create_dir_all(&volume).unwrap();
+    let of_pod = api::LinuxContainerResources {
+        cpu_period: 100_000,
+        cpu_quota: 100_000,
+        memory_limit_in_bytes: 512 << 20,
+        ..Default::default()
+    };
+    let (pod, config) = kubelet.pod("limits", &logs, Some(of_pod));
+    let limits = api::LinuxContainerResources {
+        cpu_period: 100_000,
+        cpu_quota: 50_000,
+        memory_limit_in_bytes: 64 << 20,
+        ..Default::default()
+    };
+    let limited = kubelet.container(&pod, &config, "limited", "sleep 1000", &volume, Some(limits));
+    let free = kubelet.container(&pod, &config, "free", "sleep 1000", &volume, None);
+    let seen = |id: &str| {
+        let script =
+            "grep -c ^processor /proc/cpuinfo; grep MemTotal /proc/meminfo; cat /sys/fs/cgroup/cpu.max";
+        let words = kubelet.exec(id, script).1;
+        words.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(seen(&limited), "1 MemTotal: 65536 kB 50000 100000");
+    assert_eq!(seen(&free), "1 MemTotal: 524288 kB 100000 100000");
+    let more = api::LinuxContainerResources {
+        cpu_period: 100_000,
+        cpu_quota: 75_000,
+        memory_limit_in_bytes: 128 << 20,
+        ..Default::default()
+    };
+    let request = api::UpdateContainerResourcesRequest { container_id: limited.clone(), linux: Some(more) };
+    call!(kubelet, update_container_resources, request);
+    assert_eq!(seen(&limited), "1 MemTotal: 131072 kB 75000 100000");
+    // Two that want 40 MiB each, of 64 that there are.
+    let eater = "dd if=/dev/zero of=/dev/null bs=40M count=200 2>/dev/null";
+    let script = format!("{eater} & {eater}; wait; exit 9");
+    let hungry = kubelet.container(&pod, &config, "hungry", &script, &volume, Some(limits));
+    eventually("a kill for want of memory is told", || {
+        let status = kubelet.status(&hungry);
+        (status.state() == api::ContainerState::ContainerExited && status.reason == "OOMKilled").then_some(())
+    });
+    assert_eq!(kubelet.status(&hungry).exit_code, 9);
+    for id in [&limited, &free] {
+        let status = kubelet.status(id);
+        assert_eq!((status.state(), status.reason.as_str()), (api::ContainerState::ContainerRunning, ""));
+    }
     call!(kubelet, stop_pod_sandbox, api::StopPodSandboxRequest { pod_sandbox_id: pod.clone() });
     call!(kubelet, remove_pod_sandbox, api::RemovePodSandboxRequest { pod_sandbox_id: pod });
 }

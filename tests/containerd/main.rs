@@ -39,6 +39,7 @@ const OURS: &[Case] = &[
     ("checkpoints_are_refused", checkpoints_are_refused),
     ("a_shim_that_dies", a_shim_that_dies),
     ("cri_pod", cri::pod),
+    ("cri_pod_limits", cri::pod_limits),
 ];
 
 fn main() -> ExitCode {
