@@ -5,5 +5,6 @@ mod confined;
 mod escape;
 mod hostile;
 mod model;
+mod nodes;
 mod operations;
 mod serving;
