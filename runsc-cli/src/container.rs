@@ -213,9 +213,12 @@ impl Runtime {
             return Ok(None);
         };
         container.write(CGROUP, &serde_json::to_vec(&cgroup)?)?;
-        cgroup.create(limits, self.options.cgroups)?;
-        container.write(CGROUP, &serde_json::to_vec(&cgroup)?)?;
-        Ok(Some(cgroup))
+        let planned = cgroup.clone();
+        let made = cgroup.create(limits, self.options.cgroups);
+        if cgroup != planned {
+            container.write(CGROUP, &serde_json::to_vec(&cgroup)?)?;
+        }
+        made.map(|()| Some(cgroup))
     }
 
     /// Makes the container the first one of a sandbox.

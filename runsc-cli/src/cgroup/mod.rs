@@ -107,7 +107,8 @@ impl Cgroup {
         Ok(Some(Cgroup { v2: host.v2, hybrid: host.hybrid(), directories, unit, parents }))
     }
 
-    /// Makes the group and sets its limits. What could not be made is forgotten if that is no failure.
+    /// Makes the group and sets its limits. What could not be made is forgotten if that is no failure, and what belongs to
+    /// another container if it is one.
     pub fn create(&mut self, limits: Option<&LinuxResources>, policy: Policy) -> Result<()> {
         if self.unit.is_some() {
             return Ok(());
@@ -132,8 +133,14 @@ impl Cgroup {
         let limit = Instant::now() + EMPTY_LIMIT;
         for (controller, directory) in &self.directories {
             let made = self.make(controller, directory, &handed_down);
-            if made.is_ok() {
-                wait_until_empty(directory, limit)?;
+            if made.is_ok()
+                && let Err(error) = wait_until_empty(directory, limit)
+            {
+                // Those of another container are not for this one to remove.
+                let in_use = controller.clone();
+                self.directories
+                    .retain(|controller, _| *controller < in_use && !missing.contains(controller));
+                return Err(error);
             }
             let Err(error) = made else { continue };
             let error = anyhow::Error::new(error).context(format!("cgroups: creating {directory:?}"));
@@ -493,6 +500,25 @@ mod tests {
             all.iter().map(|s| (both.directory(s.controller).unwrap(), s.file.as_str())).collect();
         let (p, u) = (Path::new("/p"), Path::new("/u"));
         assert_eq!(all, [(p, "pids.max"), (u, "hugetlb.2MB.max"), (u, "hugetlb.2MB.rsvd.max")]);
+    }
+
+    #[test]
+    fn a_group_that_is_in_use_is_refused_and_left() {
+        let Some((cgroup, spec)) = made("in-use", json!({})) else { return };
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let joined = cgroup.join(Pid::from_raw(child.id() as i32), &Entered::new(), None, Policy::default());
+        let mut other = Cgroup::plan("c2", &spec, Policy::default()).unwrap().unwrap();
+        let refused = other.create(None, Policy::default());
+        let removed = other.remove();
+        let kept = cgroup.directories.values().filter(|directory| directory.exists()).count();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        cgroup.remove().unwrap();
+        joined.unwrap();
+        let said = crate::report::line(&refused.unwrap_err());
+        assert!(said.contains("is in use by") && said.contains("(sleep)"), "{said}");
+        removed.unwrap();
+        assert_eq!(kept, cgroup.directories.len());
     }
 
     #[test]

@@ -239,14 +239,19 @@ fn succeed(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// A bundle whose root holds the guest program and nothing else.
-fn bundle(dir: &Path, program: &Path, argument: &str) -> Result<PathBuf> {
+/// The group that those of all containers are in.
+fn group() -> String {
+    format!("runsc-bench-{}", std::process::id())
+}
+
+/// A bundle whose root holds the guest program and nothing else. `role` is what the container is in a pod.
+fn bundle(dir: &Path, program: &Path, argument: &str, role: Option<&str>) -> Result<PathBuf> {
     let root = dir.join("rootfs");
     for name in ["proc", "dev", "sys", "tmp"] {
         fs::create_dir_all(root.join(name))?;
     }
     fs::copy(program, root.join("guest"))?;
-    let config = json!({
+    let mut config = json!({
         "ociVersion": "1.0.2",
         "root": { "path": "rootfs" },
         "process": {
@@ -255,6 +260,15 @@ fn bundle(dir: &Path, program: &Path, argument: &str) -> Result<PathBuf> {
         "mounts": [{ "destination": "/proc", "type": "proc", "source": "proc" }],
         "linux": { "namespaces": [{ "type": "pid" }, { "type": "network" }, { "type": "mount" }] },
     });
+    // A group of its own, below one that is made for it.
+    let name = dir.file_name().map(|name| name.to_string_lossy().replace('.', "-")).unwrap_or_default();
+    config["linux"]["cgroupsPath"] = format!("/{}/{name}", group()).into();
+    config["linux"]["resources"] = json!({"pids": {"limit": 1000}, "cpu": {"shares": 512}});
+    if let Some(role) = role {
+        config["annotations"] = json!({
+            "io.kubernetes.cri.container-type": role, "io.kubernetes.cri.sandbox-id": POD,
+        });
+    }
     fs::write(dir.join("config.json"), config.to_string())?;
     Ok(dir.to_path_buf())
 }
@@ -275,12 +289,33 @@ impl Runtime<'_> {
 
 fn start(options: &Options, program: &Path, runsc: &Path) -> Result<()> {
     let rounds = options.rounds * 7;
-    println!("\n{:<32} {:>9} {:>9}", "whole processes, ms", "best", "median");
-    let print = |name: &str, times: (f64, f64)| println!("{name:<32} {:>9.2} {:>9.2}", times.0, times.1);
-    print("native: true", timed(rounds, || succeed(Command::new(program).arg("--true")))?);
+    println!("\n{:<48} {:>9} {:>9} {:>8}", "whole processes, ms", "best", "median", "ratio");
+    let mut table = Table { base: None };
+    table.row("native: true", timed(rounds, || succeed(Command::new(program).arg("--true")))?);
+    let runc = ["/usr/sbin/runc", "/usr/bin/runc"].into_iter().find(|path| Path::new(path).exists());
+    match runc {
+        Some(runc) => {
+            let dir = in_memory()?;
+            let bundle = bundle(dir.path(), program, "--true", None)?;
+            let run = || {
+                let mut command = Command::new(runc);
+                command.arg("--root").arg(dir.path().join("state")).args(["run", "--bundle"]);
+                succeed(command.arg(&bundle).arg(RUNC_ID))
+            };
+            let times = timed(rounds, run)?;
+            table.base = Some(times.0);
+            table.row("runc: run true", times);
+            // runc leaves the groups above a container's.
+            for hierarchy in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
+                let _ = fs::remove_dir(hierarchy.path().join(group()));
+            }
+        }
+        None => println!("runc: skipped: it is not there, and so there are no ratios"),
+    }
+    let print = |name: &str, times: (f64, f64)| table.row(name, times);
     for platform in &options.platforms {
-        let dir = scratch::dir()?;
-        let bundle = bundle(dir.path(), program, "--true")?;
+        let dir = in_memory()?;
+        let bundle = bundle(dir.path(), program, "--true", None)?;
         let bundle = bundle.to_string_lossy();
         let runtime = Runtime { runsc, platform, state: dir.path().join("state") };
         print(
@@ -291,27 +326,81 @@ fn start(options: &Options, program: &Path, runsc: &Path) -> Result<()> {
             &format!("{platform}: run true"),
             timed(rounds, || succeed(&mut runtime.command(&["run", "--bundle", &bundle, "one"])))?,
         );
-        let (mut create, mut delete) = (Vec::new(), Vec::new());
-        for _ in 0..rounds {
+        steps(&table, &runtime, rounds, "", &bundle, "two")?;
+        // And another container in a pod that runs.
+        let pod = dir.path().join("pod");
+        let member = dir.path().join("member");
+        let pod = self::bundle(&pod, program, "--sleep", Some("sandbox"))?;
+        let member = self::bundle(&member, program, "--true", Some("container"))?;
+        quiet(&mut runtime.command(&["run", "--detach", "--bundle", &pod.to_string_lossy(), POD]))?;
+        let member = member.to_string_lossy();
+        let ran = timed(rounds, || succeed(&mut runtime.command(&["run", "--bundle", &member, "three"])));
+        let ran = ran.and_then(|times| {
+            print(&format!("{platform}: in a pod: run true"), times);
+            steps(&table, &runtime, rounds, "in a pod: ", &member, "three")
+        });
+        succeed(&mut runtime.command(&["delete", "--force", POD]))?;
+        ran?;
+    }
+    Ok(())
+}
+
+/// A directory in memory, as that of state is by default.
+fn in_memory() -> Result<tempfile::TempDir> {
+    Ok(tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir())?)
+}
+
+/// Prints times, the best also as a ratio to that of `runc run`.
+struct Table {
+    base: Option<f64>,
+}
+
+impl Table {
+    fn row(&self, name: &str, (best, median): (f64, f64)) {
+        let ratio = self.base.map_or("-".into(), |base| format!("{:.2}", best / base));
+        println!("{name:<48} {best:>9.2} {median:>9.2} {ratio:>8}");
+    }
+}
+
+/// The id of the container that runc runs.
+const RUNC_ID: &str = "runsc-bench";
+/// The id of the pod that a second container joins.
+const POD: &str = "pod";
+
+/// Detached: output pipes would be held open by the container.
+fn quiet(command: &mut Command) -> Result<()> {
+    let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status()?;
+    if status.success() { Ok(()) } else { bail!("{command:?}: {status}") }
+}
+
+/// A life by the verbs: what each takes, and all of them.
+fn steps(
+    table: &Table,
+    runtime: &Runtime<'_>,
+    rounds: usize,
+    place: &str,
+    bundle: &str,
+    id: &str,
+) -> Result<()> {
+    let verbs: [&[&str]; 4] =
+        [&["create", "--bundle", bundle, id], &["start", id], &["wait", id], &["delete", id]];
+    let mut times = vec![Vec::new(); verbs.len() + 1];
+    for _ in 0..rounds {
+        let mut sum = 0.0;
+        for (verb, times) in verbs.iter().zip(&mut times) {
             let at = Instant::now();
-            // Detached: output pipes would be held open by the container.
-            let quiet = |command: &mut Command| -> Result<()> {
-                let status =
-                    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status()?;
-                if status.success() { Ok(()) } else { bail!("{command:?}: {status}") }
-            };
-            quiet(&mut runtime.command(&["create", "--bundle", &bundle, "two"]))?;
-            quiet(&mut runtime.command(&["start", "two"]))?;
-            create.push(at.elapsed().as_secs_f64() * 1000.0);
-            succeed(&mut runtime.command(&["wait", "two"]))?;
-            let at = Instant::now();
-            succeed(&mut runtime.command(&["delete", "two"]))?;
-            delete.push(at.elapsed().as_secs_f64() * 1000.0);
+            quiet(&mut runtime.command(verb))?;
+            let time = at.elapsed().as_secs_f64() * 1000.0;
+            times.push(time);
+            sum += time;
         }
-        create.sort_by(f64::total_cmp);
-        delete.sort_by(f64::total_cmp);
-        print(&format!("{platform}: create + start"), (create[0], create[create.len() / 2]));
-        print(&format!("{platform}: delete"), (delete[0], delete[delete.len() / 2]));
+        times.last_mut().context("no times")?.push(sum);
+    }
+    let names =
+        verbs.iter().filter_map(|verb| verb.first().copied()).chain(["create + start + wait + delete"]);
+    for (name, mut times) in names.zip(times) {
+        times.sort_by(f64::total_cmp);
+        table.row(&format!("{}: {place}{name}", runtime.platform), (times[0], times[times.len() / 2]));
     }
     Ok(())
 }
@@ -344,7 +433,7 @@ fn idle(options: &Options, program: &Path, runsc: &Path) -> Result<()> {
     println!("\nidle container: private memory, context switches in {} s", WATCH.as_secs());
     for platform in &options.platforms {
         let dir = scratch::dir()?;
-        let bundle = bundle(dir.path(), program, "--sleep")?;
+        let bundle = bundle(dir.path(), program, "--sleep", None)?;
         let runtime = Runtime { runsc, platform, state: dir.path().join("state") };
         let status = runtime
             .command(&["run", "--detach", "--bundle", &bundle.to_string_lossy(), "idle"])
