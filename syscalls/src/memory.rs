@@ -26,19 +26,19 @@ pub const ROWS: &[Row] = rows! {
     MREMAP => mremap;
     BRK => brk;
     MADVISE => madvise;
-    MLOCK => mlock;
-    MLOCK2 => mlock2;
+    MLOCK => mlock, Partial, "counted and made present; the host may still swap it out";
+    MLOCK2 => mlock2, Partial, "counted and made present; the host may still swap it out";
     MUNLOCK => munlock;
-    MLOCKALL => mlockall;
+    MLOCKALL => mlockall, Partial, "counted and made present; the host may still swap it out";
     MUNLOCKALL => munlockall;
     MSYNC => msync;
     MINCORE => mincore;
     MSEAL => mseal;
     REMAP_FILE_PAGES => remap_file_pages;
     PROCESS_MADVISE => process_madvise;
-    PKEY_MPROTECT => pkey_mprotect;
-    PKEY_ALLOC => pkey_alloc;
-    PKEY_FREE => pkey_free;
+    PKEY_MPROTECT => pkey_mprotect, Partial, "as on a processor without protection keys";
+    PKEY_ALLOC => pkey_alloc, Partial, "as on a processor without protection keys";
+    PKEY_FREE => pkey_free, Partial, "as on a processor without protection keys";
 };
 
 /// PROT_SEM has no effect, and the grow flags are for mprotect(2).
