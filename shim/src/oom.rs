@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use containerd_shim_protos::events::task::TaskOOM;
@@ -12,6 +13,9 @@ use tokio::net::unix::pipe;
 
 use crate::cgroup::{Cgroup, unified};
 use crate::events::Events;
+
+/// Version 1 tells before it kills: how long a kill is waited for after that, in milliseconds.
+const WAITS: &[u64] = &[0, 1, 2, 4, 8, 16, 32, 64, 128, 256];
 
 /// Publishes an event for each time, until the group is gone or the task is aborted.
 pub async fn watch(id: String, cgroup: Cgroup, events: Events) {
@@ -28,11 +32,15 @@ async fn try_watch(id: &str, cgroup: &Cgroup, events: &Events) -> Result<()> {
     loop {
         // How much there is to read, or that there is nothing left, tells nothing.
         let _any = notifier.read(&mut [0; 4096]).await?;
-        // The group's removal wakes us, too.
-        let Some(now) = cgroup.oom_kills() else { return Ok(()) };
-        if now > seen {
-            seen = now;
-            events.publish(&TaskOOM { container_id: id.to_owned(), ..Default::default() });
+        for wait in if unified() { &WAITS[..1] } else { WAITS } {
+            tokio::time::sleep(Duration::from_millis(*wait)).await;
+            // The group's removal wakes us, too.
+            let Some(now) = cgroup.oom_kills() else { return Ok(()) };
+            if now > seen {
+                seen = now;
+                events.publish(&TaskOOM { container_id: id.to_owned(), ..Default::default() });
+                break;
+            }
         }
     }
 }
