@@ -125,7 +125,8 @@ fn interfaces_of_the_host_are_seen_and_not_changed() {
     let runsc = Runsc::with_flags(&["--network=host"]);
     let script = "busybox ip -o link | busybox wc -l; busybox ip link set lo down 2>/dev/null || echo no";
     let bundle = runsc.bundle("b", &["sh", "-c", script], |_| {});
-    let output = runsc.output(&["run", "--bundle", bundle.to_str().unwrap(), "c1"]);
+    // Containers of the same name would have the same cgroup.
+    let output = runsc.output(&["run", "--bundle", bundle.to_str().unwrap(), "c2"]);
     let interfaces = std::fs::read_dir("/sys/class/net").unwrap().count();
     assert_eq!(text(&output.stdout), format!("{interfaces}\nno\n"), "{}", describe(&output));
 }
