@@ -249,6 +249,8 @@ impl Inner {
         };
         self.at = At::Doorbell { id: notification.id };
         if count == self.rung {
+            // The frame shows where it was to go on, which may be code of ours.
+            self.leave_trampoline();
             return Ok(Ring::Again);
         }
         self.rung = count;
@@ -301,19 +303,26 @@ impl Inner {
         Ok(Ring::Exit(exit))
     }
 
+    /// If the frame shows the thread in a trampoline, makes it show the place that the guest knows.
+    fn leave_trampoline(&mut self) -> bool {
+        let (page, shape) = (&self.lease.page, &self.space.host.geometry.shapes[self.shape]);
+        let Some((ip, is_after_call)) = self.space.patches.original_ip(page.rip(shape)) else { return false };
+        page.set_rip(shape, ip);
+        if is_after_call {
+            page.set_rcx(shape, ip);
+        }
+        self.relocated = true;
+        true
+    }
+
     /// The frame may show the thread in code of ours: makes it one that the guest knows. `request` is the patched call that
     /// the sentry has taken and not replied to; it is finished with the reply, or its own number.
     fn leave_own_code(&mut self, request: Option<Call>) {
-        let (page, shape) = (&self.lease.page, &self.space.host.geometry.shapes[self.shape]);
-        let ip = page.rip(shape);
-        if let Some((ip, is_after_call)) = self.space.patches.original_ip(ip) {
-            page.set_rip(shape, ip);
-            if is_after_call {
-                page.set_rcx(shape, ip);
-            }
-            self.relocated = true;
+        if self.leave_trampoline() {
             return;
         }
+        let (page, shape) = (&self.lease.page, &self.space.host.geometry.shapes[self.shape]);
+        let ip = page.rip(shape);
         let Some(progress) = patched::progress(ip) else { return };
         let (number, after, flags) = page.stored();
         let said = page.said();
@@ -525,6 +534,7 @@ impl Inner {
                         self.context.regs.rip = ip;
                     }
                     let own = self.context.regs.gs_base;
+                    self.bases = (self.context.regs.fs_base, own);
                     let is_free = own == 0 && self.space.host.patching;
                     let shape = &self.space.host.geometry.shapes[self.shape];
                     let page = &self.lease.page;

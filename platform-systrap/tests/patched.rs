@@ -167,6 +167,54 @@ fn foreign_signals_lose_nothing() {
     });
 }
 
+#[test]
+fn stops_show_no_code_of_ours() {
+    for number in [39, 56] {
+        let Some(space) = space(counting()) else { return };
+        let mut start = context();
+        start.regs.r13 = number;
+        let mut thread = thread(&space, &start);
+        let pid = host_ids(&mut *thread).0;
+        let interrupter = thread.interrupter();
+        let mut pauses = Random(number);
+        let disturb = || {
+            // SAFETY: plain system calls on our own child.
+            unsafe { libc::kill(pid, libc::SIGSTOP) };
+            std::thread::sleep(pauses.time(Duration::from_micros(100)));
+            interrupter.interrupt();
+            // SAFETY: as above.
+            unsafe { libc::kill(pid, libc::SIGCONT) };
+            std::thread::sleep(pauses.time(Duration::from_micros(150)));
+        };
+        meanwhile(disturb, || {
+            let (mut resume, mut expected, mut is_patched) = (Resume::Context, 0, false);
+            while expected < 4_000 {
+                match thread.run(resume) {
+                    Exit::Syscall { number: reported, args, ip } => {
+                        assert_eq!(reported, number);
+                        // A stop may have the kernel make an answered call again: see the crate's documentation.
+                        if args[0] + 1 != expected {
+                            assert_eq!(args[0], expected);
+                            expected += 1;
+                        }
+                        if expected == 10 && !std::mem::replace(&mut is_patched, true) {
+                            assert_eq!(patch(&space, &mut *thread, ip), Ok(()));
+                        }
+                        resume = Resume::Result(3 * args[0] + 1);
+                    }
+                    Exit::Interrupted => {
+                        let regs = thread.context().expect("alive").regs;
+                        let code = CODE..CODE + counting().len() as u64;
+                        assert!(code.contains(&regs.rip), "{:x}", regs.rip);
+                        resume = Resume::Context;
+                    }
+                    other => panic!("{other:?} after {expected} calls: {:x?}", thread.context()),
+                }
+            }
+        });
+    }
+}
+
 // Makes a call, then jumps to the instruction behind `syscall`, then to the one after that.
 guest!(
     jumping,
