@@ -1,8 +1,8 @@
 //! Address spaces made ahead of need: a stub process with a thread in it, forked while the program that is loaded into the
 //! last one already runs.
 //!
-//! The first is made when a second address space is asked for, so that a sandbox of one program has none. Nothing wakes
-//! while nobody asks.
+//! The first is made when a third address space is asked for: a container's start asks for two, and a sandbox of one program
+//! shall have none ahead. Nothing wakes while nobody asks.
 
 use crate::Host;
 use crate::patch::Patches;
@@ -14,6 +14,9 @@ use std::sync::Arc;
 
 /// Forks a process with an empty address space.
 pub(crate) type Spawn = Box<dyn Fn() -> Result<Arc<StubProcess>> + Send + Sync>;
+
+/// Address spaces that are asked for before one is made ahead.
+const FIRST: usize = 2;
 
 /// See the module.
 pub(crate) struct Ahead(Arc<Shared>);
@@ -27,8 +30,8 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    /// One was asked for before.
-    is_asked: bool,
+    /// How many were asked for.
+    asked: usize,
     ready: Option<Arc<Space>>,
     is_wanted: bool,
     has_thread: bool,
@@ -46,7 +49,8 @@ impl Ahead {
         let shared = &self.0;
         let mut state = shared.state.lock();
         let ready = state.ready.take();
-        if std::mem::replace(&mut state.is_asked, true) && !state.is_over {
+        state.asked = state.asked.saturating_add(1);
+        if state.asked > FIRST && !state.is_over {
             state.is_wanted = true;
             if !std::mem::replace(&mut state.has_thread, true) {
                 let shared = shared.clone();

@@ -124,7 +124,7 @@ TEST(signals_lose_nothing) {
     OK(sigaction(SIGALRM, &action, 0));
     int pipes[2];
     OK(pipe(pipes));
-    struct itimerval timer = {{0, 150}, {0, 150}};
+    struct itimerval timer = {{0, 1000}, {0, 1000}};
     OK(setitimer(ITIMER_REAL, &timer, 0));
     char out = 0, in = 0;
     for (int i = 0; i < 20000; i++) {
@@ -328,7 +328,7 @@ TEST(signals_lose_no_memory) {
     heat();
     int pipes[2];
     OK(pipe(pipes));
-    struct itimerval often = {{0, 300}, {0, 300}}, never = {{0, 0}, {0, 0}};
+    struct itimerval often = {{0, 1000}, {0, 1000}}, never = {{0, 0}, {0, 0}};
     OK(setitimer(ITIMER_REAL, &often, 0));
     for (long i = 0; i < 20000; i++) {
         long from[40] = {i, i + 1}, to[40] = {0};
