@@ -8,6 +8,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
+use runsc_tests::clients::NewCgroups;
 use runsc_tests::target;
 
 use crate::image;
@@ -32,6 +33,8 @@ pub struct Containerd {
     runsc: PathBuf,
     daemon: RefCell<Option<Child>>,
     skipped: Cell<bool>,
+    /// For containers of `ctr`, and of the Container Runtime Interface. Dropped when all else has ended.
+    _groups: NewCgroups,
 }
 
 impl Containerd {
@@ -57,6 +60,7 @@ impl Containerd {
         if shim == Shim::Ours && !ours.exists() {
             return Err("there is no containerd-shim-runsc-v1 (build it, or set RUNSC_SHIM)".into());
         }
+        let _groups = NewCgroups::of(&["default", "k8s.io"]);
         // Short: sockets are in it.
         let dir = tempfile::Builder::new().prefix("rsc").tempdir().map_err(|error| error.to_string())?;
         let path = dir.path();
@@ -70,7 +74,7 @@ impl Containerd {
         fs::write(path.join("config.toml"), config(path)).map_err(|error| error.to_string())?;
         let image = image::make(path)?;
         let containerd =
-            Containerd { dir, shim, runsc, daemon: RefCell::new(None), skipped: Cell::new(false) };
+            Containerd { dir, shim, runsc, daemon: RefCell::new(None), skipped: Cell::new(false), _groups };
         containerd.start_daemon();
         let image = image.to_str().unwrap_or_default().to_owned();
         for namespace in ["default", "k8s.io"] {

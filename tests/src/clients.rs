@@ -318,6 +318,40 @@ pub fn cgroups(name: &str) -> BTreeSet<PathBuf> {
     found
 }
 
+/// The cgroups of these names that are made from now on, in any hierarchy, with those below them. The empty ones are removed
+/// when this is dropped: engines leave those above their containers' behind.
+pub struct NewCgroups {
+    names: &'static [&'static str],
+    before: BTreeSet<PathBuf>,
+}
+
+impl NewCgroups {
+    /// From now on.
+    pub fn of(names: &'static [&'static str]) -> NewCgroups {
+        NewCgroups { names, before: NewCgroups::present(names) }
+    }
+
+    fn present(names: &[&str]) -> BTreeSet<PathBuf> {
+        let mut found: BTreeSet<PathBuf> = names.iter().flat_map(|name| cgroups(name)).collect();
+        for hierarchy in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
+            let path = hierarchy.path();
+            found.extend(names.iter().map(|name| path.join(name)).filter(|path| path.is_dir()));
+        }
+        found
+    }
+}
+
+impl Drop for NewCgroups {
+    fn drop(&mut self) {
+        // Children come behind their parents.
+        for path in NewCgroups::present(self.names).iter().rev().filter(|path| !self.before.contains(*path)) {
+            if let Err(error) = fs::remove_dir(path) {
+                eprintln!("left: {}: {error}", path.display());
+            }
+        }
+    }
+}
+
 /// The cgroups of containers that were made since `before` below `name`, and are still there. Those of pods, which an
 /// engine makes and may leave, are removed.
 pub fn cgroups_left(name: &str, before: &BTreeSet<PathBuf>) -> Vec<PathBuf> {

@@ -361,6 +361,7 @@ fn podman() -> Result<()> {
             return Ok(());
         }
     }
+    let _groups = clients::NewCgroups::of(&["libpod_parent"]);
     let place = Place::new()?;
     let cgroups = clients::cgroups("libpod_parent");
     let image = place.image()?;

@@ -315,9 +315,9 @@ TEST(memory_goes_under_hot_calls) {
     CHECK_EQ(pthread_create(&thread, 0, unmap_and_map, area), 0);
     for (int i = 0; i < 5000; i++) {
         long done = hot_call(SYS_read, zero, (long)area, 4096);
-        CHECK(done == 4096 || done == -EFAULT);
+        CHECK((done > 0 && done <= 4096) || done == -EFAULT);
         done = hot_call(SYS_write, zero, (long)area, 4096);
-        CHECK(done == 4096 || done == -EFAULT);
+        CHECK((done > 0 && done <= 4096) || done == -EFAULT);
     }
     pthread_join(thread, 0);
 }
