@@ -39,7 +39,7 @@ pub struct Space {
     resting: Mutex<Vec<StubThread>>,
 }
 
-/// Stub threads of an address space that rest at most.
+/// Stub threads of an address space that rest at most. (The host's pids limit of a sandbox has room for them.)
 const RESTING_MAX: usize = 4;
 
 /// The parts of the memory that are mapped here, in order.

@@ -107,9 +107,10 @@ pub fn settings(resources: &LinuxResources, v2: bool, before: Before) -> Vec<Set
 }
 
 /// Threads of the host for a sandbox whose guest may have `pids`. The sentry counts and limits those of the guest; each of
-/// them is up to three on the host, beside the sandbox's own.
+/// them is up to seven on the host, beside the sandbox's own: a sentry thread, a stub thread, the service thread of its
+/// process, and there the four stub threads that systrap lets rest.
 pub fn room_for(pids: u64) -> u64 {
-    pids.saturating_mul(3).saturating_add(64)
+    pids.saturating_mul(7).saturating_add(64)
 }
 
 fn or_max(limit: i64) -> String {
