@@ -9,6 +9,7 @@ use tonic::{Response, Status};
 
 use crate::daemon::{Containerd, eventually, text};
 use crate::image;
+use crate::stream::{STDERR, STDOUT, Stream};
 
 #[allow(missing_docs, clippy::all, reason = "generated")]
 mod api {
@@ -88,10 +89,6 @@ impl Kubelet {
         resources: Option<api::LinuxContainerResources>,
     ) -> String {
         let container = api::ContainerConfig {
-            metadata: Some(api::ContainerMetadata { name: name.into(), attempt: 0 }),
-            image: Some(api::ImageSpec { image: image::BOX.into() }),
-            command: ["sh", "-c", script].map(str::to_owned).to_vec(),
-            log_path: format!("{name}.log"),
             mounts: vec![api::Mount {
                 container_path: "/shared".into(),
                 host_path: volume.display().to_string(),
@@ -103,8 +100,12 @@ impl Kubelet {
                     namespace_options: Some(NAMESPACES),
                 }),
             }),
-            ..Default::default()
+            ..shell(name, script)
         };
+        self.start(pod, config, container)
+    }
+
+    fn start(&self, pod: &str, config: &api::PodSandboxConfig, container: api::ContainerConfig) -> String {
         let request = api::CreateContainerRequest {
             pod_sandbox_id: pod.to_owned(),
             config: Some(container),
@@ -122,10 +123,52 @@ impl Kubelet {
         (answer.exit_code, text(&answer.stdout), text(&answer.stderr))
     }
 
+    /// A program with these streams.
+    fn exec_stream(&self, id: &str, script: &str, stdin: bool, tty: bool) -> Stream {
+        let request = api::ExecRequest {
+            container_id: id.to_owned(),
+            cmd: ["sh", "-c", script].map(str::to_owned).to_vec(),
+            tty,
+            stdin,
+            stdout: true,
+            stderr: !tty,
+        };
+        Stream::open(&call!(self, exec, request).url)
+    }
+
+    /// The streams of a container with a terminal.
+    fn attach(&self, id: &str) -> Stream {
+        let request = api::AttachRequest {
+            container_id: id.to_owned(),
+            stdin: true,
+            tty: true,
+            stdout: true,
+            stderr: false,
+        };
+        Stream::open(&call!(self, attach, request).url)
+    }
+
     fn status(&self, id: &str) -> api::ContainerStatus {
         call!(self, container_status, api::ContainerStatusRequest { container_id: id.to_owned() })
             .status
             .unwrap()
+    }
+}
+
+/// A container with a program.
+fn shell(name: &str, script: &str) -> api::ContainerConfig {
+    api::ContainerConfig {
+        metadata: Some(api::ContainerMetadata { name: name.into(), attempt: 0 }),
+        image: Some(api::ImageSpec { image: image::BOX.into() }),
+        command: ["sh", "-c", script].map(str::to_owned).to_vec(),
+        log_path: format!("{name}.log"),
+        linux: Some(api::LinuxContainerConfig {
+            resources: None,
+            security_context: Some(api::LinuxContainerSecurityContext {
+                namespace_options: Some(NAMESPACES),
+            }),
+        }),
+        ..Default::default()
     }
 }
 
@@ -191,6 +234,67 @@ pub fn pod(daemon: &Containerd) {
     call!(kubelet, remove_container, api::RemoveContainerRequest { container_id: second });
     call!(kubelet, stop_container, api::StopContainerRequest { container_id: first.clone(), timeout: 0 });
     assert_eq!(kubelet.status(&first).exit_code, 137);
+    call!(kubelet, stop_pod_sandbox, api::StopPodSandboxRequest { pod_sandbox_id: pod.clone() });
+    call!(kubelet, remove_pod_sandbox, api::RemovePodSandboxRequest { pod_sandbox_id: pod });
+}
+
+/// What `kubectl exec` and `kubectl attach` do: programs whose streams containerd carries.
+pub fn pod_streams(daemon: &Containerd) {
+    let kubelet = Kubelet::new(daemon);
+    let logs = daemon.dir.path().join("streams-logs");
+    let (pod, config) = kubelet.pod("streams", &logs, None);
+    let terminal = "while read line; do eval \"$line\"; done; exit 4";
+    let with_terminal = api::ContainerConfig { stdin: true, tty: true, ..shell("terminal", terminal) };
+    let id = kubelet.start(&pod, &config, with_terminal);
+
+    let script = "echo out; echo err >&2; exit 7";
+    let output = kubelet.exec_stream(&id, script, false, false).end();
+    assert_eq!(output, ("out\n".into(), "err\n".into(), 7));
+    // Nothing of much output is lost at the end.
+    let script = "i=0; while [ $i -lt 20000 ]; do echo 0123456789 $i; i=$((i+1)); done";
+    let (lines, _, code) = kubelet.exec_stream(&id, script, false, false).end();
+    assert_eq!((lines.lines().count(), lines.ends_with(" 19999\n"), code), (20000, true, 0));
+
+    // Standard input, and its end, which that of the connection is.
+    let mut stream =
+        kubelet.exec_stream(&id, "read a; echo got $a; echo $a >&2; read a; exit $a", true, false);
+    stream.type_line("word");
+    stream.expect(STDOUT, "got word\n");
+    stream.expect(STDERR, "word\n");
+    stream.type_line("9");
+    assert_eq!(stream.end(), (String::new(), String::new(), 9));
+    let mut stream =
+        kubelet.exec_stream(&id, "echo up; cat > /tmp/typed; echo end >> /tmp/typed", true, false);
+    stream.expect(STDOUT, "up\n");
+    stream.type_line("typed");
+    drop(stream);
+    eventually("cat has read all", || {
+        (kubelet.exec(&id, "cat /tmp/typed").1 == "typed\nend\n").then_some(())
+    });
+
+    // A terminal, and its size.
+    let script = "tty; read a; until [ \"$(stty size)\" = \"33 99\" ]; do sleep 0.1; done; echo $a; exit 5";
+    let mut stream = kubelet.exec_stream(&id, script, true, true);
+    stream.expect(STDOUT, "/dev/pts/");
+    stream.resize(33, 99);
+    stream.type_line("word");
+    stream.expect(STDOUT, "word\r\nword\r\n");
+    assert_eq!(stream.end(), (String::new(), String::new(), 5));
+
+    // The container's own terminal, twice.
+    let mut stream = kubelet.attach(&id);
+    stream.type_line("stty -echo; a=$((40+2)); echo a is $a");
+    stream.expect(STDOUT, "a is 42\r\n");
+    drop(stream);
+    let mut stream = kubelet.attach(&id);
+    stream.resize(22, 88);
+    stream.type_line("until [ \"$(stty size)\" = \"22 88\" ]; do sleep 0.1; done; echo a was $a");
+    stream.expect(STDOUT, "a was 42\r\n");
+    stream.type_line("exit 3");
+    eventually("the container has ended", || {
+        (kubelet.status(&id).state() == api::ContainerState::ContainerExited).then_some(())
+    });
+    assert_eq!(kubelet.status(&id).exit_code, 3);
     call!(kubelet, stop_pod_sandbox, api::StopPodSandboxRequest { pod_sandbox_id: pod.clone() });
     call!(kubelet, remove_pod_sandbox, api::RemovePodSandboxRequest { pod_sandbox_id: pod });
 }

@@ -6,6 +6,7 @@
 mod cri;
 mod daemon;
 mod image;
+mod stream;
 mod terminal;
 
 use std::io::Write;
@@ -39,6 +40,7 @@ const OURS: &[Case] = &[
     ("checkpoints_are_refused", checkpoints_are_refused),
     ("a_shim_that_dies", a_shim_that_dies),
     ("cri_pod", cri::pod),
+    ("cri_streams", cri::pod_streams),
     ("cri_pod_limits", cri::pod_limits),
 ];
 
