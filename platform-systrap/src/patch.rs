@@ -152,13 +152,18 @@ impl Patches {
         patch.site.moved_ip(ip, patch.trampoline)
     }
 
-    /// Whether the instruction at `ip` is the guest's own again after a jump of ours had taken its place: a thread may have
-    /// run into that before, and be heard of only now.
-    pub fn is_put_back(&self, process: &StubProcess, ip: u64) -> bool {
+    /// Whether the invalid instruction that a thread has met at `ip` was a jump of ours. It goes on in the copy, or at `ip`
+    /// itself if the instruction there is the guest's own again: the thread may have met the jump before it was put back,
+    /// and be heard of only now.
+    pub fn met(&self, process: &StubProcess, ip: u64) -> bool {
         if self.is_empty() {
             return false;
         }
+        // One look for both, or a patch could come in between.
         let map = self.map.read();
+        if map.patch_covering(ip).is_some_and(|patch| patch.site.moved_ip(ip, 0).is_some()) {
+            return true;
+        }
         let former = |site: &&Site| site.moved_ip(ip, 0).is_some() && !map.patches.contains_key(&site.addr);
         let Some(site) = map.areas.values().flat_map(|area| area.used.values()).find(former) else {
             return false;

@@ -1,7 +1,7 @@
 //! A guest thread: a stub thread with its listener, seen from its sentry thread.
 
 use crate::DOORBELL;
-use crate::arch::frame::{CONTROL_RESULT, Page, SIGINFO, Shape, UCONTEXT};
+use crate::arch::frame::{CONTROL_RESULT, SIGINFO, Shape, UCONTEXT};
 use crate::arch::patched::{self, Progress};
 use crate::arch::request::{OPERATIONS_MAX, Said};
 use crate::arch::stub::{CALLED, Command, RING};
@@ -77,7 +77,7 @@ struct Inner {
     context: Box<Context>,
     /// `context` is the thread's, and is what it goes on with.
     fetched: bool,
-    /// The frame's instruction pointer was changed to the one that the guest knows.
+    /// The frame's instruction pointer is one that the guest knows, and there may be a jump of ours.
     relocated: bool,
     /// The doorbell that a patched call rings.
     ringing: Option<u64>,
@@ -85,6 +85,10 @@ struct Inner {
     heat: Heat,
     hot: Option<u64>,
     pace: Pace,
+    /// The mask of the stub's answers. They are withheld while the sentry has such a call itself: if it is restarted
+    /// where a patch has come meanwhile, it must not be answered twice.
+    answers: u32,
+    withheld: bool,
     /// The guest had set the trap flag itself when it was last given a context.
     own_trap: bool,
     /// Processor time of the stub thread before it had this guest, and as last asked for.
@@ -111,7 +115,7 @@ impl Guest {
     pub(crate) fn new(space: Arc<Space>, context: &Context) -> Result<Self, Errno> {
         space.host.monitor.start()?;
         let StubThread { lease, listener, tid, shape, rung, doorbell, used } = space.employ()?;
-        lease.page.set_answers(&[None; ANSWERS.len()]);
+        let answers = lease.page.set_answers(&[None; ANSWERS.len()]);
         let link =
             Link::new(space.process.state().clone(), tid, space.threads.clone(), space.host.monitor.clone());
         let death = space.host.monitor.expect_death(&link);
@@ -140,6 +144,8 @@ impl Guest {
             heat: Heat::new(),
             hot: None,
             pace,
+            answers,
+            withheld: false,
             own_trap: false,
             used_before: used,
             used,
@@ -164,14 +170,6 @@ impl Guest {
     pub fn is_synchronous(&self) -> bool {
         self.0.borrow().listener.is_synchronous
     }
-}
-
-/// The thread has run into a jump of ours at an instruction that it replaced: lets it go on in the copy.
-fn enter_copy(space: &Space, page: &Page, shape: &Shape) -> bool {
-    let at = page.rip(shape);
-    let Some(ip) = space.patches.moved_ip(at) else { return space.patches.is_put_back(&space.process, at) };
-    page.set_rip(shape, ip);
-    true
 }
 
 impl Inner {
@@ -293,7 +291,11 @@ impl Inner {
                     })
                 }
             }
-            libc::SIGILL if enter_copy(&self.space, page, shape) => return Ok(Ring::Nothing),
+            // It goes on in the copy: see `go`.
+            libc::SIGILL if self.space.patches.met(&self.space.process, page.rip(shape)) => {
+                self.relocated = true;
+                return Ok(Ring::Nothing);
+            }
             libc::SIGSEGV if self.absent_vsyscall() => self.trapped_call(),
             libc::SIGSEGV | libc::SIGBUS | libc::SIGFPE | libc::SIGILL | libc::SIGTRAP => {
                 Exit::Fault(page.fault(shape, signal))
@@ -419,11 +421,18 @@ impl Inner {
         }
     }
 
-    /// The frame shows `call` about to be restarted (unless the kernel does not restart it); makes it one after it.
-    fn finish_in_frame(&self, call: Call, value: u64) {
+    /// The frame, or the context made of it, shows `call` about to be restarted (unless the kernel does not restart it);
+    /// makes it one after it.
+    fn finish_in_frame(&mut self, call: Call, value: u64) {
+        if self.fetched {
+            let regs = &mut self.context.regs;
+            (regs.rip, regs.rcx, regs.rax) = (call.ip, call.ip, value);
+            return;
+        }
         let shape = self.shape();
         self.lease.page.set_rip(shape, call.ip);
         self.lease.page.set_rax(shape, value);
+        self.relocated = true;
     }
 
     /// Brings the thread from the guest's call into the handler, by a kick that is sent or on its way.
@@ -461,6 +470,14 @@ impl Inner {
     fn await_handler(&mut self, call: Call) -> Result<(), Death> {
         loop {
             let notification = self.receive()?;
+            if self.is_ring(&notification) {
+                // It was, and its site has been patched meanwhile.
+                if self.posted_call() != Some(call) {
+                    return Err(self.misbehaved("another call in the middle of one"));
+                }
+                self.at = At::Request { call };
+                return self.await_request_handler();
+            }
             if !self.is_doorbell(&notification) {
                 // The same call, interrupted and restarted by something else before our signal came.
                 if self.call_of(&notification) != Some(call) {
@@ -480,11 +497,28 @@ impl Inner {
     }
 
     fn call_of(&self, notification: &Notification) -> Option<Call> {
+        let ip = notification.ip;
         (notification.arch == AUDIT_ARCH).then_some(Call {
             number: notification.number as i64 as u64,
             args: notification.args,
-            ip: notification.ip,
+            ip: self.space.patches.original_ip(ip).map_or(ip, |(ip, _)| ip),
         })
+    }
+
+    /// The patched call that the thread says it makes.
+    fn posted_call(&self) -> Option<Call> {
+        if !matches!(self.lease.page.said(), Said::Call { .. }) {
+            return None;
+        }
+        let (number, args, ip) = self.lease.page.posted();
+        Some(Call { number: number as u32 as i32 as i64 as u64, args, ip })
+    }
+
+    /// Lets the stub give its answers, or not.
+    fn withhold_answers(&mut self, withhold: bool) {
+        if std::mem::replace(&mut self.withheld, withhold) != withhold {
+            self.lease.page.allow_answers(if withhold { 0 } else { self.answers });
+        }
     }
 
     /// Lets the thread go on from where it is.
@@ -627,19 +661,21 @@ impl Inner {
         self.go()?;
         let Some(notification) = self.await_guest()? else {
             let (number, args, ip) = self.lease.page.posted();
-            let number = number as u32 as i32 as i64 as u64;
+            let call = Call { number: number as u32 as i32 as i64 as u64, args, ip };
             let kicked = self.link.leave_guest();
-            self.at = At::Request { call: Call { number, args, ip } };
-            self.carrier.open();
-            if self.unanswered.take().is_some() {
-                return Err(self.misbehaved("a patched call in the place of a restarted one"));
-            }
+            self.at = At::Request { call };
+            // At a site that was patched while the thread was in a call there.
+            let again = self.is_restarted(call)?;
             self.answered = None;
+            if !again {
+                self.withhold_answers(false);
+                self.carrier.open();
+            }
             if kicked {
                 self.in_call = true;
                 self.enter_handler()?;
             }
-            return Ok(Some(Exit::Syscall { number, args, ip }));
+            return Ok((!again).then_some(Exit::Syscall { number: call.number, args, ip }));
         };
         let kicked = self.link.leave_guest();
         if self.is_doorbell(&notification) {
@@ -653,30 +689,33 @@ impl Inner {
                 }
             });
         }
-        let Some(mut call) = self.call_of(&notification) else {
+        let Some(call) = self.call_of(&notification) else {
             return Err(self.misbehaved("a call of another architecture"));
         };
-        if let Some((ip, _)) = self.space.patches.original_ip(call.ip) {
-            call.ip = ip;
-        } else if self.space.host.patching && self.heat.count(call.ip) {
+        if call.ip == notification.ip && self.space.host.patching && self.heat.count(call.ip) {
             self.hot = Some(call.ip);
         }
         self.at = At::Call { id: notification.id, call };
-        let again = match self.unanswered.take() {
-            Some((old, value)) if old == call => {
-                self.reply = Some(value);
-                true
-            }
-            Some(_) => return Err(self.misbehaved("another call in the place of a restarted one")),
-            None => false,
-        };
+        let again = self.is_restarted(call)?;
+        if !again {
+            self.withhold_answers(ANSWERS.contains(&call.number));
+        }
         if kicked {
             self.enter_handler()?;
         }
-        if again {
-            return Ok(None);
+        Ok((!again).then_some(Exit::Syscall { number: call.number, args: call.args, ip: call.ip }))
+    }
+
+    /// Whether the call that the thread makes is the one whose answer did not arrive: then that is the reply.
+    fn is_restarted(&mut self, call: Call) -> Result<bool, Death> {
+        match self.unanswered.take() {
+            Some((old, value)) if old == call => {
+                self.reply = Some(value);
+                Ok(true)
+            }
+            Some(_) => Err(self.misbehaved("another call in the place of a restarted one")),
+            None => Ok(false),
         }
-        Ok(Some(Exit::Syscall { number: call.number, args: call.args, ip: call.ip }))
     }
 
     fn run(&mut self, resume: Resume) -> Result<Exit, Death> {
@@ -843,7 +882,11 @@ impl Thread for Guest {
     }
 
     fn set_answers(&mut self, answers: &[Option<u64>; 6]) {
-        self.0.get_mut().lease.page.set_answers(answers);
+        let inner = self.0.get_mut();
+        inner.answers = inner.lease.page.set_answers(answers);
+        if !inner.withheld {
+            inner.lease.page.allow_answers(inner.answers);
+        }
     }
 
     fn as_any(&mut self) -> &mut dyn std::any::Any {

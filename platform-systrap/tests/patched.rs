@@ -12,7 +12,8 @@ fn patch(space: &Arc<dyn AddressSpace>, thread: &mut dyn Thread, ip: u64) -> pla
     let mapped = space.clone();
     let mut place = |addr: u64| {
         let prot = Prot::READ | Prot::EXEC;
-        mapped.apply(None, &[Change::MapAnonymous { addr, len: PATCH_AREA, prot }]).is_ok()
+        let is_free = mapped.resident(addr, &mut [0]).is_err();
+        is_free && mapped.apply(None, &[Change::MapAnonymous { addr, len: PATCH_AREA, prot }]).is_ok()
     };
     space.patch(thread, ip, &mut place)
 }
@@ -212,6 +213,87 @@ fn stops_show_no_code_of_ours() {
                 }
             }
         });
+    }
+}
+
+// Makes call r13 with r12 as its argument and then call 1000, again and again.
+guest!(
+    repeating,
+    "2:",
+    "mov eax, r13d",
+    "mov rdi, r12",
+    "syscall",
+    "mov rbx, rax",
+    "inc r12",
+    "mov eax, 1000",
+    "mov rdi, r12",
+    "syscall",
+    "jmp 2b",
+);
+
+/// Stops a process and lets it go on, so that the kernel restarts what the thread waits in.
+fn stop_and_continue((pid, tid): (i32, i32)) {
+    let state = || {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/task/{tid}/stat")).expect("a thread");
+        stat.rsplit(") ").next().and_then(|rest| rest.chars().next()).expect("a state")
+    };
+    for (signal, is_reached) in [(libc::SIGSTOP, 'T'), (libc::SIGCONT, 'S')] {
+        // SAFETY: a plain system call on our own child.
+        unsafe { libc::kill(pid, signal) };
+        while state() != is_reached {
+            std::thread::yield_now();
+        }
+    }
+}
+
+#[test]
+fn calls_restarted_at_a_new_patch_are_made_once() {
+    // One that is told the sentry, one that the stub may answer, one that is made as if the site were not patched.
+    for number in [1001, 39, 56] {
+        for way in 0..4 {
+            let Some(space) = space(repeating()) else { return };
+            let mut start = context();
+            start.regs.r13 = number;
+            let mut thread = thread(&space, &start);
+            if number == 39 {
+                thread.set_answers(&[Some(39), None, None, None, None, None]);
+            }
+            let ids = host_ids(&mut *thread);
+            let Exit::Syscall { args, ip, .. } = thread.run(Resume::Context) else { panic!("no call") };
+            assert_eq!(args[0], 0);
+            assert_eq!(patch(&space, &mut *thread, ip), Ok(()));
+            stop_and_continue(ids);
+            let mut resume = Resume::Result(39);
+            match way {
+                0 => {}
+                1 => assert_eq!(thread.context().expect("alive").regs.rip, ip),
+                2 => {
+                    thread.interrupter().interrupt();
+                    assert!(matches!(thread.run(resume), Exit::Interrupted));
+                    let regs = thread.context().expect("alive").regs;
+                    assert_eq!((regs.rip, regs.rax), (ip, 39));
+                    resume = Resume::Context;
+                }
+                _ => {
+                    thread.context().expect("alive").regs.rax = 39;
+                    resume = Resume::Context;
+                }
+            }
+            for round in 1..4 {
+                // The stub may answer again.
+                if number != 39 && round > 1 {
+                    assert!(
+                        matches!(thread.run(resume), Exit::Syscall { number: next, .. } if next == number)
+                    );
+                    resume = Resume::Result(39);
+                }
+                let Exit::Syscall { number: next, args, .. } = thread.run(resume) else { panic!("no call") };
+                assert_eq!((next, args[0]), (1000, round), "call {number}, way {way}");
+                let regs = thread.context().expect("alive").regs;
+                assert_eq!((regs.rbx, regs.r12), (39, round), "call {number}, way {way}");
+                resume = Resume::Result(0);
+            }
+        }
     }
 }
 
@@ -436,6 +518,35 @@ fn what_met_a_patch_is_heard_after_it_is_gone() {
         }
         ended.store(true, std::sync::atomic::Ordering::Relaxed);
         assert!(patches > 20, "{patches}");
+    });
+}
+
+#[test]
+fn interrupts_where_a_patch_is_met_show_the_guests_code() {
+    let Some(space) = space(hopping()) else { return };
+    let mut patching = thread(&space, &context());
+    let Exit::Syscall { ip, .. } = patching.run(Resume::Context) else { panic!() };
+    assert_eq!(patch(&space, &mut *patching, ip), Ok(()));
+    let mut start = context();
+    start.regs.r12 = 3_000;
+    let mut hopper = thread(&space, &start);
+    let interrupter = hopper.interrupter();
+    let mut pauses = Random(0x5151);
+    let disturb = || {
+        interrupter.interrupt();
+        std::thread::sleep(pauses.time(Duration::from_micros(100)));
+    };
+    meanwhile(disturb, || {
+        loop {
+            match hopper.run(Resume::Context) {
+                Exit::Interrupted => {
+                    let rip = hopper.context().expect("alive").regs.rip;
+                    assert!((CODE..CODE + hopping().len() as u64).contains(&rip), "{rip:x}");
+                }
+                Exit::Syscall { number: 1001, .. } => break,
+                other => panic!("{other:?} {:x?}", hopper.context().map(|context| context.regs.rip)),
+            }
+        }
     });
 }
 

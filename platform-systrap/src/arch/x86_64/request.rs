@@ -225,9 +225,10 @@ impl Page {
         self.word(SPIN).store(times.max(1), SeqCst);
     }
 
-    /// Sets the answers that the stub gives itself, in the order of the assembler's table; `None`: it asks.
-    pub fn set_answers(&self, answers: &[Option<u64>; 6]) {
-        self.word(MASK).store(0, SeqCst);
+    /// Sets the answers that the stub may give itself, in the order of the assembler's table; `None`: it asks. Returns the
+    /// mask for [`Page::allow_answers`], until which it gives none.
+    pub fn set_answers(&self, answers: &[Option<u64>; 6]) -> u32 {
+        self.allow_answers(0);
         let mut mask = 0;
         for (index, answer) in answers.iter().enumerate() {
             if let Some(value) = answer {
@@ -235,6 +236,11 @@ impl Page {
                 mask |= 2 << index;
             }
         }
+        mask
+    }
+
+    /// Says which of the answers the stub gives.
+    pub fn allow_answers(&self, mask: u32) {
         self.word(MASK).store(mask, SeqCst);
     }
 }
