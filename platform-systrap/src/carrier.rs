@@ -29,6 +29,8 @@ pub(crate) struct Carrier {
     later: RefCell<Vec<(u64, usize, usize)>>,
     /// `later` went with the reply.
     is_sent: Cell<bool>,
+    /// Some of it could not be copied.
+    has_failed: Cell<bool>,
 }
 
 impl Carrier {
@@ -41,6 +43,7 @@ impl Carrier {
             carried: Cell::new((0, 0)),
             later: RefCell::new(Vec::with_capacity(PIECES_MAX)),
             is_sent: Cell::new(false),
+            has_failed: Cell::new(false),
         });
         CURRENT.set(Some(carrier.clone()));
         carrier
@@ -61,6 +64,7 @@ impl Carrier {
     pub fn open(&self) {
         self.later.borrow_mut().clear();
         self.is_sent.set(false);
+        self.has_failed.set(false);
         self.carried.set(self.page.carried());
         self.is_open.set(true);
     }
@@ -91,8 +95,10 @@ impl Carrier {
         for (addr, len, offset) in later.drain(..) {
             let mut bytes = vec![0; len];
             if self.page.read_later(offset, &mut bytes) {
-                // It was writable when it was taken; if a sibling has changed that, it is as if it had done so afterwards.
-                let _ = self.space.process.write_batch(&[(addr, &bytes)]);
+                // It was writable when it was taken.
+                if self.space.process.write_batch(&[(addr, &bytes)]) != Ok(len) {
+                    self.has_failed.set(true);
+                }
             }
         }
     }
@@ -103,11 +109,17 @@ impl Carrier {
         self.is_open.set(false);
     }
 
-    /// The thread was stopped after the reply, and may not have copied everything.
-    pub fn finish(&self) {
+    /// The thread was stopped after the reply, and may not have copied everything. False: that faults.
+    pub fn finish(&self) -> bool {
         if self.is_sent.take() {
             self.copy();
         }
+        !self.has_failed.take()
+    }
+
+    /// The call's result, which is EFAULT if what it has written could not be copied.
+    pub fn result(&self, value: u64) -> u64 {
+        if self.has_failed.take() && (value as i64) >= 0 { -libc::EFAULT as i64 as u64 } else { value }
     }
 
     /// Reads from what came with the call: whether all of it was there.

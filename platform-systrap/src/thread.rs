@@ -368,9 +368,8 @@ impl Inner {
                     }
                     None => {
                         regs.rip = after;
-                        regs.rax = result;
+                        regs.rax = if self.carrier.finish() { result } else { -libc::EFAULT as i64 as u64 };
                         args = Some(posted);
-                        self.carrier.finish();
                     }
                 }
             }
@@ -742,6 +741,7 @@ impl Inner {
     }
 
     fn set_result(&mut self, value: u64) {
+        let value = self.carrier.result(value);
         if self.fetched {
             self.context.regs.rax = value;
         } else if let At::Call { .. } | At::Request { .. } = self.at {

@@ -694,3 +694,74 @@ fn what_has_travelled_is_the_guests() {
     }
     assert!(travelled > 90, "{travelled}");
 }
+
+// Makes a patched call, and tells its result to one that is not patched.
+guest!(
+    telling,
+    "2:",
+    "mov eax, 1000",
+    "syscall",
+    "mov rdi, rax",
+    "mov eax, 1001",
+    "syscall",
+    "jmp 2b",
+);
+
+#[test]
+fn what_cannot_travel_is_a_fault() {
+    let Some(space) = space(telling()) else { return };
+    let mut thread = thread(&space, &context());
+    let interrupter = thread.interrupter();
+    let (mut travelled, mut round, mut resume) = (0, 0u64, Resume::Context);
+    let mut random = Random(0x9876);
+    let mut pauses = Random(0x5432);
+    let disturb = move || {
+        interrupter.interrupt();
+        std::thread::sleep(pauses.time(Duration::from_micros(300)));
+    };
+    meanwhile(disturb, || {
+        while round < 5000 {
+            let ip = match thread.run(resume) {
+                Exit::Syscall { number: 1000, ip, .. } => ip,
+                Exit::Interrupted => {
+                    resume = Resume::Context;
+                    continue;
+                }
+                other => panic!("{other:?}"),
+            };
+            round += 1;
+            if round == 1 {
+                assert_eq!(patch(&space, &mut *thread, ip), Ok(()));
+            }
+            // The second is where nothing is mapped.
+            let takes = [(DATA, true), (0x10_0000, random.next() % 4 == 0)];
+            let mut expected = round;
+            for (addr, _) in takes.into_iter().filter(|(_, takes)| *takes) {
+                if space.write_later(addr, &round.to_le_bytes()) {
+                    travelled += 1;
+                    if addr != DATA {
+                        expected = (-i64::from(libc::EFAULT)) as u64;
+                    }
+                }
+            }
+            match random.next() % 8 {
+                0 => assert!(thread.context().is_ok()),
+                1 => thread.idle(),
+                _ => {}
+            }
+            resume = Resume::Result(round);
+            loop {
+                match thread.run(resume) {
+                    Exit::Syscall { number: 1001, args, .. } => {
+                        assert_eq!(args[0], expected, "{round}");
+                        break;
+                    }
+                    Exit::Interrupted => resume = Resume::Context,
+                    other => panic!("{other:?}"),
+                }
+            }
+            resume = Resume::Result(0);
+        }
+    });
+    assert!(travelled > 5000, "{travelled}");
+}

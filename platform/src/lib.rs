@@ -194,8 +194,8 @@ pub trait AddressSpace: Send + Sync {
     }
 
     /// Takes bytes that are to be in guest memory when the guest thread whose call the calling thread carries out goes on,
-    /// which is cheaper than writing them at once. The memory must be private, anonymous and writable. False: nothing
-    /// was done.
+    /// which is cheaper than writing them at once. The memory must be private and writable, and lie within the file if it is
+    /// of one: if the bytes cannot be written then, the call ends with EFAULT. False: nothing was done.
     fn write_later(&self, addr: u64, buf: &[u8]) -> bool {
         let _ = (addr, buf);
         false

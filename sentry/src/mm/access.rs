@@ -70,15 +70,23 @@ impl MemoryManager {
         if self.write_result_upto(addr, buf)? == buf.len() { Ok(()) } else { Err(Errno::EFAULT) }
     }
 
-    /// Whether nothing but a change of mappings can make a write of `addr..addr + len` fail.
+    /// Whether nothing but a change of mappings, or of the length of a file, can make a write of `addr..addr + len` fail.
     fn is_plain(&self, addr: u64, len: usize) -> bool {
-        let Some(last) = (len as u64).checked_sub(1).and_then(|more| addr.checked_add(more)) else {
-            return false;
-        };
+        let Some(to) = addr.checked_add(len as u64).filter(|_| len > 0) else { return false };
         let state = self.state.read();
-        state.vmas.get(addr).is_some_and(|(_, end, vma)| {
-            last < end && !vma.is_shared() && vma.prot.contains(Prot::WRITE) && vma.is_anonymous_on_host()
-        })
+        let mut at = addr;
+        while at < to {
+            let Some((start, end, vma)) = state.vmas.get(at) else { return false };
+            let last = to.min(end) - 1;
+            let is_plain = !vma.is_shared()
+                && vma.prot.contains(Prot::WRITE)
+                && (vma.is_anonymous_on_host() || vma.is_within_file(last - start));
+            if !is_plain {
+                return false;
+            }
+            at = end;
+        }
+        true
     }
 
     /// Fills `buf` from guest memory.

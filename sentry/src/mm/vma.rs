@@ -147,6 +147,14 @@ impl Vma {
         matches!(self.backing, Backing::Anonymous) || self.flags.contains(VmaFlags::COPIED)
     }
 
+    /// The page that is `into` bytes into the mapping is one of its file, as far as can be told without asking anybody.
+    pub fn is_within_file(&self, into: u64) -> bool {
+        let Backing::File { mapping, offset } = &self.backing else { return false };
+        let size = mapping.mappable.known_size().unwrap_or(0);
+        let page = offset.saturating_add(into) & !(platform::PAGE_SIZE - 1);
+        page < size
+    }
+
     /// Private memory without a file.
     pub fn is_private_anonymous(&self) -> bool {
         matches!(self.backing, Backing::Anonymous)

@@ -151,6 +151,11 @@ pub trait Mappable: Send + Sync {
     /// `shared` with `Prot::WRITE` needs a writable one; anything else gets a read-only one.
     fn host_fd(&self, prot: Prot, shared: bool) -> Result<(Arc<OwnedFd>, u64)>;
 
+    /// How many bytes it has, if that is known without asking anybody.
+    fn known_size(&self) -> Option<u64> {
+        None
+    }
+
     /// True if it reads as zeroes, and a private mapping of it is just memory of the process (`/dev/zero`).
     fn is_zero(&self) -> bool {
         false

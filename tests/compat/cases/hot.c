@@ -322,6 +322,73 @@ TEST(memory_goes_under_hot_calls) {
     pthread_join(thread, 0);
 }
 
+// Initialized data, whose page is of the program's file, and what follows it, whose page is not.
+static char data[8192] __attribute__((aligned(4096))) = {1}, zeroes[8192] __attribute__((aligned(4096)));
+
+TEST(results_in_data) {
+    heat();
+    int pipes[2];
+    OK(pipe(pipes));
+    char *places[] = {data, data + 4095, data + 8191, zeroes - 1, zeroes, zeroes + 8190};
+    for (int i = 0; i < MANY; i++) {
+        char *to = places[i % 6], what[2] = {(char)i, (char)~i};
+        OK(write(pipes[1], what, 2));
+        CHECK_EQ(hot_call(SYS_read, pipes[0], (long)to, 2), 2);
+        CHECK(memcmp(to, what, 2) == 0);
+    }
+}
+
+TEST(results_in_file_mappings) {
+    heat();
+    int pipes[2], fd = OK(open("file", O_RDWR | O_CREAT, 0600)), waiting;
+    OK(pipe(pipes));
+    OK(ftruncate(fd, 6000));
+    char *area = mmap(0, 4 * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
+    CHECK(area != MAP_FAILED);
+    for (int i = 0; i < MANY; i++) {
+        // Up to the end of its last page the memory is there; what was not delivered stays in the pipe.
+        int pages = i % 3;
+        OK(ftruncate(fd, pages * 4096 - (pages ? 1000 : 0)));
+        OK(write(pipes[1], "abc", 3));
+        for (int page = 0; page < 4; page++) {
+            char *to = area + page * 4096 + i;
+            if (page < pages) {
+                CHECK_EQ(hot_call(SYS_read, pipes[0], (long)to, 3), 3);
+                CHECK(memcmp(to, "abc", 3) == 0);
+                OK(write(pipes[1], "abc", 3));
+            } else {
+                CHECK_EQ(hot_call(SYS_read, pipes[0], (long)to, 3), -EFAULT);
+            }
+        }
+        OK(ioctl(pipes[0], FIONREAD, &waiting));
+        CHECK_EQ(waiting, 3);
+        char rest[3];
+        CHECK_EQ(hot_call(SYS_read, pipes[0], (long)rest, 3), 3);
+    }
+}
+
+static void *cut_and_grow(void *file) {
+    for (int i = 0; i < 3000; i++) {
+        OK(ftruncate((int)(long)file, 0));
+        OK(ftruncate((int)(long)file, 4096));
+    }
+    return 0;
+}
+
+TEST(files_get_shorter_under_hot_calls) {
+    heat();
+    int fd = OK(open("file", O_RDWR | O_CREAT, 0600)), zero = OK(open("/dev/zero", O_RDWR));
+    char *area = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
+    CHECK(area != MAP_FAILED);
+    pthread_t thread;
+    CHECK_EQ(pthread_create(&thread, 0, cut_and_grow, (void *)(long)fd), 0);
+    for (int i = 0; i < 5000; i++) {
+        long done = hot_call(SYS_read, zero, (long)area, 4096);
+        CHECK((done > 0 && done <= 4096) || done == -EFAULT);
+    }
+    pthread_join(thread, 0);
+}
+
 TEST(signals_lose_no_memory) {
     struct sigaction action = {.sa_handler = tick, .sa_flags = SA_RESTART};
     OK(sigaction(SIGALRM, &action, 0));

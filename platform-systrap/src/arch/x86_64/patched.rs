@@ -21,8 +21,9 @@
 //! `seto`; that one is not touched, which is why nothing here uses string instructions).
 //!
 //! Memory that a call reads, when it is small and easily found, is copied to the thread's page by the stub, and what a
-//! call writes is copied from there ([`Carry`]). If such a copy faults, the handler lets it go on at the next step: the
-//! sentry then looks for itself, or a sibling has unmapped what it had found writable.
+//! call writes is copied from there ([`Carry`]). If the first copy faults, the handler lets it go on at the next step: the
+//! sentry then looks for itself. If the second does, the call ends with EFAULT: a sibling has changed what the sentry had
+//! found writable, or the file behind it has become shorter.
 
 use super::request::{
     ANSWERS, ARGS, ASLEEP, AWAKE, CALL_DONE, CALL_REQUEST, CARRIED, CARRIED_ADDR, CARRIED_LEN, CARRIED_MAX,
@@ -65,11 +66,11 @@ std::arch::global_asm!(
     ".globl __systrap_patched_start, __systrap_patched_end, __systrap_patched_saved",
     ".globl __systrap_patched_flags, __systrap_patched_args, __systrap_patched_posted",
     ".globl __systrap_patched_carrying, __systrap_patched_carried",
-    ".globl __systrap_patched_copying, __systrap_patched_copied",
+    ".globl __systrap_patched_copying, __systrap_patched_copied, __systrap_patched_faulted",
     ".hidden __systrap_patched_start, __systrap_patched_end, __systrap_patched_saved",
     ".hidden __systrap_patched_flags, __systrap_patched_args, __systrap_patched_posted",
     ".hidden __systrap_patched_carrying, __systrap_patched_carried",
-    ".hidden __systrap_patched_copying, __systrap_patched_copied",
+    ".hidden __systrap_patched_copying, __systrap_patched_copied, __systrap_patched_faulted",
     // From a trampoline: rcx = the address after the guest's call, the continuation is stored.
     "__systrap_patched_start:",
     "mov gs:[{ip}], rcx",
@@ -326,6 +327,10 @@ std::arch::global_asm!(
     "jnz 4b",
     "__systrap_patched_copied:",
     "jmp .Lpatched_piece",
+    // That memory faults.
+    "__systrap_patched_faulted:",
+    "mov qword ptr gs:[{result}], -{efault}",
+    "jmp .Lpatched_restore",
     "__systrap_patched_end:",
     ".popsection",
     ip = const IP,
@@ -349,6 +354,7 @@ std::arch::global_asm!(
     reply = const REPLY,
     command = const COMMAND,
     result = const RESULT,
+    efault = const libc::EFAULT,
     operations = const OPERATIONS,
     operations_count = const OPERATIONS_COUNT,
     operations_done = const OPERATIONS_DONE,
@@ -375,6 +381,7 @@ unsafe extern "C" {
     static __systrap_patched_carried: u8;
     static __systrap_patched_copying: u8;
     static __systrap_patched_copied: u8;
+    static __systrap_patched_faulted: u8;
     static __systrap_patched_posted: u8;
     static __systrap_patched_end: u8;
 }
@@ -496,9 +503,10 @@ fn address(symbol: *const u8) -> u64 {
 pub fn fixups() -> [[u64; 3]; 2] {
     let carried = address(&raw const __systrap_patched_carried);
     let copied = address(&raw const __systrap_patched_copied);
+    let faulted = address(&raw const __systrap_patched_faulted);
     [
         [address(&raw const __systrap_patched_carrying), carried, carried],
-        [address(&raw const __systrap_patched_copying), copied, copied],
+        [address(&raw const __systrap_patched_copying), copied, faulted],
     ]
 }
 

@@ -42,12 +42,18 @@ impl Driver for MemoryDevices {
 /// What fits into the pool of random(4).
 const POOL_BITS: i32 = 256;
 
-/// How much is put at once, in bytes.
+/// How much of random bytes is moved at once, in bytes.
 const CHUNK: usize = 4096;
+
+/// How much is moved between two looks at signals, in bytes.
+const TURN: usize = 16 * CHUNK;
+
+/// What is put at once: each time is a call of the host.
+static ZEROES: [u8; TURN] = [0; TURN];
 
 /// True if a signal ends a read or write of `done` bytes so far: looked at after each 64 KiB.
 fn is_interrupted(io: &Io<'_>, done: usize) -> bool {
-    done > 0 && done.is_multiple_of(16 * CHUNK) && io.task.is_some_and(Task::has_signal)
+    done > 0 && done.is_multiple_of(TURN) && io.task.is_some_and(Task::has_signal)
 }
 
 impl FileOps for Device {
@@ -70,10 +76,13 @@ impl FileOps for Device {
         let mut chunk = [0; CHUNK];
         let mut done = 0;
         while dst.remaining() > 0 && !is_interrupted(io, done) {
-            let part = &mut chunk[..dst.remaining().min(CHUNK)];
-            if *self == Device::Random {
+            let part = if *self == Device::Random {
+                let part = &mut chunk[..dst.remaining().min(CHUNK)];
                 platform::random::fill(part);
-            }
+                part
+            } else {
+                &ZEROES[..dst.remaining().min(TURN)]
+            };
             match dst.put(part) {
                 Ok(n) if n == part.len() => done += n,
                 Ok(n) => return Ok(done + n),

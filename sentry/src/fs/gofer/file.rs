@@ -214,6 +214,10 @@ impl Mappable for Mapping {
         }
         Ok((self.inode.file(Purpose::Read)?, 0))
     }
+
+    fn known_size(&self) -> Option<u64> {
+        self.inode.known().map(|attributes| attributes.size)
+    }
 }
 
 /// Offsets of a listing: 0 is `.`, 1 is `..`, and from here on it is a cookie of the host's, moved by as much. Cookies

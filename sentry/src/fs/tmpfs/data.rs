@@ -415,6 +415,10 @@ impl Mappable for Mapping {
         }
         self.data.host_fd(prot, shared)
     }
+
+    fn known_size(&self) -> Option<u64> {
+        Some(self.data.size())
+    }
 }
 
 impl Drop for Mapping {
