@@ -696,16 +696,7 @@ fn what_has_travelled_is_the_guests() {
 }
 
 // Makes a patched call, and tells its result to one that is not patched.
-guest!(
-    telling,
-    "2:",
-    "mov eax, 1000",
-    "syscall",
-    "mov rdi, rax",
-    "mov eax, 1001",
-    "syscall",
-    "jmp 2b",
-);
+guest!(telling, "2:", "mov eax, 1000", "syscall", "mov rdi, rax", "mov eax, 1001", "syscall", "jmp 2b",);
 
 #[test]
 fn what_cannot_travel_is_a_fault() {
