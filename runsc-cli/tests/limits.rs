@@ -5,7 +5,7 @@ mod common;
 use std::path::PathBuf;
 
 use common::cgroups::{can_limit, directories, group, host_file};
-use common::{Runsc, describe, text};
+use common::{Runsc, describe, text, wait_until};
 use serde_json::{Value, json};
 
 #[test]
@@ -105,15 +105,7 @@ fn a_paused_container_does_nothing_and_can_be_killed() {
     let mut run = runsc.command(&["run", "--detach", "--bundle", bundle.to_str().unwrap(), "c1"]);
     assert!(run.stdout(std::process::Stdio::null()).status().unwrap().success());
     let size = || std::fs::metadata(host.join("out")).map_or(0, |meta| meta.len());
-    let grows = |from: u64| {
-        for _ in 0..600 {
-            if size() > from {
-                return;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(50));
-        }
-        panic!("nothing was written in 30 s");
-    };
+    let grows = |from: u64| wait_until("something is written", || size() > from);
     let used = || {
         let event: Value = serde_json::from_str(&runsc.ok(&["events", "--stats", "c1"])).unwrap();
         event["data"]["cpu"]["usage"]["user"].as_u64().unwrap()

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 use common::cgroups::{self, Groups, can_limit, stubs};
-use common::{Runsc, wait_for_no_process};
+use common::{Runsc, wait_for_no_process, wait_until};
 use serde_json::{Value, json};
 
 const TYPE: &str = "io.kubernetes.cri.container-type";
@@ -45,13 +45,9 @@ fn start(runsc: &Runsc, id: &str, script: &str, change: impl FnOnce(&mut Value))
 }
 
 fn wait_for_file(path: &Path, contents: &str) {
-    for _ in 0..600 {
-        if std::fs::read_to_string(path).is_ok_and(|text| text == contents) {
-            return;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(50));
-    }
-    panic!("{path:?} is {:?} after 30 s", std::fs::read_to_string(path));
+    wait_until(&format!("{} is {contents:?}", path.display()), || {
+        std::fs::read_to_string(path).is_ok_and(|text| text == contents)
+    });
 }
 
 fn bind(config: &mut Value, source: &Path) {
@@ -275,16 +271,6 @@ fn seen(runsc: &Runsc, id: &str) -> String {
     let script = "busybox nproc; grep -c ^processor /proc/cpuinfo; ls /sys/devices/system/cpu | grep -c 'cpu[0-9]'; \
                   grep MemTotal /proc/meminfo | grep -o '[0-9]*'; cd /sys/fs/cgroup; cat cpu.max memory.max";
     runsc.ok(&["exec", id, "sh", "-c", script]).replace('\n', " ")
-}
-
-fn wait_until(what: &str, mut ready: impl FnMut() -> bool) {
-    for _ in 0..600 {
-        if ready() {
-            return;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(50));
-    }
-    panic!("{what}: not after 30 s");
 }
 
 #[test]

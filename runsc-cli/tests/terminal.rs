@@ -27,7 +27,7 @@ impl Person {
 
     /// Waits until the text appears after what was waited for before.
     fn sees(&mut self, text: &str) {
-        let end = Instant::now() + Duration::from_secs(30);
+        let end = Instant::now() + Duration::from_secs(300);
         loop {
             if let Some(at) = self.seen.find(text) {
                 self.seen.drain(..at + text.len());

@@ -9,6 +9,7 @@ use abi::sched::{CloneArgs, CloneFlags};
 use abi::signal::{SigInfo, Signal};
 use abi::wait::{P_ALL, P_PGID, P_PID, P_PIDFD, Rusage, WaitOptions};
 use abi::{Errno, Result};
+use sentry::mm::Window;
 use sentry::task::clone::CloneRequest;
 use sentry::task::exec::{ExecRequest, open_executable};
 use sentry::task::group::{ProcessGroup, Usage};
@@ -146,19 +147,21 @@ fn read_strings(task: &CurrentTask, array: u64, total: &mut usize) -> Result<Vec
     if array == 0 {
         return Ok(strings);
     }
-    let mut at = UserPtr::<u64>::new(array);
+    let mm = task.mm();
+    let (mut pointers, mut texts) = (Window::new(&mm), Window::new(&mm));
+    let mut at = array;
     loop {
-        let pointer = at.read(task)?;
+        let pointer = pointers.read_u64(at)?;
         if pointer == 0 {
             return Ok(strings);
         }
-        let string = UserCStr(pointer).read(task, ARGUMENT_MAX, Errno::E2BIG)?;
+        let string = texts.read_cstring(pointer, ARGUMENT_MAX, Errno::E2BIG)?;
         *total += string.len() + 1 + size_of::<u64>();
         if *total > ARGUMENTS_MAX {
             return Err(Errno::E2BIG);
         }
         strings.push(string);
-        at = at.at(1)?;
+        at = at.checked_add(size_of::<u64>() as u64).ok_or(Errno::EFAULT)?;
     }
 }
 

@@ -14,7 +14,7 @@ use runsc_tests::target;
 use crate::image;
 
 /// What may take long on a busy machine.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(300);
 
 /// Which shim runs the containers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

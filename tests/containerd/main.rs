@@ -305,7 +305,7 @@ fn events_in_order(daemon: &Containerd) {
     daemon.kill_and_remove("c1");
     let mut seen = Vec::new();
     while seen.last().is_none_or(|topic| topic != "/tasks/delete") {
-        let line = lines.recv_timeout(Duration::from_secs(30)).unwrap_or_else(|_| panic!("only {seen:?}"));
+        let line = lines.recv_timeout(Duration::from_secs(300)).unwrap_or_else(|_| panic!("only {seen:?}"));
         seen.extend(line.split_whitespace().find(|word| word.starts_with("/tasks/")).map(str::to_owned));
     }
     let expected = ["create", "start", "exec-added", "exec-started", "exit", "exit", "delete"];

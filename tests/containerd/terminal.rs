@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use nix::pty::openpty;
 
 /// What may take long on a busy machine.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(300);
 
 /// A command with this end of its terminal.
 pub struct Session {

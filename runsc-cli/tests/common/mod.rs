@@ -92,14 +92,19 @@ impl Runsc {
 
     /// Waits until `state` says this.
     pub fn wait_for(&self, id: &str, status: &str) {
-        for _ in 0..600 {
-            if self.state(id)["status"] == status {
-                return;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(50));
-        }
-        panic!("{id} is not {status} after 30 s");
+        wait_until(&format!("{id} is {status}"), || self.state(id)["status"] == status);
     }
+}
+
+/// Waits until that is so, patiently: the limit only ends a test that would hang.
+pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    for _ in 0..6_000 {
+        if is_so() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    panic!("not so after five minutes: {what}");
 }
 
 impl Drop for Runsc {
@@ -118,13 +123,7 @@ pub fn wait_for_no_process(word: &str) {
         let lines = processes.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
         lines.map(|line| text(&line)).filter(|line| line.split('\0').any(|arg| arg == word)).collect()
     };
-    for _ in 0..600 {
-        if left().is_empty() {
-            return;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(50));
-    }
-    panic!("still there after 30 s: {:?}", left());
+    wait_until(&format!("no process has {word:?} on its command line"), || left().is_empty());
 }
 
 /// What a command does for an ordinary user: the binary is copied to where such a user can get it.

@@ -54,6 +54,7 @@ pub struct MockSpace {
     pub noexec: AtomicBool,
     /// Changes carried out.
     pub changes: AtomicUsize,
+    reads: AtomicUsize,
     /// Fail the change that comes after this many more (0 is never).
     pub fail_in: AtomicUsize,
 }
@@ -65,8 +66,14 @@ impl MockSpace {
             dead: AtomicBool::new(false),
             noexec: AtomicBool::new(false),
             changes: AtomicUsize::new(0),
+            reads: AtomicUsize::new(0),
             fail_in: AtomicUsize::new(0),
         })
+    }
+
+    /// How often guest memory was read.
+    pub fn reads(&self) -> usize {
+        self.reads.load(Ordering::Relaxed)
     }
 
     /// The protection of a page on this "host".
@@ -259,6 +266,7 @@ impl AddressSpace for MockSpace {
     }
 
     fn read_batch(&self, segments: &mut [(u64, &mut [u8])]) -> Result<usize> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
         let mut memory = self.memory.lock();
         let mut total = 0;
         for (addr, buf) in segments {

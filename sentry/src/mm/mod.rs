@@ -8,7 +8,7 @@
 //! | `range_map`, `vma` | the map of mappings |
 //! | `map`, `protect`, `remap`, `advise` | the calls that change it |
 //! | `fault` | faults and stack growth |
-//! | `access`, `user_io` | reading and writing guest memory |
+//! | `access`, `window`, `user_io` | reading and writing guest memory |
 //! | `patch` | call sites that the platform rewrites |
 //! | `futex` | what a futex word is known by |
 //! | `shared` | memory that processes share, and files in memory |
@@ -45,6 +45,7 @@ mod remap;
 pub mod shared;
 mod user_io;
 pub mod vma;
+mod window;
 
 pub use fault::FaultOutcome;
 pub use futex::FutexKey;
@@ -53,6 +54,7 @@ pub use maps::{MapEntry, MapKind, MapName, Resident, Usage};
 pub use remap::RemapRequest;
 pub use shared::{AnonymousShared, MemoryFile};
 pub use user_io::{UserSink, UserSource};
+pub use window::Window;
 
 use range_map::Piece;
 use vma::{Backing, Vma, VmaFlags, VmaMap};

@@ -14,7 +14,7 @@ use super::mock::{MockPlatform, MockSpace};
 use super::vma::STACK_GUARD;
 use super::{
     FaultOutcome, Fixed, FutexKey, Limits, MapFile, MapName, MapRequest, MemoryFile, MemoryManager,
-    RemapRequest, UserSink, UserSource,
+    RemapRequest, UserSink, UserSource, Window,
 };
 use crate::vfs::{Mappable, ObjectId, Sink, Source};
 use crate::{Errno, Result};
@@ -689,4 +689,33 @@ proptest! {
         f.mm.unmap(None, 0, USER_MAX).unwrap();
         assert_eq!(f.host.mapped(), 0);
     }
+}
+
+#[test]
+fn windows_read_a_page_once() {
+    let f = fixture();
+    f.map_at(BASE, 2);
+    let middle = BASE + P;
+    f.mm.write_bytes(middle - 6, b"one\0two\0three\0").unwrap();
+    f.mm.write_bytes(middle + P - 5, b"last\0").unwrap();
+    f.mm.write_object(BASE + P - 20, &(middle - 2)).unwrap();
+    let before = f.host.reads();
+    let mut window = Window::new(&f.mm);
+    assert_eq!(window.read_u64(BASE + P - 20), Ok(middle - 2));
+    assert_eq!(window.read_cstring(middle - 6, 100, Errno::E2BIG), Ok(b"one".to_vec()));
+    assert_eq!(f.host.reads() - before, 1);
+    // Across the end of a page, and up to the end of what there is.
+    assert_eq!(window.read_cstring(middle - 2, 100, Errno::E2BIG), Ok(b"two".to_vec()));
+    assert_eq!(window.read_cstring(middle + 2, 100, Errno::E2BIG), Ok(b"three".to_vec()));
+    assert_eq!(window.read_cstring(middle + P - 5, 100, Errno::E2BIG), Ok(b"last".to_vec()));
+    assert_eq!(f.host.reads() - before, 2);
+    assert_eq!(window.read_u64(middle - 4), Ok(u64::from_le_bytes(*b"e\0two\0th")));
+    // As many bytes as may be, with the end or without it.
+    assert_eq!(window.read_cstring(middle + 2, 6, Errno::E2BIG), Ok(b"three".to_vec()));
+    assert_eq!(window.read_cstring(middle + 2, 5, Errno::E2BIG), Err(Errno::E2BIG));
+    for beyond in [middle + P, u64::MAX - 3, u64::MAX] {
+        assert_eq!(window.read_cstring(beyond, 100, Errno::E2BIG), Err(Errno::EFAULT));
+        assert_eq!(window.read_u64(beyond), Err(Errno::EFAULT));
+    }
+    assert_eq!(window.read_u64(middle + P - 4), Err(Errno::EFAULT));
 }
