@@ -272,12 +272,14 @@ fn send_to(task: &CurrentTask, target: &Arc<ThreadGroup>, signal: Option<Signal>
 }
 
 fn kill(task: &CurrentTask, pid: i32, number: i32) -> Result<()> {
+    if pid > 0 {
+        let target = process::process(task, pid)?;
+        return send_to(task, &target, signal_of(number)?);
+    }
+    // Nobody comes to be while many are signalled.
+    let _tasklist = task.kernel().tasklist.lock();
     let targets = match pid {
         i32::MIN => return Err(Errno::ESRCH),
-        p if p > 0 => {
-            let target = process::process(task, p)?;
-            return send_to(task, &target, signal_of(number)?);
-        }
         0 => task.group.process_group().members(),
         -1 => {
             let ns = task.pid_ns();
@@ -389,6 +391,7 @@ fn pidfd_send_signal(
         None => None,
     };
     if flags == PIDFD_SIGNAL_PROCESS_GROUP {
+        let _tasklist = task.kernel().tasklist.lock();
         let members = pid.process_group().map(|group| group.members()).unwrap_or_default();
         return send_to_all(task, &members, signal?, info);
     }

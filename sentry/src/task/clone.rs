@@ -244,6 +244,8 @@ impl CurrentTask {
         task.default_timer_slack.store(timer_slack, Ordering::Relaxed);
     }
 
+    /// Makes the task known. ERESTARTNOINTR if the caller is being killed: who kills a whole group holds the tasklist lock
+    /// meanwhile, so that either the child is in the group by then, or there will be none.
     fn attach(&self, task: &Arc<Task>, flags: CloneFlags, counted: Counted) -> Result<()> {
         let kernel = self.kernel();
         let thread = flags.contains(CloneFlags::CLONE_THREAD);
@@ -270,10 +272,6 @@ impl CurrentTask {
         }
         task.enter_counts(counted);
         task.group.tasks.lock().push(task.clone());
-        if thread && self.is_killed() {
-            // Whoever ends the process may have looked at its threads before this one was there.
-            task.work.store(true, Ordering::SeqCst);
-        }
         Ok(())
     }
 

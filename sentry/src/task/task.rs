@@ -201,7 +201,8 @@ impl Task {
             fs: RwLock::new(parts.fs),
             namespaces: RwLock::new(parts.namespaces),
             signals: Mutex::default(),
-            work: AtomicBool::new(false),
+            // It looks before it begins: there may be signals from before it could be woken.
+            work: AtomicBool::new(true),
             identity_changed: AtomicBool::new(true),
             state: AtomicU8::new(RunState::Running as u8),
             parker: OnceLock::new(),

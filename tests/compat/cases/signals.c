@@ -895,3 +895,32 @@ TEST(many_signals_between_processes) {
     }
     JOIN(p);
 }
+
+// Who is made while its group is killed dies with it, or is not made.
+TEST(kill_of_a_group_that_grows) {
+    OK(prctl(PR_SET_CHILD_SUBREAPER, 1));
+    for (int round = 0; round < 60; round++) {
+        int fds[2];
+        OK(pipe(fds));
+        pid_t leader = OK(fork());
+        if (leader == 0) {
+            OK(setpgid(0, 0));
+            for (int i = 0; i < 100; i++) {
+                if (fork() == 0)
+                    for (;;) pause();
+                if (write(fds[1], "x", 1) != 1) _exit(COMPAT_FAILED);
+            }
+            for (;;) pause();
+        }
+        char byte;
+        for (int i = 0; i < 1 + round % 4; i++) CHECK_EQ(read(fds[0], &byte, 1), 1);
+        for (volatile int i = 0; i < round * 15000; i++) {}
+        OK(kill(-leader, SIGKILL));
+        // If one is left, this does not end.
+        int status;
+        while (wait(&status) > 0) CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+        CHECK_EQ(errno, ECHILD);
+        close(fds[0]);
+        close(fds[1]);
+    }
+}

@@ -247,6 +247,10 @@ fn kill(group: &Group, _io: &Io<'_>, request: &Request<'_>) -> Result<()> {
     if request.text()? != "1" {
         return Err(Errno::ERANGE);
     }
+    // Nobody joins it by being made meanwhile.
+    let members = group.members();
+    let kernel = members.first().map(|process| process.kernel.clone());
+    let _tasklist = kernel.as_ref().map(|kernel| kernel.tasklist.lock());
     for process in group.members() {
         process.send_kernel_signal(Signal::SIGKILL);
     }

@@ -17,11 +17,13 @@ pub(super) struct Control {
     foreground: Option<Arc<Pid>>,
 }
 
-/// Sends a signal of the kernel's to a process group.
+/// Sends a signal of the kernel's to a process group. The tasklist lock is not held.
 pub(super) fn signal(group: &Pid, signal: Signal) {
-    if let Some(group) = group.process_group() {
-        group.send_kernel_signal(signal);
-    }
+    let Some(group) = group.process_group() else { return };
+    let Some(kernel) = group.members().first().map(|process| process.kernel.clone()) else { return };
+    // Nobody joins it by being made meanwhile.
+    let _tasklist = kernel.tasklist.lock();
+    group.send_kernel_signal(signal);
 }
 
 /// The processes of a session.
