@@ -619,10 +619,10 @@ static void call_somehow(struct worker *w) {
         break;
     case SYS_prlimit64:
         if (args[1] == RLIMIT_FSIZE || args[1] == RLIMIT_AS) return;
-        if (args[0] == 1) return;
+        if ((int)args[0] == 1) return;
         break;
     case SYS_process_vm_writev: case SYS_ptrace:
-        if (args[0] == 1 || args[1] == 1) return;
+        if ((int)args[0] == 1 || (int)args[1] == 1) return;
         break;
     case SYS_munmap: case SYS_mprotect:
         if (args[0] + args[1] < args[0] || args[1] > 64 * PAGE) args[1] = chance(r, 98) ? PAGE : args[1];

@@ -43,6 +43,16 @@ fn a_fork_bomb_is_stopped_by_its_limit() {
 }
 
 #[test]
+fn tracers_of_each_other_can_be_killed() {
+    on_each_platform("tracers_of_each_other", |runsc| {
+        let bundle = runsc.bundle("c", &["tracers"], |_| {});
+        let output = runsc.output(&["run", "--bundle", &bundle, "c"]);
+        assert!(output.status.success(), "{}", describe(&output));
+        assert_eq!(text(&output.stdout), "both ended\n");
+    });
+}
+
+#[test]
 fn a_memory_eater_is_stopped_by_its_limit() {
     on_each_platform("a_memory_eater", |runsc| {
         let bundle = runsc.bundle("c", &["address-space", "64"], |_| {});

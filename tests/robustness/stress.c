@@ -22,6 +22,7 @@
 #include <sys/mount.h>
 #include <sys/msg.h>
 #include <sys/prctl.h>
+#include <sys/ptrace.h>
 #include <sys/resource.h>
 #include <sys/sem.h>
 #include <sys/shm.h>
@@ -265,6 +266,44 @@ static int tables(void) {
     return 0;
 }
 
+static char state_of(pid_t pid) {
+    char path[32], line[256] = "";
+    snprintf(path, sizeof path, "/proc/%d/stat", pid);
+    int fd = open(path, O_RDONLY);
+    if (fd < 0) return 0;
+    long n = read(fd, line, sizeof line - 1);
+    close(fd);
+    char *end = n > 0 ? strrchr(line, ')') : 0;
+    return end ? end[2] : 0;
+}
+
+// Two that trace each other, and want to see each other's end: a kill ends them all the same.
+static int tracers(void) {
+    struct { _Atomic pid_t other; _Atomic int done; } *shared = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    pid_t pids[2];
+    for (int i = 0; i < 2; i++) {
+        if ((pids[i] = OK(fork()))) continue;
+        while (i == 0 && !shared->other) sched_yield();
+        OK(ptrace(PTRACE_SEIZE, i == 0 ? shared->other : pids[0], 0, PTRACE_O_TRACEEXIT));
+        shared->done++;
+        for (;;) pause();
+    }
+    shared->other = pids[1];
+    while (shared->done < 2) sched_yield();
+    OK(kill(pids[0], SIGKILL));
+    OK(kill(pids[1], SIGKILL));
+    for (int left = 2; left > 0;) {
+        if (OK(waitpid(-1, 0, WNOHANG)) > 0) left--;
+        else if (state_of(pids[0]) == 't' && state_of(pids[1]) == 't') {
+            printf("each waits for the other\n");
+            return 1;
+        }
+        sched_yield();
+    }
+    printf("both ended\n");
+    return 0;
+}
+
 // Nothing, until a signal comes.
 static int idle(void) {
     printf("ready\n");
@@ -288,7 +327,7 @@ int main(int argc, char **argv) {
         const char *name;
         int (*run)(void);
     } commands[] = {{"threads", threads}, {"processes", processes}, {"bomb", bomb}, {"address-space", address_space}, {"eat", eat},
-        {"tables", tables}, {"idle", idle}, {"spin", spin}, {"hello", hello}};
+        {"tables", tables}, {"tracers", tracers}, {"idle", idle}, {"spin", spin}, {"hello", hello}};
     for (unsigned i = 0; i < sizeof commands / sizeof commands[0]; i++)
         if (argc > 1 && !strcmp(argv[1], commands[i].name)) return commands[i].run();
     return 64;

@@ -541,6 +541,10 @@ impl CurrentTask {
             let mut tracing = self.tracing.lock();
             let link = tracing.link.as_mut()?;
             let tracer = link.tracer.upgrade()?;
+            // Nor would a tracer have it go on that is ending itself: two that trace each other would wait forever.
+            if is_leaving && tracer.is_killed() {
+                return None;
+            }
             // Who learns of the stop sees it in proc, too.
             self.set_state(RunState::Traced);
             link.message = message;
