@@ -10,6 +10,7 @@ mod tracee;
 use platform::stub::filter::RET_TRAP;
 use platform::stub::{Handler, Options, StubProcess, Template, TemplateError, arch};
 use platform::{AddressSpace, Change, Context, Errno, Platform, Report, Result, Thread};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 /// The platform.
@@ -44,8 +45,10 @@ impl Platform for Ptrace {
         Ok(Arc::new(Space { process: self.template.spawn()? }))
     }
 
-    fn branch(&self) -> Result<Arc<dyn Platform>> {
-        Ok(Arc::new(Branch { process: self.template.spawn()?, report: self.report() }))
+    fn branch(&self, entrances: &[BorrowedFd<'_>]) -> Result<Arc<dyn Platform>> {
+        let process = self.template.spawn()?;
+        process.enter(entrances)?;
+        Ok(Arc::new(Branch { process, report: self.report() }))
     }
 
     fn report(&self) -> Report {
@@ -74,10 +77,6 @@ impl Platform for Branch {
 
     fn new_address_space(&self) -> Result<Arc<dyn AddressSpace>> {
         Ok(Arc::new(Space { process: self.process.fork()? }))
-    }
-
-    fn process(&self) -> Option<i32> {
-        Some(self.process.pid())
     }
 
     fn close(&self) {

@@ -53,6 +53,7 @@ use platform::stub::filter::{Check, Rule};
 use platform::stub::{Handler, Options, StubProcess, Template, TemplateError};
 use platform::{AddressSpace, Change, Context, Errno, Exit, Platform, Prot, Report, Resume};
 use space::Space;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 pub use thread::Guest;
@@ -255,8 +256,9 @@ impl Platform for SystrapPlatform {
         Ok(self.ahead.take()?)
     }
 
-    fn branch(&self) -> platform::Result<Arc<dyn Platform>> {
+    fn branch(&self, entrances: &[BorrowedFd<'_>]) -> platform::Result<Arc<dyn Platform>> {
         let process = self.host.template.spawn()?;
+        process.enter(entrances)?;
         let parent = process.clone();
         let ahead = Ahead::new(self.host.clone(), Box::new(move || parent.fork()));
         Ok(Arc::new(Branch { ahead, process, report: self.report.clone() }))
@@ -281,10 +283,6 @@ impl Platform for Branch {
 
     fn new_address_space(&self) -> platform::Result<Arc<dyn AddressSpace>> {
         Ok(self.ahead.take()?)
-    }
-
-    fn process(&self) -> Option<i32> {
-        Some(self.process.pid())
     }
 
     fn close(&self) {

@@ -135,15 +135,13 @@ pub trait Platform: Send + Sync {
     fn new_address_space(&self) -> Result<Arc<dyn AddressSpace>>;
 
     /// A platform like this one, whose address spaces descend from a process of the host of their own
-    /// ([`Platform::process`]): they and all that is forked from them begin in the cgroup of that process. EOPNOTSUPP:
-    /// guests do not run in processes of their own here.
-    fn branch(&self) -> Result<Arc<dyn Platform>> {
+    /// which has entered the host's cgroups with these entrances: they and all that is forked from them begin there. An
+    /// entrance is a file `tasks` (version 1) or `cgroup.procs` (cgroup2, where it takes a grace period of the host's),
+    /// open for writing; at most [`stub::MAX_FDS`]. An errno: it could not be entered, or there are no processes for
+    /// guests here (EOPNOTSUPP).
+    fn branch(&self, entrances: &[BorrowedFd<'_>]) -> Result<Arc<dyn Platform>> {
+        let _ = entrances;
         Err(Errno::EOPNOTSUPP)
-    }
-
-    /// The host's number, in this process's pid namespace, of the process that a branch's address spaces descend from.
-    fn process(&self) -> Option<i32> {
-        None
     }
 
     /// Ends the process of a branch, for good: new address spaces are ESRCH. Those that there are stay.

@@ -6,6 +6,7 @@ use super::{Case, Outcome::Passed};
 use crate::{Change, Errno, PAGE_SIZE, Platform, Prot, USER_MAX, USER_MIN};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 
 pub(super) const CASES: &[Case] = &[
     ("map_anonymous_unmap_protect", map),
@@ -286,11 +287,18 @@ fn fork(platform: &dyn Platform) -> Outcome {
 }
 
 fn branch(platform: &dyn Platform) -> Outcome {
-    let branch = match platform.branch() {
+    // In place of a cgroup's, a file that tells what was written to it.
+    let group = memfd_create("group", MFdFlags::empty()).unwrap();
+    let group = std::fs::File::from(group);
+    let branch = match platform.branch(&[group.as_fd()]) {
         Err(Errno::EOPNOTSUPP) => return Outcome::Skipped("guests have no processes of their own".into()),
         branch => branch.unwrap(),
     };
-    assert!(branch.process().is_some_and(|pid| super::stub_pids().contains(&pid)));
+    let mut written = [0; 2];
+    assert_eq!(group.read_at(&mut written, i64::MAX as u64 - 1).unwrap(), 1);
+    assert_eq!(written, [b'0', 0]);
+    let closed = std::fs::File::open("/dev/null").unwrap();
+    assert_eq!(platform.branch(&[group.as_fd(), closed.as_fd()]).err(), Some(Errno::EBADF));
     let mut guest = Guest::new(&*branch, code::load());
     guest.space.write(DATA, b"B").unwrap();
     branch.close();

@@ -4,7 +4,8 @@
 
 use super::arch::THREAD_FLAGS;
 use super::death::{State, Watcher};
-use super::{MAX_FDS, MAX_OPS, MAX_SLOTS, REPLY_TIMEOUT, SLOT_SIZE, SLOTS};
+use super::filter::FAR;
+use super::{MAX_FDS, MAX_OPS, MAX_SLOTS, REPLY_TIMEOUT, SCRATCH_OFFSET, SLOT_SIZE, SLOTS, STUB_DATA};
 use crate::{Death, Errno, Result};
 use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg,
@@ -321,6 +322,32 @@ impl StubProcess {
                 Err(Errno::ESRCH)
             }
         }
+    }
+
+    /// Enters cgroups by files `tasks` or `cgroup.procs` ([`crate::Platform::branch`]), before it has other threads.
+    ///
+    /// To be moved by another process costs a grace period of the host's kernel, some ten milliseconds in which nobody
+    /// makes, enters or leaves a cgroup: it waits until no thread of the host is about to fork or exit. Who moves its only
+    /// thread waits for nobody.
+    pub fn enter(&self, entrances: &[BorrowedFd<'_>]) -> Result<()> {
+        if entrances.is_empty() {
+            return Ok(());
+        }
+        // The writer itself.
+        self.write_stub(STUB_DATA + SCRATCH_OFFSET, b"0")?;
+        let enter = |index| {
+            Op::call(libc::SYS_pwrite64, [index, STUB_DATA + SCRATCH_OFFSET, 1, FAR, 0, 0]).with_fd(0)
+        };
+        let ops: Vec<Op> = (0..entrances.len() as u64).map(enter).collect();
+        let results = self.execute(&ops, entrances)?;
+        for result in &results {
+            check(*result)?;
+        }
+        if results.len() != ops.len() {
+            self.state.misbehaved("operations left undone");
+            return Err(Errno::ESRCH);
+        }
+        Ok(())
     }
 
     /// A copy of the process with one thread, the service thread. Thread slots are not part of it.

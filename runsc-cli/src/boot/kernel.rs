@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use abi::poll::PollEvents;
@@ -179,7 +179,7 @@ pub struct Donations {
 
 /// A platform whose guests are in the cgroup with these entrances; None without entrances.
 ///
-/// The kernel looks at who opened them: so they can be written here, where nothing could be opened.
+/// The kernel looks at who opened them: so they can be written by a process that could not open anything.
 fn placed_platform(
     platform: &dyn Platform,
     entrances: Vec<OwnedFd>,
@@ -188,15 +188,8 @@ fn placed_platform(
     if entrances.is_empty() {
         return Ok(None);
     }
-    let place = || -> Result<Arc<dyn Platform>> {
-        let branch = platform.branch().context("making its first process")?;
-        let number = branch.process().context("it has no process")?.to_string();
-        for entrance in &entrances {
-            nix::unistd::write(entrance, number.as_bytes()).context("moving its first process")?;
-        }
-        Ok(branch)
-    };
-    match place().context("cgroups") {
+    let entrances: Vec<_> = entrances.iter().map(AsFd::as_fd).collect();
+    match platform.branch(&entrances).context("cgroups: making its first process there") {
         Err(error) if !must_enter => {
             tracing::warn!("{}", report::line(&error));
             Ok(None)

@@ -273,12 +273,19 @@ impl Cgroup {
         Ok(())
     }
 
-    /// The files that a process is written to that is to enter the group: each stands for one hierarchy. Whoever has them
+    /// The files that a process writes itself to that enters the group: each stands for one hierarchy. Whoever has them
     /// can put processes that it sees into the group, and nothing else. Empty if the group is not there.
+    ///
+    /// Beside version 1, cgroup2 is left out unless controllers are there: it is slow to enter.
     pub fn entrances(&self, policy: Policy) -> Result<Vec<File>> {
-        let places: BTreeSet<&PathBuf> = self.directories.values().collect();
+        let needed = |controller: &str| controller != UNIFIED || self.v2 || !self.hybrid.is_empty();
+        let file = |controller: &str| if controller == UNIFIED { "cgroup.procs" } else { "tasks" };
+        let places = self.directories.iter().filter(|(controller, _)| needed(controller));
+        // Several controllers may have one directory.
+        let paths: BTreeSet<PathBuf> =
+            places.map(|(controller, directory)| directory.join(file(controller))).collect();
         let mut files = Vec::new();
-        for path in places.into_iter().map(|directory| directory.join("cgroup.procs")) {
+        for path in paths {
             match File::options().write(true).open(&path) {
                 Ok(file) => files.push(file),
                 Err(error) if policy.rootless => crate::report::warn(&format!("cgroups: {path:?}: {error}")),
