@@ -42,6 +42,21 @@ fn a_fork_bomb_is_stopped_by_its_limit() {
     crowd("a_fork_bomb", "bomb", "60", "59 forks\n");
 }
 
+/// The limit of pids is the guest's. That of the host, which also counts what the sandbox keeps for each process, is never
+/// in its way, whatever that has done.
+#[test]
+fn all_processes_of_a_limit_can_be_there() {
+    on_each_platform("all_processes_of_a_limit", |runsc| {
+        let bundle = runsc.bundle("c", &["vforks", "60"], |config| {
+            config["linux"]["resources"] = serde_json::json!({"pids": {"limit": 60}});
+        });
+        let running = runsc.run_bundle_until_ready("c", &bundle);
+        // What comes from outside is beside the limit, as with runc.
+        answers(runsc, "c");
+        assert_eq!(running.finish(), ("59 forks\n".into(), Some(0)));
+    });
+}
+
 #[test]
 fn tracers_of_each_other_can_be_killed() {
     on_each_platform("tracers_of_each_other", |runsc| {

@@ -122,9 +122,13 @@ impl Runsc {
 
     /// Runs a container whose program says "ready" and then waits for a byte.
     pub fn run_until_ready(&self, id: &str, args: &[&str]) -> Running {
-        let bundle = self.bundle(id, args, |_| {});
+        self.run_bundle_until_ready(id, &self.bundle(id, args, |_| {}))
+    }
+
+    /// The same with a bundle that there is.
+    pub fn run_bundle_until_ready(&self, id: &str, bundle: &str) -> Running {
         let mut child = self
-            .command(&["run", "--bundle", &bundle, id])
+            .command(&["run", "--bundle", bundle, id])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -133,7 +137,7 @@ impl Runsc {
         let mut line = String::new();
         lines.read_line(&mut line).unwrap();
         let running = Running { child, lines };
-        assert_eq!(line, "ready\n", "{args:?} on {}", self.platform);
+        assert_eq!(line, "ready\n", "{id} on {}", self.platform);
         running
     }
 

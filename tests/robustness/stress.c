@@ -304,6 +304,49 @@ static int tracers(void) {
     return 0;
 }
 
+// Processes in the memory of the one that makes the first of them, each made by the one before.
+static __attribute__((noinline)) void nest(int depth) {
+    if (depth == 0) return;
+    pid_t child = OK(vfork());
+    if (child == 0) {
+        nest(depth - 1);
+        _exit(0);
+    }
+    int status;
+    OK(waitpid(child, &status, 0));
+    if (status) _exit(1);
+}
+
+// As many processes as there may be. Each has had others in its memory, as far as there was room.
+static int vforks(void) {
+    enum { DEPTH = 5 };
+    int there[2], go[2], made = 0;
+    char byte = 0;
+    OK(pipe(there));
+    OK(pipe(go));
+    for (pid_t child; (child = fork()) != -1; made++) {
+        if (child == 0) {
+            close(go[1]);
+            if (count - (made + 2) >= DEPTH) nest(DEPTH);
+            OK(write(there[1], &byte, 1));
+            (void)!read(go[0], &byte, 1);
+            _exit(0);
+        }
+        OK(read(there[0], &byte, 1));
+    }
+    if (errno != EAGAIN) fail("fork", __LINE__);
+    printf("ready\n");
+    (void)!read(0, &byte, 1);
+    close(go[1]);
+    for (int i = 0; i < made; i++) {
+        int status;
+        OK(wait(&status));
+        if (status) return 1;
+    }
+    printf("%d forks\n", made);
+    return 0;
+}
+
 // Nothing, until a signal comes.
 static int idle(void) {
     printf("ready\n");
@@ -326,7 +369,7 @@ int main(int argc, char **argv) {
     static const struct {
         const char *name;
         int (*run)(void);
-    } commands[] = {{"threads", threads}, {"processes", processes}, {"bomb", bomb}, {"address-space", address_space}, {"eat", eat},
+    } commands[] = {{"threads", threads}, {"processes", processes}, {"bomb", bomb}, {"vforks", vforks}, {"address-space", address_space}, {"eat", eat},
         {"tables", tables}, {"tracers", tracers}, {"idle", idle}, {"spin", spin}, {"hello", hello}};
     for (unsigned i = 0; i < sizeof commands / sizeof commands[0]; i++)
         if (argc > 1 && !strcmp(argv[1], commands[i].name)) return commands[i].run();

@@ -276,11 +276,16 @@ impl Cgroup {
     /// The files that a process writes itself to that enters the group: each stands for one hierarchy. Whoever has them
     /// can put processes that it sees into the group, and nothing else. Empty if the group is not there.
     ///
-    /// Beside version 1, cgroup2 is left out unless controllers are there: it is slow to enter.
+    /// Beside version 1, the group of cgroup2 is left out where it has no controllers: it is slow to enter.
     pub fn entrances(&self, policy: Policy) -> Result<Vec<File>> {
-        let needed = |controller: &str| controller != UNIFIED || self.v2 || !self.hybrid.is_empty();
+        let controlled = |directory: &Path| {
+            let controllers = std::fs::read_to_string(directory.join("cgroup.controllers"));
+            controllers.is_ok_and(|controllers| !controllers.trim().is_empty())
+        };
+        let needed =
+            |controller: &str, directory: &Path| controller != UNIFIED || self.v2 || controlled(directory);
         let file = |controller: &str| if controller == UNIFIED { "cgroup.procs" } else { "tasks" };
-        let places = self.directories.iter().filter(|(controller, _)| needed(controller));
+        let places = self.directories.iter().filter(|(controller, directory)| needed(controller, directory));
         // Several controllers may have one directory.
         let paths: BTreeSet<PathBuf> =
             places.map(|(controller, directory)| directory.join(file(controller))).collect();
