@@ -377,3 +377,64 @@ fn podman() -> Result<()> {
     assert_eq!(clients::left_behind(place.path()), Vec::<String>::new());
     result
 }
+
+/// Without root, by a user who has no line in /etc/subuid.
+const ROOTLESS: &[Case] = &[
+    case("run", "p run --rm box sh -c 'id -u; exit 6'", "0", 6),
+    case(
+        "exec",
+        "p run -d --name c box sleep 100 >/dev/null; p exec c sh -c 'echo inside; exit 5'",
+        "inside",
+        5,
+    ),
+    case("exec-tty", "p run -d --name c box sleep 100 >/dev/null; p exec -it c tty", "/dev/pts/0", 0),
+    case(
+        "logs-and-kill",
+        "p run -d --name c box sh -c 'echo up; exec sleep 100' >/dev/null; until p logs c | grep up; do sleep 0.1; done; p kill c; p wait c",
+        "up\nc\n137",
+        0,
+    ),
+];
+
+#[test]
+fn podman_rootless() -> Result<()> {
+    for program in ["podman", "conmon", "setpriv", "tar"] {
+        if clients::find(program).is_none() {
+            eprintln!("skipped: podman, rootless: there is no {program}");
+            return Ok(());
+        }
+    }
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: podman, rootless: needs root to become another user");
+        return Ok(());
+    }
+    let mut place = Place::new()?;
+    let image = place.image()?;
+    // Where that user may go.
+    let open = |path: &std::path::Path, mode| {
+        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode))
+    };
+    open(place.path(), 0o777)?;
+    let binary = place.path().join("bin/runtime");
+    // By a process of its own: a file that another thread's child has open for writing cannot be executed.
+    std::process::Command::new("cp").arg(&place.runtime).arg(&binary).status()?;
+    place.runtime = binary;
+    let prelude = prelude(&place)?;
+    std::fs::rename(place.path().join("bin/p"), place.path().join("bin/podman-here"))?;
+    place.program("p", "exec setpriv --reuid=1999 --regid=1999 --clear-groups podman-here \"$@\"")?;
+    place.write(
+        "storage.conf",
+        "[storage]\ndriver = \"vfs\"\n[storage.options.vfs]\nignore_chown_errors = \"true\"\n",
+    )?;
+    let prelude = format!("{prelude}; export HOME=$PWD/home; mkdir -p home; chown 1999:1999 home xdg");
+    let output = place.run(&prelude, &format!("p import -q {} box", image.display()))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        eprintln!("skipped: podman, rootless: it cannot work here: {}", said.trim());
+        return Ok(());
+    }
+    let result = place.run_cases("podman, rootless", &prelude, CLEANUP, ROOTLESS, &[]);
+    place.run(&prelude, "p system reset -f")?;
+    assert_eq!(clients::left_behind(place.path()), Vec::<String>::new());
+    result
+}
