@@ -1,7 +1,7 @@
 //! A guest thread: a stub thread with its listener, seen from its sentry thread.
 
 use crate::DOORBELL;
-use crate::arch::frame::{CONTROL_RESULT, SIGINFO, Shape, UCONTEXT};
+use crate::arch::frame::{CONTROL_RESULT, SIGINFO, Shape, UCONTEXT, USER_CS, USER_SS};
 use crate::arch::patched::{self, Progress};
 use crate::arch::request::{OPERATIONS_MAX, Said};
 use crate::arch::stub::{CALLED, Command, RING};
@@ -17,7 +17,7 @@ use crate::stub_thread::StubThread;
 use nix::errno::Errno as HostErrno;
 use platform::stub::arch::vsyscall_number;
 use platform::stub::{DeathWatch, EXTRA_TEXT, Op};
-use platform::{ANSWERS, Context, Death, Errno, Exit, Fault, Interrupter, Resume, Thread};
+use platform::{ANSWERS, Context, Death, Errno, Exit, Fault, Interrupter, Registers, Resume, Thread};
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -256,10 +256,16 @@ impl Inner {
             return Ok(Ring::Called(info));
         }
         self.bases = (fs_base, if gs_base == page.guest { 0 } else { gs_base });
-        self.fetched = false;
+        let fetched = std::mem::take(&mut self.fetched);
         self.ringing = None;
         self.relocated = false;
-        self.leave_own_code(request);
+        if fetched && request.is_some() {
+            // In the middle of a patched call, of which nothing but this context is left.
+            self.lease.page.withdraw();
+            self.fetched = true;
+        } else {
+            self.leave_own_code(request);
+        }
         if let Some((call, value)) = self.unanswered.take() {
             self.finish_in_frame(call, value);
             self.answered = None;
@@ -329,9 +335,23 @@ impl Inner {
         let (number, after, flags) = page.stored();
         let said = page.said();
         let posted = page.posted().1;
-        let is_replied = page.is_replied();
+        let (is_replied, is_frame_given) = (page.is_replied(), page.is_frame_given());
         let result = page.result();
         page.withdraw();
+        if progress == Progress::Loading
+            || (progress == Progress::Posted && request.is_none() && is_frame_given)
+        {
+            // It was to go on with the context as it was given last.
+            self.fetched = true;
+            let regs = &mut self.context.regs;
+            if let Some((ip, is_after_call)) = self.space.patches.original_ip(regs.rip) {
+                regs.rip = ip;
+                if is_after_call {
+                    regs.rcx = ip;
+                }
+            }
+            return;
+        }
         self.load();
         let regs = &mut self.context.regs;
         let restart = |regs: &mut platform::Registers, after: u64| regs.rip = after.wrapping_sub(CALL_SIZE);
@@ -352,7 +372,7 @@ impl Inner {
                 regs.eflags = patched::restore_flags(regs.eflags, flags);
                 args = (progress == Progress::ArgsSaved).then_some(posted);
             }
-            Progress::Posted => {
+            Progress::Posted | Progress::Loading => {
                 regs.eflags = patched::restore_flags(regs.eflags, flags);
                 match request {
                     Some(call) => {
@@ -543,10 +563,14 @@ impl Inner {
         if let At::Request { call } = self.at {
             let value = self.reply.take().unwrap_or(call.number);
             self.pace.prepare(&self.lease.page, &self.listener);
-            self.carrier.send();
-            if !self.lease.page.reply(value)
-                && let Some(id) = self.ringing.take()
-            {
+            let is_awake = if self.fetched {
+                self.store();
+                self.lease.page.reply_context(self.shape())
+            } else {
+                self.carrier.send();
+                self.lease.page.reply(value)
+            };
+            if !is_awake && let Some(id) = self.ringing.take() {
                 // If it does not arrive, the same doorbell rings again, and finds the reply.
                 let _ = self.listener.send(id, 0);
             }
@@ -561,17 +585,7 @@ impl Inner {
                     self.answer = Command::Return;
                 }
                 if self.fetched {
-                    self.fetched = false;
-                    self.own_trap = self.context.regs.eflags & TRAP_FLAG != 0;
-                    if let Some(ip) = self.space.patches.moved_ip(self.context.regs.rip) {
-                        self.context.regs.rip = ip;
-                    }
-                    let own = self.context.regs.gs_base;
-                    self.bases = (self.context.regs.fs_base, own);
-                    let is_free = own == 0 && self.space.host.patching;
-                    let shape = &self.space.host.geometry.shapes[self.shape];
-                    let page = &self.lease.page;
-                    page.store(shape, &self.context, 0, if is_free { page.guest } else { own });
+                    self.store();
                     self.answer = Command::LoadAndReturn;
                 } else if std::mem::take(&mut self.relocated) {
                     let (page, shape) = (&self.lease.page, self.shape());
@@ -589,6 +603,20 @@ impl Inner {
                 Err(self.misbehaved("a thread that stays in its call"))
             }
         }
+    }
+
+    /// Makes a frame of `context`.
+    fn store(&mut self) {
+        self.fetched = false;
+        self.own_trap = self.context.regs.eflags & TRAP_FLAG != 0;
+        if let Some(ip) = self.space.patches.moved_ip(self.context.regs.rip) {
+            self.context.regs.rip = ip;
+        }
+        let own = self.context.regs.gs_base;
+        self.bases = (self.context.regs.fs_base, own);
+        let is_free = own == 0 && self.space.host.patching;
+        let page = &self.lease.page;
+        page.store(self.shape(), &self.context, 0, if is_free { page.guest } else { own });
     }
 
     /// Waits until the guest makes a call or something else happens; `None`: a patched call is posted.
@@ -622,16 +650,71 @@ impl Inner {
     /// Has the stub thread carry out operations, in the middle of a patched call. Returns the results of those done.
     fn operate(&mut self, operations: &[(u64, [u64; 6])]) -> Result<Vec<i64>, Death> {
         let is_awake = self.lease.page.order(operations);
+        self.finish_order(is_awake)?;
+        Ok(self.lease.page.results(operations.len()).collect())
+    }
+
+    /// Waits for the end of what was ordered in the middle of a patched call.
+    fn finish_order(&mut self, is_awake: bool) -> Result<(), Death> {
         if let Some(id) = self.ringing.take() {
             let _ = self.listener.send(id, 0);
         } else if is_awake && self.pace.look_for_done(&self.lease.page) {
-            return Ok(self.lease.page.results(operations.len()).collect());
+            return Ok(());
         }
         self.link.begin_waiting();
         let done = self.await_done();
         self.link.end_waiting();
-        done?;
-        Ok(self.lease.page.results(operations.len()).collect())
+        done
+    }
+
+    /// Gets the registers of a thread in a patched call, which stays there.
+    fn save(&mut self, call: Call) -> Result<(), Death> {
+        self.carrier.close();
+        let host = self.space.host.clone();
+        // The one that holds most: what the thread has used meanwhile shows in the image.
+        let Some(shape) = host.geometry.shapes.last() else { return Err(Death::Misbehaved) };
+        let is_awake = self.lease.page.order_context(shape);
+        self.finish_order(is_awake)?;
+        let page = &self.lease.page;
+        page.load_image(shape, &mut self.context);
+        if self.shape().lacks(&self.context.xstate) {
+            self.shape = host.geometry.shapes.len() - 1;
+        }
+        let [rbx, rbp, rsp, r12, r13, r14, r15, fs_base, eflags] = page.saved();
+        let [rdi, rsi, rdx, r10, r8, r9] = call.args;
+        let mut eflags = patched::restore_flags(eflags, page.stored().2);
+        if self.context.single_step && !self.own_trap {
+            eflags &= !TRAP_FLAG;
+        }
+        let (rax, rcx, r11) = (self.reply.take().unwrap_or(call.number), call.ip, eflags);
+        let (rip, orig_rax, gs_base) = (call.ip, u64::MAX, 0);
+        self.context.regs = Registers {
+            rax,
+            rbx,
+            rcx,
+            rdx,
+            rsi,
+            rdi,
+            rbp,
+            rsp,
+            r8,
+            r9,
+            r10,
+            r11,
+            r12,
+            r13,
+            r14,
+            r15,
+            rip,
+            eflags,
+            orig_rax,
+            fs_base,
+            gs_base,
+            cs: USER_CS,
+            ss: USER_SS,
+            ..Registers::default()
+        };
+        Ok(())
     }
 
     fn await_done(&mut self) -> Result<(), Death> {
@@ -758,9 +841,13 @@ impl Inner {
         if self.fetched {
             return Ok(());
         }
-        self.enter_handler()?;
-        if !self.fetched {
-            self.load();
+        if let At::Request { call } = self.at {
+            self.save(call)?;
+        } else {
+            self.enter_handler()?;
+            if !self.fetched {
+                self.load();
+            }
         }
         if self.in_call {
             self.context.regs.orig_rax = self.context.regs.rax;

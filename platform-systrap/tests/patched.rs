@@ -756,3 +756,110 @@ fn what_cannot_travel_is_a_fault() {
     });
     assert!(travelled > 5000, "{travelled}");
 }
+
+// Call 1000 with r12 as argument and result, with the direction flag set; rbx, r14 and the low half of xmm5 must stay equal,
+// and all else as it was.
+guest!(
+    keeping,
+    "2:",
+    "lea rbx, [r12 * 2]",
+    "mov r14, rbx",
+    "movq xmm5, rbx",
+    "mov rbp, r12",
+    "mov r13, rsp",
+    "lea r15, [r12 + 5]",
+    "mov rdi, r12",
+    "mov eax, 1000",
+    "std",
+    "syscall",
+    "pushfq",
+    "cld",
+    "pop rcx",
+    "test ecx, 0x400",
+    "jz 3f",
+    "cmp rax, r12",
+    "jne 3f",
+    "movq rcx, xmm5",
+    "cmp rbx, rcx",
+    "jne 3f",
+    "cmp rbx, r14",
+    "jne 3f",
+    "cmp rbp, r12",
+    "jne 3f",
+    "cmp rsp, r13",
+    "jne 3f",
+    "lea rcx, [r12 + 5]",
+    "cmp r15, rcx",
+    "jne 3f",
+    "cmp rdi, r12",
+    "jne 3f",
+    "inc r12",
+    "jmp 2b",
+    "3:",
+    "ud2",
+);
+
+/// Where xmm5 is in an XSAVE image.
+const XMM5: usize = 160 + 5 * 16;
+
+#[test]
+fn contexts_in_patched_calls_can_be_changed() {
+    let Some(space) = space(keeping()) else { return };
+    let mut thread = thread(&space, &context());
+    let (interrupter, tid) = (thread.interrupter(), host_ids(&mut *thread).1);
+    let (mut random, mut pauses) = (Random(0xabcd), Random(0xdcba));
+    let disturb = move || {
+        interrupter.interrupt();
+        // SAFETY: a plain system call on a thread that lives as long as this.
+        unsafe { libc::syscall(libc::SYS_tkill, tid, libc::SIGUSR1) };
+        std::thread::sleep(pauses.time(Duration::from_micros(400)));
+    };
+    meanwhile(disturb, || {
+        let (mut calls, mut resume) = (0u64, Resume::Context);
+        while calls < 10_000 {
+            match thread.run(resume) {
+                Exit::Syscall { number: 1000, args, ip } => {
+                    assert_eq!(args[0], calls);
+                    if calls == 10 {
+                        assert_eq!(patch(&space, &mut *thread, ip), Ok(()));
+                    }
+                    resume = Resume::Result(calls);
+                    let how = random.next() % 8;
+                    if how < 3 {
+                        let context = thread.context().expect("alive");
+                        let regs = &mut context.regs;
+                        assert_eq!((regs.rip, regs.rcx, regs.rdi, regs.rax), (ip, ip, calls, 1000));
+                        assert_eq!((regs.rbx, regs.rbp, regs.r12), (calls * 2, calls, calls));
+                        assert_eq!((regs.r13, regs.r14, regs.r15), (regs.rsp, calls * 2, calls + 5));
+                        assert_eq!((regs.cs, regs.ss, regs.gs_base), (0x33, 0x2b, 0));
+                        assert_eq!(regs.eflags & 0x400, 0x400);
+                        let low = &mut context.xstate.0[XMM5..XMM5 + 8];
+                        assert_eq!(*low, (calls * 2).to_le_bytes());
+                        if how > 0 {
+                            let other = random.next();
+                            low.copy_from_slice(&other.to_le_bytes());
+                            (regs.rbx, regs.r14) = (other, other);
+                        }
+                        if how == 2 {
+                            regs.rax = calls;
+                            resume = Resume::Context;
+                        }
+                    }
+                    if how == 3 {
+                        let change = Change::MapAnonymous { addr: DATA, len: PAGE_SIZE, prot: Prot::READ };
+                        assert_eq!(space.apply(Some(&mut *thread), &[change]), Ok(()));
+                        assert_eq!(thread.context().map(|context| context.regs.rbp), Ok(calls));
+                    }
+                    calls += 1;
+                }
+                Exit::Interrupted => {
+                    let regs = thread.context().expect("alive").regs;
+                    let code = CODE..CODE + keeping().len() as u64;
+                    assert!(code.contains(&regs.rip), "{:x}", regs.rip);
+                    resume = Resume::Context;
+                }
+                other => panic!("{other:?} after {calls}: {:x?}", thread.context()),
+            }
+        }
+    });
+}

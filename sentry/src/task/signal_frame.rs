@@ -21,6 +21,9 @@ const FLAGS_CLEARED: u64 = 0x1_0500;
 /// The bytes below the stack pointer that belong to the interrupted function.
 const RED_ZONE: u64 = 128;
 
+/// What an XSAVE image takes without AMX, and the gap before it.
+const XSTATE_USUAL: usize = 2816;
+
 /// What an XSAVE image may at most take: 12 KiB with AMX, and room.
 const XSTATE_MAX: usize = 32 * 1024;
 
@@ -89,10 +92,7 @@ impl CurrentTask {
             return Err(Errno::EFAULT);
         }
         let mm = self.mm();
-        if fpstate != 0 {
-            mm.write_bytes(fpstate, &xstate)?;
-        }
-        mm.write_bytes(frame_at, frame.as_bytes())?;
+        mm.write_batch(&[(frame_at, frame.as_bytes()), (fpstate, &xstate)])?;
         let mut own = self.signals.lock();
         own.saved = None;
         if stack.ss_flags & SS_AUTODISARM != 0 {
@@ -121,9 +121,16 @@ impl CurrentTask {
     pub fn leave_handler(&self, context: &mut Context) -> Result<()> {
         let frame_at = context.regs.rsp.wrapping_sub(8);
         let mm = self.mm();
-        let frame: RtSigframe = mm.read_object(frame_at)?;
+        // The image is just above the frame, unless the handler has moved it.
+        let mut around = [0; size_of::<RtSigframe>() + XSTATE_USUAL];
+        let have = mm.read_upto(frame_at, &mut around)?;
+        let around = around.get(..have).unwrap_or_default();
+        let (frame, _) = RtSigframe::read_from_prefix(around).map_err(|_| Errno::EFAULT)?;
         let sc = &frame.uc.uc_mcontext;
-        let xstate = if sc.fpstate == 0 { XState::default() } else { self.read_xstate(sc.fpstate)? };
+        let xstate = match sc.fpstate {
+            0 => XState::default(),
+            at => self.read_xstate(at, frame_at, around)?,
+        };
         let old = context.regs;
         context.regs = Registers {
             r8: sc.r8,
@@ -174,10 +181,21 @@ impl CurrentTask {
         Ok(())
     }
 
-    fn read_xstate(&self, at: u64) -> Result<XState> {
+    /// Reads an image at `at`, of which there may be something in `around`, the bytes from `start` on.
+    fn read_xstate(&self, at: u64, start: u64, around: &[u8]) -> Result<XState> {
         let mm = self.mm();
+        let fill = |buf: &mut [u8]| {
+            let from = usize::try_from(at.wrapping_sub(start)).unwrap_or(usize::MAX);
+            match from.checked_add(buf.len()).and_then(|to| around.get(from..to)) {
+                Some(there) => {
+                    buf.copy_from_slice(there);
+                    Ok(())
+                }
+                None => mm.read_bytes(at, buf),
+            }
+        };
         let mut legacy = [0u8; FXSAVE_SIZE];
-        mm.read_bytes(at, &mut legacy)?;
+        fill(&mut legacy)?;
         let sw = FpxSwBytes::read_from_bytes(&legacy[FPX_SW_BYTES_OFFSET..]).map_err(|_| Errno::EFAULT)?;
         let size = sw.xstate_size as usize;
         let plausible = sw.magic1 == FP_XSTATE_MAGIC1
@@ -187,7 +205,7 @@ impl CurrentTask {
             return Ok(XState(legacy.to_vec()));
         }
         let mut image = vec![0; size + FP_XSTATE_MAGIC2_SIZE];
-        mm.read_bytes(at, &mut image)?;
+        fill(&mut image)?;
         let magic2 = image.split_off(size);
         if magic2 != FP_XSTATE_MAGIC2.to_le_bytes() {
             return Ok(XState(legacy.to_vec()));

@@ -16,7 +16,7 @@
 
 use super::request::{CARRIED, CARRIED_MAX, DATA_END, LATER, LATER_MAX};
 use super::xstate::Layout;
-use platform::{Context, Fault, Registers};
+use platform::{Context, Fault, Registers, XState};
 
 /// Where ucontext is.
 pub const UCONTEXT: usize = 8;
@@ -44,8 +44,12 @@ const SIGCONTEXT_WORDS: usize = 32;
 const UC_FLAGS: u64 = 7;
 /// SS_AUTODISARM: without it the guest's stack pointer would aim the next frame.
 const SS_AUTODISARM: u64 = 1 << 31;
-/// `__USER_CS`, `gs` 0, `fs` 0, `__USER_DS`.
-const USER_SELECTORS: u64 = 0x33 | 0x2b << 48;
+/// `__USER_CS`.
+pub const USER_CS: u64 = 0x33;
+/// `__USER_DS`.
+pub const USER_SS: u64 = 0x2b;
+/// The two, with `gs` 0 and `fs` 0 between them.
+const USER_SELECTORS: u64 = USER_CS | USER_SS << 48;
 
 /// Bytes of the control block, with the requests.
 const CONTROL_SIZE: usize = super::request::END;
@@ -78,6 +82,11 @@ pub struct Shape {
 }
 
 impl Shape {
+    /// Whether frames of this shape cannot hold `state`.
+    pub fn lacks(&self, state: &XState) -> bool {
+        self.xstate.lacks(state)
+    }
+
     /// As get_sigframe() and fpu__alloc_mathframe() compute it.
     fn new(end: usize, xstate: Layout) -> Self {
         let image = (end - xstate.frame_size()) & !63;
@@ -270,6 +279,23 @@ impl Page {
         }
     }
 
+    /// Has the stub save its registers. False: it rings, or is about to.
+    pub fn order_context(&self, shape: &Shape) -> bool {
+        self.order_save(shape.xstate.features(), shape.image)
+    }
+
+    /// Copies the image that the stub has saved to `context`.
+    pub fn load_image(&self, shape: &Shape, context: &mut Context) {
+        context.xstate.0.resize(shape.xstate.size(), 0);
+        self.read(shape.image, &mut context.xstate.0);
+        context.xstate.0 = shape.xstate.clean(&context.xstate);
+    }
+
+    /// Has the stub go on with the frame that was stored. False: it rings, or is about to.
+    pub fn reply_context(&self, shape: &Shape) -> bool {
+        self.reply_frame(self.frame_address(shape) + UCONTEXT as u64)
+    }
+
     /// Copies the frame's registers to `context`. The bases of fs and gs are not in a frame.
     pub fn load(&self, shape: &Shape, context: &mut Context) {
         let mut bytes = [0; SIGCONTEXT_WORDS * 8];
@@ -309,9 +335,7 @@ impl Page {
             fs: 0,
             gs: 0,
         };
-        context.xstate.0.resize(shape.xstate.size(), 0);
-        self.read(shape.image, &mut context.xstate.0);
-        context.xstate.0 = shape.xstate.clean(&context.xstate);
+        self.load_image(shape, context);
     }
 
     /// Writes a frame from which rt_sigreturn(2) continues with `context` and the signals of `mask` blocked. `gs` is the base

@@ -25,10 +25,12 @@
 //! sentry then looks for itself. If the second does, the call ends with EFAULT: a sibling has changed what the sentry had
 //! found writable, or the file behind it has become shorter.
 
+use super::frame::{CONTROL_FS, CONTROL_GS};
 use super::request::{
     ANSWERS, ARGS, ASLEEP, AWAKE, CALL_DONE, CALL_REQUEST, CARRIED, CARRIED_ADDR, CARRIED_LEN, CARRIED_MAX,
-    COMMAND, CONTINUATION, CPU, FLAGS, IP, LATER_COUNT, MASK, NUMBER, OPERATIONS, OPERATIONS_COUNT,
-    OPERATIONS_DONE, OPERATIONS_MAX, PIECES, PIECES_MAX, REPLY, RESTING, RESULT, SPIN, STATE, STRING_MAX,
+    COMMAND, CONTINUATION, CPU, FLAGS, IP, LATER_COUNT, LOAD, LOAD_STACK, MASK, NUMBER, OPERATIONS,
+    OPERATIONS_COUNT, OPERATIONS_DONE, OPERATIONS_MAX, PIECES, PIECES_MAX, REPLY, RESTING, RESULT, SAVE,
+    SAVED, SAVED_FEATURES, SAVED_IMAGE, SAVED_STACK, SPIN, STATE, STRING_MAX,
 };
 use super::stub::RING;
 use crate::DOORBELL;
@@ -67,6 +69,8 @@ std::arch::global_asm!(
     ".globl __systrap_patched_flags, __systrap_patched_args, __systrap_patched_posted",
     ".globl __systrap_patched_carrying, __systrap_patched_carried",
     ".globl __systrap_patched_copying, __systrap_patched_copied, __systrap_patched_faulted",
+    ".globl __systrap_patched_loading",
+    ".hidden __systrap_patched_loading",
     ".hidden __systrap_patched_start, __systrap_patched_end, __systrap_patched_saved",
     ".hidden __systrap_patched_flags, __systrap_patched_args, __systrap_patched_posted",
     ".hidden __systrap_patched_carrying, __systrap_patched_carried",
@@ -234,6 +238,10 @@ std::arch::global_asm!(
     "je .Lpatched_return",
     "cmp eax, {command}",
     "je .Lpatched_command",
+    "cmp eax, {save}",
+    "je .Lpatched_save",
+    "cmp eax, {load}",
+    "je .Lpatched_load",
     "cmp eax, esi",
     "je .Lpatched_ring",
     "cmp eax, edx",
@@ -331,6 +339,36 @@ std::arch::global_asm!(
     "__systrap_patched_faulted:",
     "mov qword ptr gs:[{result}], -{efault}",
     "jmp .Lpatched_restore",
+    // Whatever registers are not in the page yet. The guest's stack may not be touched; a signal in between returns to here.
+    ".Lpatched_save:",
+    "mov gs:[{saved}], rbx",
+    "mov gs:[{saved} + 8], rbp",
+    "mov gs:[{saved} + 16], rsp",
+    "mov gs:[{saved} + 24], r12",
+    "mov gs:[{saved} + 32], r13",
+    "mov gs:[{saved} + 40], r14",
+    "mov gs:[{saved} + 48], r15",
+    "rdfsbase rax",
+    "mov gs:[{saved} + 56], rax",
+    "mov rsp, gs:[{saved_stack}]",
+    "pushfq",
+    "mov rsp, gs:[{saved} + 16]",
+    "mov eax, gs:[{saved_features}]",
+    "mov edx, gs:[{saved_features} + 4]",
+    "mov ecx, gs:[{saved_image}]",
+    "xsave64 gs:[rcx]",
+    "jmp .Lpatched_done",
+    // All registers as a frame in the page says.
+    "__systrap_patched_loading:",
+    ".Lpatched_load:",
+    "mov rax, gs:[{fs}]",
+    "mov rcx, gs:[{gs}]",
+    "mov rsp, gs:[{load_stack}]",
+    "wrfsbase rax",
+    "wrgsbase rcx",
+    "mov eax, 15",
+    "syscall",
+    "ud2",
     "__systrap_patched_end:",
     ".popsection",
     ip = const IP,
@@ -353,6 +391,15 @@ std::arch::global_asm!(
     doorbell = const DOORBELL,
     reply = const REPLY,
     command = const COMMAND,
+    save = const SAVE,
+    load = const LOAD,
+    saved = const SAVED,
+    saved_stack = const SAVED_STACK,
+    saved_features = const SAVED_FEATURES,
+    saved_image = const SAVED_IMAGE,
+    load_stack = const LOAD_STACK,
+    fs = const CONTROL_FS,
+    gs = const CONTROL_GS,
     result = const RESULT,
     efault = const libc::EFAULT,
     operations = const OPERATIONS,
@@ -382,6 +429,7 @@ unsafe extern "C" {
     static __systrap_patched_copying: u8;
     static __systrap_patched_copied: u8;
     static __systrap_patched_faulted: u8;
+    static __systrap_patched_loading: u8;
     static __systrap_patched_posted: u8;
     static __systrap_patched_end: u8;
 }
@@ -523,6 +571,8 @@ pub enum Progress {
     ArgsSaved,
     /// The request is posted, and any register of an argument may be lost.
     Posted,
+    /// It takes all registers as the sentry has given them.
+    Loading,
 }
 
 /// The progress that an instruction pointer tells, if it is in the code.
@@ -532,6 +582,8 @@ pub fn progress(ip: u64) -> Option<Progress> {
     let at = |symbol: *const u8| symbol as u64 - start;
     if offset >= at(&raw const __systrap_patched_end) {
         None
+    } else if offset >= at(&raw const __systrap_patched_loading) {
+        Some(Progress::Loading)
     } else if offset >= at(&raw const __systrap_patched_posted) {
         Some(Progress::Posted)
     } else if offset >= at(&raw const __systrap_patched_args) {

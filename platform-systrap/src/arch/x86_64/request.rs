@@ -4,7 +4,7 @@
 //! line 0   state, number, six arguments          written by the stub, but for the state
 //! line 1   address after the call, continuation, flags; the result; what is carried, and how much is to be copied
 //! line 2   whether the sentry looks, how long to spin; answers that the stub gives itself
-//! then     operations for the stub; what is to be copied where
+//! then     operations for the stub; what is to be copied where; registers that the stub saves
 //! pages    memory that the call reads, copied by the stub; memory that it writes, for the stub to copy
 //! ```
 //!
@@ -14,7 +14,9 @@
 //! CALL_REQUEST  stub: a call is posted         + ASLEEP: and the doorbell rings, or is about to
 //! REPLY         sentry: the result is there
 //! COMMAND       sentry: operations are there
-//! CALL_DONE     stub: they are done            + ASLEEP: as above
+//! SAVE          sentry: it wants all registers
+//! CALL_DONE     stub: that is done             + ASLEEP: as above
+//! LOAD          sentry: a frame with all registers is there, in the place of a result
 //! ```
 //!
 //! The stub goes on when the state is the sentry's. It rings when the sentry says that it is not looking
@@ -67,8 +69,20 @@ pub const OPERATIONS_MAX: usize = 8;
 pub const PIECES: usize = OPERATIONS + OPERATIONS_MAX * 64;
 /// Pieces at most.
 pub const PIECES_MAX: usize = 4;
+/// Offset of rbx, rbp, rsp, r12, r13, r14, r15, fs base, flags, as the stub has saved them.
+pub const SAVED: usize = PIECES + PIECES_MAX * 16;
+/// How many these are.
+pub const SAVED_COUNT: usize = 9;
+/// Offset of the address behind the saved flags, which are pushed.
+pub const SAVED_STACK: usize = SAVED + SAVED_COUNT * 8;
+/// Offset of the features to be saved in the image.
+pub const SAVED_FEATURES: usize = SAVED_STACK + 8;
+/// Offset of the offset of the image.
+pub const SAVED_IMAGE: usize = SAVED_FEATURES + 8;
+/// Offset of the stack pointer for rt_sigreturn(2).
+pub const LOAD_STACK: usize = SAVED_IMAGE + 8;
 /// One past the last byte, but for the pages of data.
-pub const END: usize = PIECES + PIECES_MAX * 16;
+pub const END: usize = LOAD_STACK + 8;
 /// Offset of the memory that the stub has copied.
 pub const CARRIED: usize = 0x4000;
 /// Bytes of it at most.
@@ -92,6 +106,10 @@ pub const ASLEEP: u32 = 0x100;
 pub const REPLY: u32 = 3;
 /// State: operations are there.
 pub const COMMAND: u32 = 4;
+/// State: registers are to be saved.
+pub const SAVE: u32 = 6;
+/// State: a frame with all registers is there, and how the call ended.
+pub const LOAD: u32 = 7;
 /// [`AWAKE`]: the sentry sleeps in the listener.
 pub const RESTING: u32 = 0;
 /// [`AWAKE`]: the sentry looks at the state.
@@ -107,7 +125,7 @@ pub enum Said {
         /// The doorbell rings.
         asleep: bool,
     },
-    /// Operations are done.
+    /// Operations are done, or registers saved.
     Done {
         /// The doorbell rings.
         asleep: bool,
@@ -206,6 +224,30 @@ impl Page {
         }
         self.word(OPERATIONS_COUNT).store(operations.len().min(OPERATIONS_MAX) as u32, SeqCst);
         self.hand_over(COMMAND)
+    }
+
+    /// Has the stub save its registers, the image with `features` at an offset; otherwise as [`Page::reply`].
+    pub fn order_save(&self, features: u64, image: usize) -> bool {
+        self.long(SAVED_STACK).store(self.guest + SAVED_STACK as u64, SeqCst);
+        self.long(SAVED_FEATURES).store(features, SeqCst);
+        self.word(SAVED_IMAGE).store(image as u32, SeqCst);
+        self.hand_over(SAVE)
+    }
+
+    /// What the stub has saved, see [`SAVED`].
+    pub fn saved(&self) -> [u64; SAVED_COUNT] {
+        [0, 1, 2, 3, 4, 5, 6, 7, 8].map(|index| self.long(SAVED + index * 8).load(SeqCst))
+    }
+
+    /// Has the stub go on with the frame that stands at `stack`; otherwise as [`Page::reply`].
+    pub fn reply_frame(&self, stack: u64) -> bool {
+        self.long(LOAD_STACK).store(stack, SeqCst);
+        self.hand_over(LOAD)
+    }
+
+    /// Whether a frame is there in the place of an answer.
+    pub fn is_frame_given(&self) -> bool {
+        self.word(STATE).load(SeqCst) == LOAD
     }
 
     /// The results of the operations that were done, at most `count`.

@@ -43,6 +43,17 @@ impl Layout {
         Some(layouts)
     }
 
+    /// The components of an image.
+    pub fn features(&self) -> u64 {
+        self.features
+    }
+
+    /// Whether `state` has something that an image of this layout cannot hold.
+    pub fn lacks(&self, state: &XState) -> bool {
+        let present = state.0.get(PRESENT..PRESENT + 8).and_then(|bytes| bytes.try_into().ok());
+        present.map_or(0, u64::from_le_bytes) & !self.features != 0
+    }
+
     /// Bytes of an image, without the trailing magic.
     pub fn size(&self) -> usize {
         self.size
