@@ -115,6 +115,9 @@ impl Guest {
     pub(crate) fn new(space: Arc<Space>, context: &Context) -> Result<Self, Errno> {
         space.host.monitor.start()?;
         let StubThread { lease, listener, tid, shape, rung, doorbell, used } = space.employ()?;
+        if let Some(shape) = space.host.geometry.shapes.last() {
+            lease.page.prepare_saving(shape);
+        }
         let answers = lease.page.set_answers(&[None; ANSWERS.len()]);
         let link =
             Link::new(space.process.state().clone(), tid, space.threads.clone(), space.host.monitor.clone());
@@ -352,8 +355,12 @@ impl Inner {
             }
             return;
         }
+        let (stopped, unpushed) = (page.rsp(shape), page.unpushed(page.rsp(shape)));
         self.load();
         let regs = &mut self.context.regs;
+        if stopped != unpushed {
+            regs.rsp = unpushed;
+        }
         let restart = |regs: &mut platform::Registers, after: u64| regs.rip = after.wrapping_sub(CALL_SIZE);
         let mut args = None;
         match progress {
@@ -673,8 +680,10 @@ impl Inner {
         let host = self.space.host.clone();
         // The one that holds most: what the thread has used meanwhile shows in the image.
         let Some(shape) = host.geometry.shapes.last() else { return Err(Death::Misbehaved) };
-        let is_awake = self.lease.page.order_context(shape);
-        self.finish_order(is_awake)?;
+        if !patched::has_registers(self.lease.page.stored().0) {
+            let is_awake = self.lease.page.order_save();
+            self.finish_order(is_awake)?;
+        }
         let page = &self.lease.page;
         page.load_image(shape, &mut self.context);
         if self.shape().lacks(&self.context.xstate) {

@@ -279,9 +279,9 @@ impl Page {
         }
     }
 
-    /// Has the stub save its registers. False: it rings, or is about to.
-    pub fn order_context(&self, shape: &Shape) -> bool {
-        self.order_save(shape.xstate.features(), shape.image)
+    /// Says where the stub saves its registers.
+    pub fn prepare_saving(&self, shape: &Shape) {
+        self.set_saving(shape.xstate.features(), shape.image);
     }
 
     /// Copies the image that the stub has saved to `context`.

@@ -62,6 +62,31 @@ const INVALID: [u8; 15] =
 pub const DISTANCES: [i64; 7] =
     [-0x3180_0000, 0x6080_0000, 0x3780_0000, 0x2780_0000, 0x1e80_0000, 0x1680_0000, 0x0e80_0000];
 
+/// Saves whatever registers are not in the page yet. The guest's stack may not be touched, so the flags are pushed to the
+/// page; a thread that is stopped there has its stack pointer in the page as well ([`Page::unpushed`](super::frame::Page::unpushed)).
+macro_rules! save_registers {
+    () => {
+        concat!(
+            "mov gs:[{saved}], rbx\n",
+            "mov gs:[{saved} + 8], rbp\n",
+            "mov gs:[{saved} + 16], rsp\n",
+            "mov gs:[{saved} + 24], r12\n",
+            "mov gs:[{saved} + 32], r13\n",
+            "mov gs:[{saved} + 40], r14\n",
+            "mov gs:[{saved} + 48], r15\n",
+            "rdfsbase rax\n",
+            "mov gs:[{saved} + 56], rax\n",
+            "mov rsp, gs:[{saved_stack}]\n",
+            "pushfq\n",
+            "mov rsp, gs:[{saved} + 16]\n",
+            "mov eax, gs:[{saved_features}]\n",
+            "mov edx, gs:[{saved_features} + 4]\n",
+            "mov ecx, gs:[{saved_image}]\n",
+            "xsave64 gs:[rcx]\n",
+        )
+    };
+}
+
 std::arch::global_asm!(
     ".pushsection .rodata.systrap_patched, \"a\", @progbits",
     ".balign 64",
@@ -138,6 +163,7 @@ std::arch::global_asm!(
     "je .Lpatched_event",
     "cmp r11d, 6",
     "jb .Lpatched_time_first",
+    "ja .Lpatched_saved",
     "mov rsi, rdx",
     "jmp .Lpatched_time",
     ".Lpatched_time_first:",
@@ -184,6 +210,9 @@ std::arch::global_asm!(
     "5:",
     "mov gs:[{carried_addr}], rsi",
     "mov gs:[{carried_len}], r9d",
+    "jmp .Lpatched_taken",
+    ".Lpatched_saved:",
+    save_registers!(),
     "jmp .Lpatched_taken",
     ".Lpatched_string_first:",
     "mov rsi, rdi",
@@ -339,24 +368,8 @@ std::arch::global_asm!(
     "__systrap_patched_faulted:",
     "mov qword ptr gs:[{result}], -{efault}",
     "jmp .Lpatched_restore",
-    // Whatever registers are not in the page yet. The guest's stack may not be touched; a signal in between returns to here.
     ".Lpatched_save:",
-    "mov gs:[{saved}], rbx",
-    "mov gs:[{saved} + 8], rbp",
-    "mov gs:[{saved} + 16], rsp",
-    "mov gs:[{saved} + 24], r12",
-    "mov gs:[{saved} + 32], r13",
-    "mov gs:[{saved} + 40], r14",
-    "mov gs:[{saved} + 48], r15",
-    "rdfsbase rax",
-    "mov gs:[{saved} + 56], rax",
-    "mov rsp, gs:[{saved_stack}]",
-    "pushfq",
-    "mov rsp, gs:[{saved} + 16]",
-    "mov eax, gs:[{saved_features}]",
-    "mov edx, gs:[{saved_features} + 4]",
-    "mov ecx, gs:[{saved_image}]",
-    "xsave64 gs:[rcx]",
+    save_registers!(),
     "jmp .Lpatched_done",
     // All registers as a frame in the page says.
     "__systrap_patched_loading:",
@@ -459,6 +472,8 @@ enum Carry {
     FirstTime,
     /// A `struct timespec` at the third argument.
     ThirdTime,
+    /// No memory, but the registers: the call may deliver a signal to its own thread.
+    Registers,
 }
 
 /// The calls with carried memory. None reads memory whose *present* value matters, as that of a futex does.
@@ -511,6 +526,7 @@ const CARRYING: &[(Carry, &[i64])] = &[
     (Carry::Event, &[libc::SYS_epoll_ctl]),
     (Carry::FirstTime, &[libc::SYS_nanosleep]),
     (Carry::ThirdTime, &[libc::SYS_clock_nanosleep]),
+    (Carry::Registers, &[libc::SYS_kill, libc::SYS_tkill, libc::SYS_tgkill]),
 ];
 
 /// The classes by number: 0 for the sentry, else the number of the answer that the stub may give, or one of the above.
@@ -556,6 +572,12 @@ pub fn fixups() -> [[u64; 3]; 2] {
         [address(&raw const __systrap_patched_carrying), carried, carried],
         [address(&raw const __systrap_patched_copying), copied, faulted],
     ]
+}
+
+/// Whether the registers have come with a call of this number.
+pub fn has_registers(number: u64) -> bool {
+    let mut with = CARRYING.iter().filter(|(carry, _)| *carry == Carry::Registers);
+    with.any(|(_, numbers)| numbers.iter().any(|&with| with as u64 == number))
 }
 
 /// How far a thread has come whose instruction pointer is in the code.
@@ -834,6 +856,7 @@ mod tests {
         let all = listed + platform::ANSWERS.len() + super::super::filter::WITH_CONTEXT.len();
         assert_eq!(classes().iter().filter(|&&class| class != 0).count(), all);
         assert!(Carry::ThirdTime as u8 == CARRY_CLASS + 6, "as the assembler has it");
+        assert!(has_registers(libc::SYS_tgkill as u64) && !has_registers(libc::SYS_write as u64));
     }
 
     #[test]

@@ -226,12 +226,22 @@ impl Page {
         self.hand_over(COMMAND)
     }
 
-    /// Has the stub save its registers, the image with `features` at an offset; otherwise as [`Page::reply`].
-    pub fn order_save(&self, features: u64, image: usize) -> bool {
+    /// Says how the stub is to save its registers: the image with `features` at an offset.
+    pub fn set_saving(&self, features: u64, image: usize) {
         self.long(SAVED_STACK).store(self.guest + SAVED_STACK as u64, SeqCst);
         self.long(SAVED_FEATURES).store(features, SeqCst);
         self.word(SAVED_IMAGE).store(image as u32, SeqCst);
+    }
+
+    /// Has the stub save its registers; otherwise as [`Page::reply`].
+    pub fn order_save(&self) -> bool {
         self.hand_over(SAVE)
+    }
+
+    /// The stack pointer of a thread that was stopped with `rsp`, perhaps while it saved its flags.
+    pub fn unpushed(&self, rsp: u64) -> u64 {
+        let place = self.guest + SAVED_STACK as u64;
+        if rsp == place || rsp == place - 8 { self.saved()[2] } else { rsp }
     }
 
     /// What the stub has saved, see [`SAVED`].
