@@ -5,7 +5,8 @@
 //!
 //! - *Notified*: the stub thread sleeps in the call, the sentry thread gets number and arguments, and answers with the
 //!   result. Two ioctls a call; registers stay in the kernel. If somebody asks for them, the thread is *kicked*: a
-//!   signal interrupts the call, and the handler's frame holds them.
+//!   signal interrupts the call, and the handler's frame holds them. (A patched call is asked instead: see
+//!   `arch/x86_64/request.rs`.)
 //! - *Trapped*: for the calls that always need the registers, or end the guest thread, the filter raises SIGSYS, and the
 //!   handler tells the sentry by the *doorbell*, a call from the stub's text that the listener gets. Measured, this costs about 60 % of a
 //!   notification with a kick.
