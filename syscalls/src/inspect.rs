@@ -155,6 +155,8 @@ fn transfer(
 
 fn kcmp(task: &CurrentTask, pid1: i32, pid2: i32, kind: u32, index1: u64, index2: u64) -> Result<u32> {
     const KCMP_FILE: u32 = 0;
+    const KCMP_IO: u32 = 5;
+    const KCMP_SYSVSEM: u32 = 6;
     let find = |pid| process::thread(task, pid).map_err(|_| Errno::ESRCH);
     let (a, b) = (find(pid1)?, find(pid2)?);
     may_inspect(task, &a)?;
@@ -180,6 +182,17 @@ fn kcmp(task: &CurrentTask, pid1: i32, pid2: i32, kind: u32, index1: u64, index2
         2 => order(address(&a.files().ok_or(gone)?), address(&b.files().ok_or(gone)?)),
         3 => order(address(&a.fs()), address(&b.fs())),
         4 => order(address(&a.group.actions.read()), address(&b.group.actions.read())),
+        // Nobody has an I/O context.
+        KCMP_IO => 0,
+        KCMP_SYSVSEM => {
+            // Who has nothing to undo has no list, which is the same for all.
+            let list = |t: &Task| {
+                let pid = &t.group.pid;
+                let has = t.namespaces().ipc.sem.list().iter().any(|(_, set)| set.has_undo(pid));
+                if has { address(pid) } else { 0 }
+            };
+            order(list(&a), list(&b))
+        }
         _ => return Err(Errno::EINVAL),
     })
 }

@@ -208,6 +208,11 @@ impl Set {
         self.queue.notify(PollEvents::all());
     }
 
+    /// Whether something is to be undone when the process ends.
+    pub fn has_undo(&self, pid: &Arc<Pid>) -> bool {
+        self.state.lock().undo.contains_key(&(Arc::as_ptr(pid) as usize))
+    }
+
     /// A process ended: what its SEM_UNDO operations did is undone.
     pub fn process_ended(&self, pid: &Arc<Pid>) {
         let mut state = self.state.lock();

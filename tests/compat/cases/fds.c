@@ -1,5 +1,6 @@
 // Descriptors: dup, fcntl, close_range, limits, O_ASYNC.
 #include "compat.h"
+#include <sys/sem.h>
 
 static int nullfd(void) { return OK(open("/dev/null", O_RDWR)); }
 static bool is_open(int fd) { return fcntl(fd, F_GETFD) >= 0; }
@@ -222,6 +223,27 @@ TEST(kcmp_compares) {
     if (r == -1 && (errno == ENOSYS || errno == EPERM)) SKIP("no kcmp");
     CHECK_EQ(r, 0);
     CHECK(syscall(SYS_kcmp, getpid(), getpid(), 0, a, c) != 0);
+}
+
+TEST(kcmp_of_processes) {
+    enum { VM = 1, IO = 5, SYSVSEM };
+    long r = syscall(SYS_kcmp, getpid(), getpid(), VM, 0, 0);
+    if (r == -1 && (errno == ENOSYS || errno == EPERM)) SKIP("no kcmp");
+    int set = OK(semget(IPC_PRIVATE, 1, 0600));
+    pid_t parent = getpid(), pid;
+    CHILD(pid) {
+        CHECK(syscall(SYS_kcmp, parent, getpid(), VM, 0, 0) > 0);
+        // What neither has is the same.
+        CHECK_EQ(syscall(SYS_kcmp, parent, getpid(), IO, 0, 0), 0);
+        CHECK_EQ(syscall(SYS_kcmp, parent, getpid(), SYSVSEM, 0, 0), 0);
+        struct sembuf up = {0, 1, SEM_UNDO};
+        OK(semop(set, &up, 1));
+        CHECK(syscall(SYS_kcmp, parent, getpid(), SYSVSEM, 0, 0) > 0);
+        CHECK_EQ(syscall(SYS_kcmp, getpid(), getpid(), SYSVSEM, 0, 0), 0);
+    }
+    JOIN(pid);
+    OK(semctl(set, 0, IPC_RMID));
+    CHECK_ERRNO(syscall(SYS_kcmp, parent, parent, 99, 0, 0), EINVAL);
 }
 
 TEST(closing_in_another_thread_leaves_blocked_read) {

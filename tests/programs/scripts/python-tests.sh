@@ -1,6 +1,7 @@
-# Python's own test modules: prints the outcome of each case. Arguments: modules.
+# Python's own test modules: prints the outcome of each case. Arguments: modules; MODULE/I/N is the part I (from 0) of N of its
+# classes.
 # root: full
-# each: test_os test_subprocess test_signal test_socket test_mmap test_threading test_multiprocessing_spawn test_multiprocessing_fork test_epoll test_fcntl test_posix
+# each: test_os test_subprocess test_signal test_socket test_mmap test_threading test_multiprocessing_spawn/0/4 test_multiprocessing_spawn/1/4 test_multiprocessing_spawn/2/4 test_multiprocessing_spawn/3/4 test_multiprocessing_fork test_epoll test_fcntl test_posix
 cat > /tmp/runner.py <<'X'
 import faulthandler, importlib, os, sys, unittest
 from test import support
@@ -28,8 +29,9 @@ if __name__ == '__main__':
             if err is not None: import traceback; sys.stderr.write(''.join(traceback.format_exception(*err))); self.tell(test, 'failed subtest')
     # regrtest runs each in a directory of its own.
     with os_helper.temp_cwd('tests', quiet=True):
-        module = importlib.import_module('test.' + sys.argv[1])
-        tests = unittest.defaultTestLoader.loadTestsFromModule(module)
+        name, part, parts = (sys.argv[1].split('/') + ['0', '1'])[:3]
+        module = importlib.import_module('test.' + name)
+        tests = unittest.TestSuite(list(unittest.defaultTestLoader.loadTestsFromModule(module))[int(part)::int(parts)])
         tests.run(Result())
         out.write('end of %s\n' % sys.argv[1])
 X
