@@ -453,7 +453,7 @@ fn fallocate(task: &CurrentTask, fd: i32, mode: u32, offset: i64, len: i64) -> R
     if !flags.contains(FallocFlags::FALLOC_FL_KEEP_SIZE) {
         check_size(task, end as u64)?;
     }
-    file.operations().allocate(mode, offset as u64, len as u64)?;
+    file.operations().allocate(&task.io(), mode, offset as u64, len as u64)?;
     operations::remove_privileges(task, file.path());
     notify::modified(file.path());
     Ok(())

@@ -103,8 +103,8 @@ pub trait FileOps: Send + Sync + Any {
         Err(Errno::EINVAL)
     }
 
-    /// fallocate(2).
-    fn allocate(&self, mode: u32, offset: u64, len: u64) -> Result<()> {
+    /// fallocate(2). EINTR if the process is killed, where it takes long.
+    fn allocate(&self, io: &Io<'_>, mode: u32, offset: u64, len: u64) -> Result<()> {
         Err(Errno::EOPNOTSUPP)
     }
 

@@ -182,7 +182,7 @@ impl FileOps for GoferFile {
         Ok(())
     }
 
-    fn allocate(&self, mode: u32, offset: u64, len: u64) -> Result<()> {
+    fn allocate(&self, _io: &Io<'_>, mode: u32, offset: u64, len: u64) -> Result<()> {
         let mode = i32::try_from(mode).map_err(|_| Errno::EOPNOTSUPP)?;
         let flags = FallocateFlags::from_bits(mode).ok_or(Errno::EOPNOTSUPP)?;
         let (offset, len) = (signed(offset, Errno::EFBIG)?, signed(len, Errno::EFBIG)?);

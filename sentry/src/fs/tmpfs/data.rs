@@ -233,8 +233,15 @@ impl Data {
         Ok(size != before)
     }
 
-    /// fallocate(2). EOPNOTSUPP but for plain allocation, KEEP_SIZE, and PUNCH_HOLE with KEEP_SIZE, as in tmpfs.
-    pub fn allocate(&self, mode: FallocFlags, offset: u64, len: u64) -> Result<()> {
+    /// fallocate(2). EOPNOTSUPP but for plain allocation, KEEP_SIZE, and PUNCH_HOLE with KEEP_SIZE, as in tmpfs. `stops`
+    /// is asked now and then: EINTR, and what is there stays.
+    pub fn allocate(
+        &self,
+        mode: FallocFlags,
+        offset: u64,
+        len: u64,
+        stops: &dyn Fn() -> bool,
+    ) -> Result<()> {
         let punch = FallocFlags::FALLOC_FL_PUNCH_HOLE | FallocFlags::FALLOC_FL_KEEP_SIZE;
         if mode != punch && !(FallocFlags::FALLOC_FL_KEEP_SIZE.contains(mode)) {
             return Err(Errno::EOPNOTSUPP);
@@ -270,13 +277,14 @@ impl Data {
         match &mut *contents {
             Contents::Memory(pages) => {
                 let page = PAGE as u64;
-                let result = pages.allocate(offset / page * page, end.next_multiple_of(page), &self.limits);
+                let result = pages.allocate(offset / page * page, end.next_multiple_of(page), &self.limits, stops);
                 self.pages.store(pages.count(), Ordering::Relaxed);
                 result?;
             }
             Contents::Host(file) => {
-                file.allocate(mode.bits() as i32, offset, len)?;
+                let result = allocate_host(file, mode, offset..end, stops);
                 self.settle(file);
+                result?;
             }
         }
         if grows {
@@ -427,4 +435,23 @@ impl Drop for Mapping {
             self.data.writable.fetch_sub(1, Ordering::AcqRel);
         }
     }
+}
+
+/// Allocates memory of a host's file piece by piece.
+fn allocate_host(
+    file: &MemoryFile,
+    mode: FallocFlags,
+    range: std::ops::Range<u64>,
+    stops: &dyn Fn() -> bool,
+) -> Result<()> {
+    const PIECE: u64 = 16 << 20;
+    let mut at = range.start;
+    while range.end - at > PIECE {
+        file.allocate(FallocFlags::FALLOC_FL_KEEP_SIZE.bits() as i32, at, PIECE)?;
+        at += PIECE;
+        if stops() {
+            return Err(Errno::EINTR);
+        }
+    }
+    file.allocate(mode.bits() as i32, at, range.end - at)
 }

@@ -83,8 +83,9 @@ impl FileOps for TmpFile {
         self.inode.resize(size)
     }
 
-    fn allocate(&self, mode: u32, offset: u64, len: u64) -> Result<()> {
-        self.data.allocate(FallocFlags::from_bits(mode).ok_or(Errno::EOPNOTSUPP)?, offset, len)?;
+    fn allocate(&self, io: &Io<'_>, mode: u32, offset: u64, len: u64) -> Result<()> {
+        let mode = FallocFlags::from_bits(mode).ok_or(Errno::EOPNOTSUPP)?;
+        self.data.allocate(mode, offset, len, &|| io.task.is_some_and(|task| task.is_killed()))?;
         self.inode.modified();
         Ok(())
     }

@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 
-use abi::Result;
+use abi::{Errno, Result};
 
 use super::{Limits, heap};
 use crate::vfs::Source;
@@ -244,13 +244,22 @@ impl Pages {
         })
     }
 
-    /// Makes the pages of `start..end` be there. ENOSPC, and then those that were made stay.
-    pub fn allocate(&mut self, start: u64, end: u64, limits: &Limits) -> Result<()> {
+    /// Makes the pages of `start..end` be there. ENOSPC, and EINTR if it `stops`; then those that were made stay.
+    pub fn allocate(
+        &mut self,
+        start: u64,
+        end: u64,
+        limits: &Limits,
+        stops: &dyn Fn() -> bool,
+    ) -> Result<()> {
         let mut at = start;
         while at < end {
             let len = usize::try_from(end - at).unwrap_or(CHUNK).min(CHUNK);
             let done = self.fill(at, len, limits, &mut |buf| Ok(buf.len()))?;
             at += done as u64;
+            if at < end && stops() {
+                return Err(Errno::EINTR);
+            }
         }
         Ok(())
     }

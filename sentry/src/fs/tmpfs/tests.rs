@@ -1,6 +1,6 @@
 use std::collections::BTreeSet;
 
-use abi::fcntl::{OpenFlags, RenameFlags, SEEK_DATA, SEEK_HOLE, Seals};
+use abi::fcntl::{FallocFlags, OpenFlags, RenameFlags, SEEK_DATA, SEEK_HOLE, Seals};
 use abi::stat::FileType;
 use platform::Prot;
 use proptest::prelude::*;
@@ -365,7 +365,7 @@ fn seals_hold() {
     drop(mapping);
     ops.add_seals(Seals::F_SEAL_WRITE | Seals::F_SEAL_SEAL).unwrap();
     assert_eq!(write(&file, 0, b"x", false), Err(Errno::EPERM));
-    assert_eq!(file.operations().allocate(3, 0, 100), Err(Errno::EPERM));
+    assert_eq!(file.operations().allocate(&Io::default(), 3, 0, 100), Err(Errno::EPERM));
     let mapping = file.operations().mappable().unwrap();
     assert_eq!(mapping.host_fd(Prot::READ | Prot::WRITE, true).map(drop), Err(Errno::EPERM));
     mapping.host_fd(Prot::READ, true).unwrap();
@@ -375,4 +375,16 @@ fn seals_hold() {
     let plain = tree.open("a", RDWR).unwrap();
     assert_eq!(plain.ops::<TmpFile>().unwrap().seals(), Seals::F_SEAL_SEAL);
     assert_eq!(plain.ops::<TmpFile>().unwrap().add_seals(Seals::F_SEAL_GROW), Err(Errno::EPERM));
+}
+
+#[test]
+fn a_long_allocation_ends_with_its_process() {
+    let data = data::Data::new(Arc::new(Limits::default()), Seals::empty());
+    let asked = std::cell::Cell::new(0);
+    let stops = || {
+        asked.set(asked.get() + 1);
+        asked.get() == 3
+    };
+    assert_eq!(data.allocate(FallocFlags::empty(), 0, 1 << 40, &stops), Err(Errno::EINTR));
+    assert_eq!((data.size(), asked.get()), (0, 3));
 }
