@@ -382,7 +382,9 @@ impl Tree for Mounted {
                     .inode()
                     .set_attributes(&SetAttributes { mode: Some(*mode), ..SetAttributes::default() })
             }
-            O::Punch(path, offset, len) => writable(path)?.operations().allocate(&Io::default(), 3, *offset, *len),
+            O::Punch(path, offset, len) => {
+                writable(path)?.operations().allocate(&Io::default(), 3, *offset, *len)
+            }
             O::Allocate(path, offset, len, keep) => {
                 writable(path)?.operations().allocate(&Io::default(), u32::from(*keep), *offset, *len)
             }

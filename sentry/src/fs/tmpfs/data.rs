@@ -235,13 +235,7 @@ impl Data {
 
     /// fallocate(2). EOPNOTSUPP but for plain allocation, KEEP_SIZE, and PUNCH_HOLE with KEEP_SIZE, as in tmpfs. `stops`
     /// is asked now and then: EINTR, and what is there stays.
-    pub fn allocate(
-        &self,
-        mode: FallocFlags,
-        offset: u64,
-        len: u64,
-        stops: &dyn Fn() -> bool,
-    ) -> Result<()> {
+    pub fn allocate(&self, mode: FallocFlags, offset: u64, len: u64, stops: &dyn Fn() -> bool) -> Result<()> {
         let punch = FallocFlags::FALLOC_FL_PUNCH_HOLE | FallocFlags::FALLOC_FL_KEEP_SIZE;
         if mode != punch && !(FallocFlags::FALLOC_FL_KEEP_SIZE.contains(mode)) {
             return Err(Errno::EOPNOTSUPP);
@@ -277,7 +271,8 @@ impl Data {
         match &mut *contents {
             Contents::Memory(pages) => {
                 let page = PAGE as u64;
-                let result = pages.allocate(offset / page * page, end.next_multiple_of(page), &self.limits, stops);
+                let result =
+                    pages.allocate(offset / page * page, end.next_multiple_of(page), &self.limits, stops);
                 self.pages.store(pages.count(), Ordering::Relaxed);
                 result?;
             }
