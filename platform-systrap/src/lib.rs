@@ -40,6 +40,7 @@ mod look;
 mod monitor;
 mod notify;
 mod patch;
+mod protocol;
 mod space;
 mod stub_thread;
 mod thread;
@@ -182,7 +183,6 @@ impl SystrapPlatform {
                     .check(Check::Equal(0, u64::from(libc::SECCOMP_SET_MODE_FILTER)))
                     .check(Check::Equal(1, libc::SECCOMP_FILTER_FLAG_NEW_LISTENER))
                     .check(Check::Equal(2, stub::PROGRAM)),
-                Rule::any(libc::SYS_sendmsg).check(Check::Equal(0, 0)),
             ],
             handlers,
             ..Options::default()

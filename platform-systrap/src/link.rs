@@ -20,17 +20,11 @@
 //! Doorbells are made with all signals blocked, and replies to them need no such care.
 
 use crate::monitor::Monitor;
+use crate::protocol::{self, GUEST, KICKED, OVER, SENDING, Then, WAITING};
 use platform::Interrupter;
 use platform::stub::State;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
-
-const GUEST: u32 = 1;
-const WAITING: u32 = 2;
-const WANTED: u32 = 4;
-const KICKED: u32 = 8;
-const SENDING: u32 = 16;
-const OVER: u32 = 32;
 
 /// The signal of a kick.
 pub const KICK: i32 = libc::SIGUSR1;
@@ -80,30 +74,26 @@ impl Link {
 
     /// Owner: an interrupt that was asked for, and is served by this.
     pub fn take_wanted(&self) -> bool {
-        self.word.load(SeqCst) & WANTED != 0 && self.word.fetch_and(!WANTED, SeqCst) & WANTED != 0
+        protocol::take_wanted(&self.word)
     }
 
     /// Owner: the thread is the guest's. (The reply has been accepted.)
     pub fn enter_guest(self: &Arc<Self>) {
-        let before = self.word.fetch_or(GUEST, SeqCst);
-        if before & (WANTED | KICKED) == WANTED {
-            // Others signal only if they find GUEST; if one did since, it has set KICKED.
-            if self.word.fetch_or(KICKED, SeqCst) & KICKED == 0 {
-                self.signal();
-            }
-        } else if before & KICKED != 0 {
-            self.monitor.watch(self);
+        match protocol::enter_guest(&self.word) {
+            Then::Nothing => {}
+            Then::Signal => self.signal(),
+            Then::Watch => self.monitor.watch(self),
         }
     }
 
     /// Owner: the thread is the sentry's again. Says whether a signal is on its way.
     pub fn leave_guest(&self) -> bool {
-        self.word.fetch_and(!GUEST, SeqCst) & KICKED != 0
+        protocol::leave_guest(&self.word)
     }
 
     /// Owner, in the middle of a guest's call: makes the stub enter its handler.
     pub fn kick(self: &Arc<Self>) {
-        if self.word.fetch_or(KICKED, SeqCst) & KICKED == 0 {
+        if protocol::kick(&self.word) {
             self.signal();
         } else {
             self.monitor.watch(self);
@@ -122,7 +112,7 @@ impl Link {
 
     /// Owner: the doorbell of a kick has rung. Says whether one was sent.
     pub fn kick_arrived(&self) -> bool {
-        self.word.fetch_and(!KICKED, SeqCst) & KICKED != 0
+        protocol::kick_arrived(&self.word)
     }
 
     /// Owner: forbids further signals, and waits for one that is being sent.
@@ -163,22 +153,9 @@ pub struct Kicker(pub Arc<Link>);
 impl Interrupter for Kicker {
     fn interrupt(&self) {
         let link = &self.0;
-        let mut word = link.word.load(SeqCst);
-        loop {
-            if word & (OVER | WANTED) != 0 {
-                return;
-            }
-            let signal = word & (GUEST | KICKED) == GUEST;
-            let new = word | WANTED | if signal { KICKED | SENDING } else { 0 };
-            match link.word.compare_exchange_weak(word, new, SeqCst, SeqCst) {
-                Ok(_) if signal => {
-                    link.signal();
-                    link.word.fetch_and(!SENDING, SeqCst);
-                    return;
-                }
-                Ok(_) => return,
-                Err(now) => word = now,
-            }
+        if protocol::interrupt(&link.word) {
+            link.signal();
+            protocol::sent(&link.word);
         }
     }
 }

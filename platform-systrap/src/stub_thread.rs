@@ -42,30 +42,37 @@ impl StubThread {
             space.process.state().misbehaved("a new thread that does not start");
             Errno::ESRCH
         };
-        // It has no descriptor of the listener by the time it rings.
-        let notification = loop {
+        let ring = |expected: u64| loop {
             if !listener.wait(REPLY_TIMEOUT) {
                 return Err(misbehaved());
             }
-            match listener.receive() {
-                Ok(notification) => break notification,
+            let notification = match listener.receive() {
+                Ok(notification) => notification,
                 Err(HostErrno::ENOENT | HostErrno::EINTR)
-                    if space.process.state().death().is_none() && !listener.is_orphan() => {}
+                    if space.process.state().death().is_none() && !listener.is_orphan() =>
+                {
+                    continue;
+                }
                 Err(_) => return Err(misbehaved()),
+            };
+            let [kind, .., count] = notification.args;
+            let is_doorbell = notification.number == DOORBELL as i32 && notification.ip >= EXTRA_TEXT;
+            if notification.pid != tid as u32 || !is_doorbell || kind != START || count != expected {
+                return Err(misbehaved());
             }
+            return Ok(notification.id);
         };
-        let [kind, .., count] = notification.args;
-        let is_doorbell = notification.number == DOORBELL as i32 && notification.ip >= EXTRA_TEXT;
-        if notification.pid != tid as u32 || !is_doorbell || kind != START || count != 1 {
-            return Err(misbehaved());
-        }
+        // It closes its own descriptor of the listener between the two. (If the answer does not arrive, it is the end.)
+        let taken = ring(1)?;
+        let _ = listener.send(taken, 0);
+        let doorbell = ring(2)?;
         Ok(Self {
             lease,
             listener: Arc::new(listener),
             tid,
             shape: 0,
-            rung: count,
-            doorbell: notification.id,
+            rung: 2,
+            doorbell,
             used: Duration::ZERO,
         })
     }

@@ -23,6 +23,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Between two looks for the end of an order.
+const LOOK: Duration = Duration::from_secs(1);
+/// What one costs, and a doorbell meanwhile.
+const LOOK_COST: u32 = 100;
+const RING_COST: u32 = 1;
+/// What there is to spend: [`platform::stub::REPLY_TIMEOUT`] in looks.
+const PATIENCE: u32 = LOOK_COST * platform::stub::REPLY_TIMEOUT.as_secs() as u32;
+
 /// A call of the guest that is not finished.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Call {
@@ -208,6 +216,24 @@ impl Inner {
                 return Err(self.orphaned());
             }
         }
+    }
+
+    /// Waits for the next notification of a thread that carries out an order. Nobody else ends this wait, and the order lies
+    /// where siblings can write; so it is given up when `patience` is used up. Each look in vain costs much of that (what
+    /// stands still as a whole is not blamed), each doorbell that says something else a little.
+    fn receive_ordered(&mut self, patience: &mut u32) -> Result<Notification, Death> {
+        let mut cost = RING_COST;
+        while !self.listener.wait(LOOK) {
+            cost += LOOK_COST;
+            if cost > *patience {
+                break;
+            }
+        }
+        *patience = patience.saturating_sub(cost);
+        if *patience == 0 {
+            return Err(self.misbehaved("an order that is not carried out"));
+        }
+        self.receive()
     }
 
     /// The thread is gone: the process is dying, or the guest ended a thread behind our back, and the rest still answers.
@@ -727,8 +753,9 @@ impl Inner {
     }
 
     fn await_done(&mut self) -> Result<(), Death> {
+        let mut patience = PATIENCE;
         loop {
-            let notification = self.receive()?;
+            let notification = self.receive_ordered(&mut patience)?;
             if self.is_ring(&notification) {
                 if let Said::Done { .. } = self.lease.page.said() {
                     self.ringing = Some(notification.id);
@@ -893,8 +920,9 @@ impl Inner {
     }
 
     fn await_call(&mut self) -> Result<u64, Death> {
+        let mut patience = PATIENCE;
         loop {
-            let notification = self.receive()?;
+            let notification = self.receive_ordered(&mut patience)?;
             if !self.is_doorbell(&notification) {
                 return Err(self.misbehaved("a call of the guest in place of ours"));
             }

@@ -5,15 +5,19 @@ mod common;
 
 use common::{CODE, DATA, Random, STACK, context, frame_address, host_ids, meanwhile, space, thread};
 use platform::stub::arch::{CALL_TRAP, EXIT};
-use platform::stub::{EXTRA_TEXT, SLOT_SIZE, SLOTS, STUB_DATA, STUB_DATA_SIZE, STUB_TEXT};
-use platform::{AddressSpace, Context, Death, Exit, PAGE_SIZE, Resume, Thread};
+use platform::stub::{
+    EXTRA_TEXT, Op, Options, SLOT_SIZE, SLOTS, STUB_DATA, STUB_DATA_SIZE, STUB_TEXT, Template,
+};
+use platform::{
+    AddressSpace, Change, Context, Death, Errno, Exit, PAGE_SIZE, PATCH_AREA, Prot, Resume, Thread,
+};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Number of the doorbell.
 const DOORBELL: u64 = 0x3fff_fff0;
 
-guest!(echo, "2:", "mov eax, 39", "syscall", "jmp 2b");
+guest!(echo, "2:", "mov eax, 39", "syscall", "mov rbx, rax", "jmp 2b");
 guest!(spin, "2:", "jmp 2b");
 guest!(nothing, "ud2");
 
@@ -347,4 +351,113 @@ fn a_thread_that_ends_by_itself_ends_the_process() {
     start.regs.rip = EXIT;
     assert_eq!(thread.run(Resume::Context), Exit::Dead(Death::Misbehaved));
     still_works();
+}
+
+/// Who could send descriptors could fill up what the host allows a user to have in flight, for the stubs of all sandboxes.
+#[test]
+fn stubs_send_no_descriptors() {
+    let Some(space) = space(nothing()) else { return };
+    // struct msghdr at DATA, struct iovec at DATA + 64, a control message with descriptor 0 at DATA + 128.
+    let mut words = [0u64; 32];
+    (words[2], words[3], words[4], words[5]) = (DATA + 64, 1, DATA + 128, 24);
+    (words[8], words[9]) = (DATA, 1);
+    (words[16], words[17]) = (20, 1 | 1 << 32);
+    let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    assert_eq!(space.write(DATA, &bytes), Ok(bytes.len()));
+    for number in [libc::SYS_sendmsg, libc::SYS_sendmmsg] {
+        let args = [0, DATA, (libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT) as u64, 0, 0, 0];
+        let mut thread = stub_call(&space, number, args);
+        assert!(matches!(thread.run(Resume::Context), Exit::Fault(_)));
+        let result = thread.context().expect("alive").regs.rax as i64;
+        assert_eq!(result, -i64::from(libc::ENOSYS), "{number}");
+    }
+}
+
+/// A stub thread that is sent to sleep in the middle of an order, as a sibling can do by overwriting it: it is given up.
+#[test]
+fn an_order_that_never_ends_is_given_up() {
+    let Some(space) = space(echo()) else { return };
+    let mut thread = thread(&space, &context());
+    assert!(matches!(thread.run(Resume::Context), Exit::Syscall { .. }));
+    let pid = host_ids(&mut *thread).0;
+    let (mapped, Exit::Syscall { ip, .. }) = (space.clone(), thread.run(Resume::Result(0))) else { panic!() };
+    let mut place = |addr: u64| {
+        let prot = Prot::READ | Prot::EXEC;
+        mapped.apply(None, &[Change::MapAnonymous { addr, len: PATCH_AREA, prot }]).is_ok()
+    };
+    if let Err(errno) = space.patch(&mut *thread, ip, &mut place) {
+        println!("skipped: no patched sites here: {errno}");
+        return;
+    }
+    let page = frame_address(&mut *thread) & !(SLOT_SIZE - 1);
+    assert!(matches!(thread.run(Resume::Result(0)), Exit::Syscall { .. }));
+    // The operation, as a sibling would like it: FUTEX_WAIT for a word that nobody changes.
+    let futex = [libc::SYS_futex as u64, DATA + 0x800, 0, 0, 0, 0, 0];
+    let bytes: Vec<u8> = futex.iter().flat_map(|word| word.to_le_bytes()).collect();
+    let overwrite = move || {
+        let local = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+        let remote = libc::iovec { iov_base: (page + 512) as *mut _, iov_len: bytes.len() };
+        // SAFETY: the kernel reads `bytes`, and checks the other address.
+        unsafe { libc::process_vm_writev(pid, &local, 1, &remote, 1, 0) };
+    };
+    let change = Change::MapAnonymous { addr: 0x100_0000, len: PAGE_SIZE, prot: Prot::READ };
+    let result = meanwhile(overwrite, || {
+        for _ in 0..100_000 {
+            space.apply(Some(&mut *thread), &[change])?;
+        }
+        Ok(())
+    });
+    // If the other was never faster, it is as well.
+    println!("{result:?}");
+    if result.is_err() {
+        assert_eq!(result, Err(Errno::ESRCH));
+        assert_eq!(thread.run(Resume::Result(0)), Exit::Dead(Death::Misbehaved));
+    }
+    still_works();
+}
+
+/// What a captured service thread forks is nobody's that the sentry knows; it ends with the process that it was forked from.
+#[test]
+fn unknown_forks_end_with_their_process() {
+    // On a thread of its own: the stubs die with it. In a process of its own: its children are counted.
+    // SAFETY: the child makes a template, which is meant for a process that has been forked, and ends.
+    match unsafe { nix::unistd::fork() }.expect("a process") {
+        nix::unistd::ForkResult::Parent { child } => {
+            let status = nix::sys::wait::waitpid(child, None).expect("a child");
+            assert_eq!(status, nix::sys::wait::WaitStatus::Exited(child, 0));
+        }
+        nix::unistd::ForkResult::Child => {
+            let ended = std::panic::catch_unwind(|| {
+                let template = match Template::new(&Options::default()) {
+                    Ok(template) => template,
+                    Err(error) => return println!("skipped: {error}"),
+                };
+                let (process, other) = (template.spawn().expect("a stub"), template.spawn().expect("a stub"));
+                let before = children().len();
+                // As it would go on in a loop of its own.
+                let fork = Op::call(libc::SYS_clone, [libc::CLONE_PARENT as u64, 0, 0, 0, 0, 0]);
+                let _ = process.execute(&[fork.keep_going(), fork.keep_going(), fork.keep_going()], &[]);
+                assert!(children().len() > before, "a fork by the service thread");
+                process.kill();
+                drop(process);
+                while children().len() >= before {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                // Who has nothing to do with it lives.
+                let ping = Op::call(libc::SYS_close, [u64::MAX, 0, 0, 0, 0, 0]);
+                assert!(other.execute(&[ping], &[]).is_ok());
+            });
+            std::process::exit(i32::from(ended.is_err()));
+        }
+    }
+}
+
+/// The children of this process, dead or alive.
+fn children() -> Vec<i32> {
+    let mut pids = Vec::new();
+    for task in std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten() {
+        let children = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
+        pids.extend(children.split_whitespace().filter_map(|pid| pid.parse::<i32>().ok()));
+    }
+    pids
 }

@@ -12,13 +12,13 @@ use runsc_tests::tree;
 use crate::sandbox::{Runsc, on_each_platform, text, wait_until_gone};
 
 /// The sentry's children: one for each address space.
-fn stubs(runsc: &Runsc, id: &str) -> Vec<i32> {
+pub fn stubs(runsc: &Runsc, id: &str) -> Vec<i32> {
     let sentry = runsc.process(id, "sentry");
     tree::family(sentry as u32).into_iter().filter(|&pid| pid != sentry).collect()
 }
 
 /// One that a guest process runs in: the youngest. (The oldest is what the others are forked from.)
-fn youngest_stub(runsc: &Runsc, id: &str) -> i32 {
+pub fn youngest_stub(runsc: &Runsc, id: &str) -> i32 {
     stubs(runsc, id).into_iter().max().unwrap()
 }
 

@@ -3,6 +3,7 @@
 
 mod crowds;
 mod fuzz;
+mod hostile;
 mod idle;
 mod input;
 mod killed;

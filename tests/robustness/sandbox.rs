@@ -212,6 +212,13 @@ pub struct Running {
 }
 
 impl Running {
+    /// The next line that the program says.
+    pub fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.lines.read_line(&mut line).unwrap();
+        line
+    }
+
     /// Lets the program go on, and returns its last line and exit code.
     pub fn finish(mut self) -> (String, Option<i32>) {
         self.child.stdin.take().unwrap().write_all(b"\n").unwrap();

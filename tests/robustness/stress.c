@@ -347,6 +347,245 @@ static int vforks(void) {
     return 0;
 }
 
+// Forks one after the other, each with something of its own.
+static int forks(void) {
+    static char memory[64 << 10];
+    for (int i = 0; i < count; i++) {
+        int pid = OK(fork()), status;
+        if (pid == 0) {
+            memset(memory, i, sizeof memory);
+            _exit(memory[i % sizeof memory] & 0x7f);
+        }
+        OK(waitpid(pid, &status, 0));
+        if (status != (i & 0x7f) << 8) {
+            printf("fork %d: status %#x\n", i, status);
+            return 1;
+        }
+    }
+    printf("%d forks\n", count);
+    return 0;
+}
+
+static void *calls(void *number) {
+    int ends[2];
+    OK(pipe(ends));
+    for (unsigned long i = (unsigned long)number;; i++) {
+        struct stat stat;
+        char byte = i;
+        if (write(ends[1], &byte, 1) != 1 || read(ends[0], &byte, 1) != 1 || byte != (char)i) abort();
+        if (fstat(ends[0], &stat) == -1 || getppid() == 0) abort();
+        if (i % 64 == 0) {
+            char *page = mmap(0, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+            page[4096] = 1;
+            munmap(page, 8192);
+        }
+    }
+    return 0;
+}
+
+// Processes with two threads that make calls without end. One of them is killed from outside, sooner or later.
+static int load(void) {
+    int pids[count], status;
+    for (int i = 0; i < count; i++) {
+        if ((pids[i] = OK(fork())) == 0) {
+            pthread_t other;
+            pthread_create(&other, 0, calls, (void *)1000);
+            calls(0);
+        }
+    }
+    printf("ready\n");
+    int dead = OK(waitpid(-1, &status, 0)), rest = 0;
+    printf("status %#x\n", status);
+    char byte;
+    (void)!read(0, &byte, 1);
+    for (int i = 0; i < count; i++) {
+        if (pids[i] == dead) continue;
+        if (waitpid(pids[i], 0, WNOHANG) == 0) rest++;
+        kill(pids[i], SIGKILL);
+        OK(waitpid(pids[i], &status, 0));
+    }
+    printf("%d others\n", rest);
+    return rest != count - 1;
+}
+
+// A child that does something to itself which it may not survive. Who runs on is killed after a while.
+static int survive(void (*act)(long), long argument) {
+    int status = 0;
+    int pid = OK(fork());
+    if (pid == 0) {
+        act(argument);
+        _exit(0);
+    }
+    for (int i = 0; i < 50 && waitpid(pid, &status, WNOHANG) == 0; i++) {
+        if (i == 49) {
+            OK(kill(pid, SIGKILL));
+            OK(waitpid(pid, &status, 0));
+            break;
+        }
+        usleep(1000);
+    }
+    return status;
+}
+
+// Everything that a guest may have, and everything that there is.
+#define GUEST_END 0x7ffe00000000ul
+#define HOST_END 0x7ffffffff000ul
+
+static void take_the_ground(long way) {
+    unsigned long start = 0x10000, ends[] = {GUEST_END, HOST_END}, all = ends[way & 1] - start;
+    switch (way >> 1) {
+    case 0: syscall(SYS_munmap, start, all); break;
+    case 1: syscall(SYS_mprotect, start, all, PROT_NONE); break;
+    case 2: syscall(SYS_mmap, start, all, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0); break;
+    case 3: syscall(SYS_mmap, start, all, PROT_READ, MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0); break;
+    case 4: syscall(SYS_madvise, start, all, MADV_DONTNEED); break;
+    case 5: syscall(SYS_madvise, start, all, MADV_REMOVE); break;
+    case 6: syscall(SYS_mremap, start, all, 4096, MREMAP_MAYMOVE); break;
+    case 7: syscall(SYS_mremap, start, 4096, all, MREMAP_MAYMOVE); break;
+    case 8: syscall(SYS_mremap, ends[0] - 4096, 4096, 8192, MREMAP_MAYMOVE | MREMAP_FIXED, start); break;
+    case 9: syscall(SYS_brk, ends[way & 1]); break;
+    case 10: syscall(SYS_remap_file_pages, start, all, 0, 0, 0); break;
+    case 11: {
+        int id = shmget(IPC_PRIVATE, 1 << 20, 0600);
+        for (unsigned long at = ends[way & 1] - (64 << 20); at < ends[way & 1]; at += 1 << 20) shmat(id, (void *)at, SHM_REMAP);
+        shmctl(id, IPC_RMID, 0);
+        break;
+    }
+    }
+    // What is left of it, if anything.
+    getppid();
+    syscall(SYS_mmap, start, 1 << 20, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+    fork();
+}
+
+static int unmap(void) {
+    for (long way = 0; way < 24; way++) survive(take_the_ground, way);
+    printf("the parent lives\n");
+    return 0;
+}
+
+// As many mappings as there may be, then as many bytes.
+static int mappings(void) {
+    int pid = OK(fork()), status;
+    if (pid == 0) {
+        long got = 0;
+        // Neighbours differ, so that none are joined.
+        while (got < 1 << 20 && mmap(0, 4096, got & 1 ? PROT_READ : PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) != MAP_FAILED) got++;
+        if (errno != ENOMEM || got < 10000) _exit(1);
+        // What is full still works, as far as it needs no more of them.
+        if (getppid() == 0 || munmap((void *)&pid, 0) != -1) _exit(2);
+        int child = fork();
+        if (child == 0) _exit(0);
+        if (child > 0) waitpid(child, 0, 0);
+        _exit(0);
+    }
+    OK(waitpid(pid, &status, 0));
+    if (status) {
+        printf("mappings: status %#x\n", status);
+        return 1;
+    }
+    if ((pid = OK(fork())) == 0) {
+        long size = 1l << 46;
+        while (size >= 4096) {
+            if (mmap(0, size, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0) == MAP_FAILED) {
+                if (errno != ENOMEM) _exit(1);
+                size /= 2;
+            }
+        }
+        // Nothing is free.
+        if (mmap(0, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) != MAP_FAILED) _exit(2);
+        pthread_t thread;
+        if (pthread_create(&thread, 0, stand, 0) == 0) _exit(3);
+        _exit(getppid() == 0);
+    }
+    OK(waitpid(pid, &status, 0));
+    printf("status %#x\n", status);
+    return status != 0;
+}
+
+static unsigned long random_state = 88172645463325252ul;
+static unsigned long rnd(void) {
+    random_state ^= random_state << 13;
+    random_state ^= random_state >> 7;
+    return random_state ^= random_state << 17;
+}
+
+// Into what the sandbox has put above the guest's memory, with registers that may mean something there.
+static void jump(long seed) {
+    random_state += seed * 0x9e3779b97f4a7c15;
+    for (int i = 0; i < 8; i++) rnd();
+    unsigned long places[] = {GUEST_END + 0x10000, GUEST_END + 0x100000, GUEST_END + 0x10000000, 0, 8, 3, 0x800, ~0ul, 1ul << 47};
+    unsigned long r[16];
+    for (int i = 0; i < 16; i++) r[i] = places[rnd() % 9] + (rnd() % 2 ? rnd() % 0x6000 : 0);
+    unsigned long at = GUEST_END + 0x10000 + (rnd() % 2 ? 0x8000 + rnd() % 0x1000 : rnd() % 0x400);
+    asm volatile("mov %0, %%rax\n mov %1, %%rcx\n push %%rcx\n"
+                 "mov (%%rax), %%rbx\n mov 8(%%rax), %%rcx\n mov 16(%%rax), %%rdx\n mov 24(%%rax), %%rsi\n mov 32(%%rax), %%rdi\n"
+                 "mov 40(%%rax), %%r8\n mov 48(%%rax), %%r9\n mov 56(%%rax), %%r10\n mov 64(%%rax), %%r11\n mov 72(%%rax), %%r12\n"
+                 "mov 80(%%rax), %%r13\n mov 88(%%rax), %%r14\n mov 96(%%rax), %%r15\n mov 104(%%rax), %%rax\n ret"
+                 :: "r"(r), "r"(at) : "memory");
+}
+
+static int jumps(void) {
+    for (long i = 0; i < count; i++) survive(jump, i);
+    printf("%d jumps\n", count);
+    return 0;
+}
+
+// The base of gs where the sandbox has its own, or where nothing can be.
+static void set_gs(long seed) {
+    unsigned long values[] = {0, 1, 0x10000, (unsigned long)&random_state, GUEST_END - 8, GUEST_END, GUEST_END + 0x10000, GUEST_END + 0x100000,
+        GUEST_END + 0x10000000, GUEST_END + 0x10010000, GUEST_END + 0x10020000, GUEST_END + 0x10000008, GUEST_END + 0xfffff000, HOST_END - 8, HOST_END,
+        0x7fffffffffff, 1ul << 47, ~0ul, 0xffff800000000000, 0xffffffffff600000};
+    unsigned long value = values[(seed >> 1) % 20];
+    long parent = getppid();
+    if (seed & 1) {
+        if (value >= 1ul << 47 && value < 0xffff800000000000) return;
+        asm volatile("wrgsbase %0" :: "r"(value));
+    } else {
+        syscall(SYS_arch_prctl, 0x1001 /* ARCH_SET_GS */, value);
+    }
+    // Often enough that the sites are hot.
+    for (int i = 0; i < 200; i++) {
+        struct stat stat;
+        if (getppid() != parent || fstat(0, &stat) == -1) _exit(1);
+    }
+}
+
+static int gs(void) {
+    for (long i = 0; i < 40; i++) {
+        int status = survive(set_gs, i);
+        if (WIFEXITED(status) && WEXITSTATUS(status)) {
+            printf("value %ld: wrong results\n", i);
+            return 1;
+        }
+    }
+    printf("the parent lives\n");
+    return 0;
+}
+
+static void *scribble(void *unused) {
+    for (;;) {
+        unsigned long at = rnd() % 4 ? GUEST_END + 0x10000000 + rnd() % 3 * 0x10000 + rnd() % 0x6000 : GUEST_END + 0x100000 + rnd() % 0x10000;
+        unsigned long values[] = {0, 1, 3, 4, 5, 0x101, 0x105, rnd(), rnd() % 512, GUEST_END + 0x10000000 + rnd() % 0x20000};
+        *(volatile unsigned *)(at & ~3ul) = values[rnd() % 10];
+        if (rnd() % 8 == 0) sched_yield();
+    }
+}
+
+// A thread overwrites what the sandbox has in the process, and others work on.
+static void overwrite(long seed) {
+    random_state += seed * 0x9e3779b97f4a7c15;
+    pthread_t other;
+    pthread_create(&other, 0, scribble, 0);
+    calls(0);
+}
+
+static int overwriting(void) {
+    for (long i = 0; i < count; i++) survive(overwrite, i);
+    printf("%d lives\n", count);
+    return 0;
+}
+
 // Nothing, until a signal comes.
 static int idle(void) {
     printf("ready\n");
@@ -370,7 +609,8 @@ int main(int argc, char **argv) {
         const char *name;
         int (*run)(void);
     } commands[] = {{"threads", threads}, {"processes", processes}, {"bomb", bomb}, {"vforks", vforks}, {"address-space", address_space}, {"eat", eat},
-        {"tables", tables}, {"tracers", tracers}, {"idle", idle}, {"spin", spin}, {"hello", hello}};
+        {"tables", tables}, {"tracers", tracers}, {"forks", forks}, {"load", load}, {"unmap", unmap}, {"mappings", mappings},
+        {"jumps", jumps}, {"gs", gs}, {"overwriting", overwriting}, {"idle", idle}, {"spin", spin}, {"hello", hello}};
     for (unsigned i = 0; i < sizeof commands / sizeof commands[0]; i++)
         if (argc > 1 && !strcmp(argv[1], commands[i].name)) return commands[i].run();
     return 64;

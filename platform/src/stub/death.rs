@@ -3,15 +3,19 @@
 //! A stub process is reaped only after its last [`super::StubProcess`] handle is dropped, so that its pid cannot come to
 //! mean another process while anyone may still use it.
 //!
-//! Lock order: `Watcher::table`, then `State::watches`.
+//! A captured service thread can fork processes that nobody knows of. They are in the process group of the one that was
+//! captured (their filter lets them out of it as little as into another), and are killed and reaped with it.
+//!
+//! Lock order: `Watcher::table`, then `State::reaped`, then `State::watches`.
 
 use crate::{Death, Errno, Result};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::unistd::Pid;
 use parking_lot::Mutex;
 use std::collections::HashMap;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
@@ -22,6 +26,8 @@ pub struct State {
     pid: i32,
     pidfd: OwnedFd,
     death: AtomicU8,
+    /// The number is no longer its own.
+    reaped: Mutex<bool>,
     watches: Mutex<Watches>,
 }
 
@@ -49,7 +55,13 @@ impl Drop for DeathWatch {
 
 impl State {
     pub(super) fn new(pid: i32, pidfd: OwnedFd) -> Arc<State> {
-        Arc::new(State { pid, pidfd, death: AtomicU8::new(ALIVE), watches: Mutex::new(Watches::default()) })
+        Arc::new(State {
+            pid,
+            pidfd,
+            death: AtomicU8::new(ALIVE),
+            reaped: Mutex::new(false),
+            watches: Mutex::new(Watches::default()),
+        })
     }
 
     /// The host's process id.
@@ -90,6 +102,7 @@ impl State {
                 0,
             );
         }
+        self.kill_group(&self.reaped.lock());
         if first {
             let list = std::mem::take(&mut self.watches.lock().list);
             for (_, watch) in list {
@@ -122,16 +135,48 @@ impl State {
         DeathWatch { state: Arc::downgrade(self), id }
     }
 
+    /// Kills what the process has forked without being told: all of its group, which has its number.
+    fn kill_group(&self, reaped: &bool) {
+        if !reaped {
+            let _ = nix::sys::signal::killpg(Pid::from_raw(self.pid), nix::sys::signal::Signal::SIGKILL);
+        }
+    }
+
     /// Reaps the process if it has exited. True also if somebody else did.
     fn reap(&self) -> bool {
-        let flags = WaitPidFlag::WEXITED | WaitPidFlag::__WALL | WaitPidFlag::WNOHANG;
-        !matches!(waitid(Id::PIDFd(self.pidfd.as_fd()), flags), Ok(WaitStatus::StillAlive))
+        let exited = WaitPidFlag::WEXITED | WaitPidFlag::__WALL;
+        let looking = exited | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        if matches!(waitid(Id::PIDFd(self.pidfd.as_fd()), looking), Ok(WaitStatus::StillAlive)) {
+            return false;
+        }
+        let mut reaped = self.reaped.lock();
+        self.kill_group(&reaped);
+        // Out of its group, which is then waited for; the number stays its own until it is reaped itself.
+        if nix::unistd::setpgid(Pid::from_raw(self.pid), nix::unistd::getpgrp()).is_ok() {
+            while matches!(
+                waitid(Id::PGid(Pid::from_raw(self.pid)), exited),
+                Ok(_) | Err(nix::errno::Errno::EINTR)
+            ) {}
+        }
+        self.wait();
+        *reaped = true;
+        true
     }
 
     /// Reaps the process, which must have been killed.
     pub(super) fn wait(&self) {
         let flags = WaitPidFlag::WEXITED | WaitPidFlag::__WALL;
         while waitid(Id::PIDFd(self.pidfd.as_fd()), flags) == Err(nix::errno::Errno::EINTR) {}
+    }
+
+    /// A copy of its descriptor `number` (pidfd_getfd(2)), whatever that is.
+    pub(super) fn descriptor(&self, number: RawFd) -> Result<OwnedFd> {
+        // SAFETY: a plain system call that returns a new descriptor.
+        unsafe {
+            let fd = libc::syscall(libc::SYS_pidfd_getfd, self.pidfd.as_raw_fd(), number, 0) as RawFd;
+            nix::errno::Errno::result(fd)?;
+            Ok(OwnedFd::from_raw_fd(fd))
+        }
     }
 }
 

@@ -17,7 +17,8 @@
 //! service thread. Hence every reply is hostile: a pid is believed only with the kernel's credentials on a message of
 //! that process, a tid only if the kernel says that it belongs to the process, a result is a number to be checked. What
 //! a captured service thread can do is limited by the seccomp filter ([`filter`]) to what is harmless by construction:
-//! it can rearrange its own memory, fork more of itself, and die. A service thread that does not answer is killed with
+//! it can rearrange its own memory, fork more of itself, and die. What it forks is a child of the sentry and in the process
+//! group of the guest process that it came from, with which it ends. A service thread that does not answer is killed with
 //! its process after [`REPLY_TIMEOUT`].
 
 pub mod arch;
@@ -29,7 +30,7 @@ mod template;
 
 pub use death::{DeathWatch, State};
 pub use memory::{call_of_change, check_range};
-pub use process::{Donated, Op, Slot, StubProcess, check};
+pub use process::{Op, Slot, StubProcess, check};
 pub use template::{Handler, Options, Template, TemplateError};
 
 use crate::USER_MAX;

@@ -69,15 +69,14 @@ impl Op {
     }
 }
 
-/// A file descriptor that the stub sent, which is whatever the guest likes it to be.
-pub type Donated = OwnedFd;
+/// Bytes of what a new thread says.
+const GREETING: usize = 4;
 
 /// What a service thread said.
 pub(super) struct Reply {
     pub(super) results: Vec<i64>,
-    pub(super) donated: Vec<Donated>,
-    /// A message that should have brought a descriptor had none.
-    pub(super) refused: bool,
+    /// What a new thread said, if it did so before the reply came.
+    pub(super) greeting: Option<i32>,
     pub(super) sender: i32,
 }
 
@@ -103,10 +102,11 @@ impl Channel {
         self.socket.as_fd()
     }
 
-    /// Receives one message into `buf`. ESRCH if the other side is gone, ETIMEDOUT if it is silent.
-    pub(super) fn receive(&self, buf: &mut [u8]) -> Result<(usize, i32, Option<Donated>)> {
-        let mut control = nix::cmsg_space!(nix::sys::socket::UnixCredentials, RawFd);
-        let (mut sender, mut donated) = (0, None);
+    /// Receives one message into `buf`. ESRCH if the other side is gone, ETIMEDOUT if it is silent. (No stub can send
+    /// descriptors: its filter does not have sendmsg(2).)
+    pub(super) fn receive(&self, buf: &mut [u8]) -> Result<(usize, i32)> {
+        let mut control = nix::cmsg_space!(nix::sys::socket::UnixCredentials);
+        let mut sender = 0;
         let n = loop {
             let mut iov = [IoSliceMut::new(buf)];
             let flags = MsgFlags::MSG_CMSG_CLOEXEC;
@@ -114,15 +114,8 @@ impl Channel {
                 Ok(message) => {
                     let n = message.bytes;
                     for part in message.cmsgs().into_iter().flatten() {
-                        match part {
-                            ControlMessageOwned::ScmCredentials(c) => sender = c.pid(),
-                            ControlMessageOwned::ScmRights(fds) => {
-                                for fd in fds {
-                                    // SAFETY: the kernel has just installed this descriptor for us.
-                                    donated = Some(unsafe { OwnedFd::from_raw_fd(fd) });
-                                }
-                            }
-                            _ => {}
+                        if let ControlMessageOwned::ScmCredentials(c) = part {
+                            sender = c.pid();
                         }
                     }
                     break n;
@@ -132,26 +125,21 @@ impl Channel {
                 Err(_) => return Err(Errno::ESRCH),
             }
         };
-        if n == 0 { Err(Errno::ESRCH) } else { Ok((n, sender, donated)) }
+        if n == 0 { Err(Errno::ESRCH) } else { Ok((n, sender)) }
     }
 
     /// Waits for the reply with this sequence number.
     pub(super) fn reply(&self, sequence: u32, limit: usize) -> Result<Reply> {
         let mut buf = [0u8; 8 + 8 * MAX_OPS];
-        let mut all = Vec::new();
-        let mut refused = false;
+        let mut greeting = None;
         loop {
-            let (n, sender, donated) = self.receive(&mut buf)?;
-            if let Some(fd) = donated {
-                // A message of its own, ahead of the reply.
-                if all.len() >= MAX_FDS {
+            let (n, sender) = self.receive(&mut buf)?;
+            if n == GREETING {
+                // One at most, or the guest keeps us here.
+                let [a, b, c, d, ..] = buf;
+                if greeting.replace(i32::from_le_bytes([a, b, c, d])).is_some() {
                     return Err(Errno::EPROTO);
                 }
-                all.push(fd);
-                continue;
-            }
-            if n == 1 {
-                refused = true;
                 continue;
             }
             let word =
@@ -168,16 +156,20 @@ impl Channel {
                 .take(done)
                 .map(|c| i64::from_le_bytes(c.try_into().unwrap_or([0; 8])))
                 .collect();
-            return Ok(Reply { results, donated: all, refused, sender });
+            return Ok(Reply { results, greeting, sender });
         }
     }
 
-    /// Waits for a message with a descriptor. EBUSY: it has none.
-    fn donation(&self) -> Result<Donated> {
-        let mut buf = [0u8; 16];
+    /// Waits for what a new thread says.
+    fn greeting(&self) -> Result<i32> {
+        let mut word = [0u8; GREETING];
+        // A longer message would be cut.
+        let mut buf = [0u8; GREETING + 1];
         match self.receive(&mut buf)? {
-            (1, _, Some(fd)) => Ok(fd),
-            (1, _, None) => Err(Errno::EBUSY),
+            (GREETING, _) => {
+                word.copy_from_slice(&buf[..GREETING]);
+                Ok(i32::from_le_bytes(word))
+            }
             _ => Err(Errno::EPROTO),
         }
     }
@@ -420,8 +412,10 @@ impl StubProcess {
         self.spawned(&ops, &results)
     }
 
-    /// [`StubProcess::spawn_thread`] of a thread that first of all sends a descriptor over the command socket. EBUSY if it
-    /// says that it has none.
+    /// [`StubProcess::spawn_thread`] of a thread that first of all says by four bytes on the command socket which of its
+    /// descriptors it has for the sentry, or a negative errno, which is the error here. The descriptor is whatever the
+    /// guest likes it to be. (The sentry takes it by itself: who may send descriptors may also fill up what the host
+    /// allows a user to have in flight, for the stubs of all sandboxes.)
     pub fn spawn_thread_with_fd(
         &self,
         before: &[Op],
@@ -429,19 +423,19 @@ impl StubProcess {
         stack: u64,
         entry: u64,
         arg: u64,
-    ) -> Result<(i32, Donated)> {
+    ) -> Result<(i32, OwnedFd)> {
         let mut ops = Vec::with_capacity(before.len() + 1);
         ops.extend_from_slice(before);
         ops.push(Op { number: OP_THREAD, flags: NO_FD, args: [stack, entry, arg, THREAD_FLAGS, 0, 0] });
         let mut channel = self.channel.lock();
-        let mut reply = self.command(&mut channel, &ops, fds)?;
+        let reply = self.command(&mut channel, &ops, fds)?;
         let tid = self.spawned(&ops, &reply.results)?;
-        let donated = match reply.donated.pop() {
-            Some(fd) => Ok(fd),
-            None if reply.refused => Err(Errno::EBUSY),
-            None => channel.donation().map_err(|e| if e == Errno::EBUSY { e } else { self.broken(e) }),
+        let said = match reply.greeting {
+            Some(said) => said,
+            None => channel.greeting().map_err(|e| self.broken(e))?,
         };
-        Ok((tid, donated?))
+        let number = check(said.into())?;
+        Ok((tid, self.state.descriptor(number as RawFd)?))
     }
 
     /// The tid of a new thread, from the results of the operations that made it.
@@ -465,17 +459,12 @@ impl Channel {
     /// The first message of a stub process.
     pub(super) fn reply_ready(&self) -> Result<Reply> {
         let mut buf = [0u8; 16];
-        let (n, sender, _) = self.receive(&mut buf)?;
+        let (n, sender) = self.receive(&mut buf)?;
         let word = |i: usize| u64::from_le_bytes([0, 1, 2, 3, 4, 5, 6, 7].map(|k| buf[i + k]));
         match n {
             // A template that could not get ready: the step, and -errno.
-            16 => Ok(Reply {
-                results: vec![word(0) as i64, word(8) as i64],
-                donated: Vec::new(),
-                refused: false,
-                sender,
-            }),
-            8 => Ok(Reply { results: Vec::new(), donated: Vec::new(), refused: false, sender }),
+            16 => Ok(Reply { results: vec![word(0) as i64, word(8) as i64], greeting: None, sender }),
+            8 => Ok(Reply { results: Vec::new(), greeting: None, sender }),
             _ => Err(Errno::EPROTO),
         }
     }
@@ -500,6 +489,8 @@ pub(super) fn adopt(watcher: Arc<Watcher>, sender: i32, channel: Channel) -> Res
     if !child {
         return Err(Errno::EPROTO);
     }
+    // Whatever it forks without being told is in its group, and ends with it. (If it is too late for this, it is dead.)
+    let _ = nix::unistd::setpgid(nix::unistd::Pid::from_raw(sender), nix::unistd::Pid::from_raw(sender));
     // SAFETY: a plain system call that returns a new descriptor.
     let pidfd = unsafe {
         let fd = libc::syscall(libc::SYS_pidfd_open, sender, 0) as RawFd;

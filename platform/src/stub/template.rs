@@ -83,7 +83,7 @@ pub struct Template {
 
 /// The steps of the child, in the order of the numbers it reports.
 const STEPS: &[&str] = &[
-    "setsid",
+    "setpgid",
     "moving file descriptors",
     "closing file descriptors",
     "unregistering the rseq area",
@@ -309,7 +309,9 @@ unsafe fn shed(setup: &Setup) -> std::result::Result<(), (usize, i64)> {
     // SAFETY: raw system calls of a single-threaded process on its own state.
     let call = |nr: i64, a: u64, b: u64, c: u64, d: u64| unsafe { arch::syscall(nr, [a, b, c, d, 0, 0]) };
     let must = |step: usize, result: i64| if result < 0 { Err((step, result)) } else { Ok(result) };
-    must(0, call(libc::SYS_setsid, 0, 0, 0, 0))?;
+    // Out of the sentry's group, and of the terminal's signals. Not out of its session: it puts each stub process into a
+    // group of its own.
+    must(0, call(libc::SYS_setpgid, 0, 0, 0, 0))?;
     call(libc::SYS_chdir, c"/".as_ptr() as u64, 0, 0, 0);
     if let Some(value) = &setup.oom_score_adj {
         let path = c"/proc/self/oom_score_adj".as_ptr() as u64;

@@ -222,6 +222,7 @@ const WAITING: &[Call] = &[
 
 /// The stub processes: their memory, their end. They are all that the sentry's pid namespace holds.
 const STUBS: &[Call] = &[
+    any(libc::SYS_getpgrp),
     any(libc::SYS_kill),
     any(libc::SYS_pidfd_getfd),
     any(libc::SYS_pidfd_open),
@@ -229,6 +230,7 @@ const STUBS: &[Call] = &[
     any(libc::SYS_process_madvise),
     any(libc::SYS_process_vm_readv),
     any(libc::SYS_process_vm_writev),
+    any(libc::SYS_setpgid),
     any(libc::SYS_tgkill),
     any(libc::SYS_wait4),
     any(libc::SYS_waitid),

@@ -39,7 +39,7 @@ const OWN: [libc::c_long; 11] = [
     libc::SYS_madvise,
     libc::SYS_mremap,
     libc::SYS_futex,
-    libc::SYS_sendmsg,
+    libc::SYS_sendto,
     libc::SYS_close,
     libc::SYS_clock_gettime,
     libc::SYS_exit,
@@ -127,7 +127,14 @@ mod tests {
             for number in OWN {
                 assert_eq!(run(number as u32, ip), SECCOMP_RET_ALLOW, "{number}");
             }
-            for number in [libc::SYS_clone, libc::SYS_mincore, libc::SYS_recvmsg, libc::SYS_seccomp, -1] {
+            for number in [
+                libc::SYS_clone,
+                libc::SYS_mincore,
+                libc::SYS_recvmsg,
+                libc::SYS_sendmsg,
+                libc::SYS_seccomp,
+                -1,
+            ] {
                 assert_eq!(run(number as u32, ip), SECCOMP_RET_TRACE, "{number}");
             }
         }

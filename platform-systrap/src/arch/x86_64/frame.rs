@@ -59,14 +59,8 @@ pub const CONTROL_FS: usize = 0;
 pub const CONTROL_GS: usize = 8;
 /// Counts the handler's entries.
 pub const CONTROL_COUNT: usize = 16;
-/// The byte of the message that brings the listener.
-const CONTROL_BYTE: usize = 24;
-/// struct iovec of that message.
-pub const CONTROL_IOVEC: usize = 32;
-/// struct cmsghdr and a descriptor.
-pub const CONTROL_CMSG: usize = 48;
-/// struct msghdr.
-pub const CONTROL_MSGHDR: usize = 72;
+/// What a new thread says of its listener.
+pub const CONTROL_LISTENER: usize = 24;
 /// A call to be made: number, six arguments.
 pub const CONTROL_CALL: usize = 128;
 /// Two words that a call may write.
@@ -383,19 +377,9 @@ impl Page {
         self.write_u64(CONTROL_GS, canonical(gs));
     }
 
-    /// Fills in what a new thread needs to hand over its listener.
+    /// Empties the control block, for a new thread.
     pub fn prepare(&self) {
-        let address = self.guest;
         self.write(0, &[0; CONTROL_SIZE]);
-        self.write_u64(CONTROL_IOVEC, address + CONTROL_BYTE as u64);
-        self.write_u64(CONTROL_IOVEC + 8, 1);
-        // CMSG_LEN(4), SOL_SOCKET, SCM_RIGHTS
-        self.write_u64(CONTROL_CMSG, 20);
-        self.write_u64(CONTROL_CMSG + 8, 1 | 1 << 32);
-        self.write_u64(CONTROL_MSGHDR + 16, address + CONTROL_IOVEC as u64);
-        self.write_u64(CONTROL_MSGHDR + 24, 1);
-        self.write_u64(CONTROL_MSGHDR + 32, address + CONTROL_CMSG as u64);
-        self.write_u64(CONTROL_MSGHDR + 40, 24);
     }
 
     /// Where the stub finds a field of the control block.

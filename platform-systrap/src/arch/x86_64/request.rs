@@ -25,7 +25,10 @@
 //! no request.
 
 use super::frame::Page;
+use crate::protocol;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
+
+pub use crate::protocol::{ASLEEP, CALL_DONE, CALL_REQUEST, COMMAND, LOAD, REPLY, RESTING, SAVE, Said};
 
 /// Offset of the state.
 pub const STATE: usize = 256;
@@ -96,42 +99,6 @@ pub const LATER_MAX: usize = 4096;
 /// One past the last byte of the pages of data.
 pub const DATA_END: usize = LATER + LATER_MAX;
 
-/// State: a call is posted.
-pub const CALL_REQUEST: u32 = 1;
-/// State: operations are done.
-pub const CALL_DONE: u32 = 5;
-/// Added to a stub's state when it rings.
-pub const ASLEEP: u32 = 0x100;
-/// State: the result is there.
-pub const REPLY: u32 = 3;
-/// State: operations are there.
-pub const COMMAND: u32 = 4;
-/// State: registers are to be saved.
-pub const SAVE: u32 = 6;
-/// State: a frame with all registers is there, and how the call ended.
-pub const LOAD: u32 = 7;
-/// [`AWAKE`]: the sentry sleeps in the listener.
-pub const RESTING: u32 = 0;
-/// [`AWAKE`]: the sentry looks at the state.
-pub const LOOKING: u32 = 1;
-
-/// What a stub thread says by its state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Said {
-    /// Nothing new.
-    Nothing,
-    /// A call.
-    Call {
-        /// The doorbell rings.
-        asleep: bool,
-    },
-    /// Operations are done, or registers saved.
-    Done {
-        /// The doorbell rings.
-        asleep: bool,
-    },
-}
-
 impl Page {
     fn word(&self, offset: usize) -> &AtomicU32 {
         // SAFETY: in the mapping, aligned, and only used atomically while it lives.
@@ -145,18 +112,12 @@ impl Page {
 
     /// What the stub says.
     pub fn said(&self) -> Said {
-        match self.word(STATE).load(SeqCst) {
-            CALL_REQUEST => Said::Call { asleep: false },
-            state if state == CALL_REQUEST + ASLEEP => Said::Call { asleep: true },
-            CALL_DONE => Said::Done { asleep: false },
-            state if state == CALL_DONE + ASLEEP => Said::Done { asleep: true },
-            _ => Said::Nothing,
-        }
+        protocol::said(self.word(STATE))
     }
 
     /// Whether the answer is there.
     pub fn is_replied(&self) -> bool {
-        self.word(STATE).load(SeqCst) == REPLY
+        protocol::is_replied(self.word(STATE))
     }
 
     /// Number and arguments of the posted call, and the address after it.
@@ -199,7 +160,7 @@ impl Page {
 
     /// Changes the state to the sentry's `state`. False: the stub rings, or is about to.
     fn hand_over(&self, state: u32) -> bool {
-        self.word(STATE).swap(state, SeqCst) & ASLEEP == 0
+        protocol::hand_over(self.word(STATE), state)
     }
 
     /// Gives the result. False: the stub rings, or is about to, and waits for an answer to that.
@@ -210,7 +171,7 @@ impl Page {
 
     /// Withdraws the posted call: the thread goes on elsewhere.
     pub fn withdraw(&self) {
-        self.word(STATE).store(REPLY, SeqCst);
+        protocol::withdraw(self.word(STATE));
     }
 
     /// Gives operations, at most [`OPERATIONS_MAX`]; otherwise as [`Page::reply`].
@@ -269,7 +230,7 @@ impl Page {
 
     /// Says whether the sentry looks at the state.
     pub fn set_looking(&self, looking: bool) {
-        self.word(AWAKE).swap(if looking { LOOKING } else { RESTING }, SeqCst);
+        protocol::set_looking(self.word(AWAKE), looking);
     }
 
     /// Sets how often the stub looks before it rings.

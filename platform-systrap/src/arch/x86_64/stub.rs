@@ -14,7 +14,7 @@
 //! and the answer says how to go on: see [`Command`].
 
 use super::frame::{
-    CONTROL_CALL, CONTROL_CMSG, CONTROL_COUNT, CONTROL_FS, CONTROL_GS, CONTROL_MSGHDR, SIGINFO, UCONTEXT,
+    CONTROL_CALL, CONTROL_COUNT, CONTROL_FS, CONTROL_GS, CONTROL_LISTENER, SIGINFO, UCONTEXT,
 };
 use super::{filter, patched};
 use crate::DOORBELL;
@@ -65,7 +65,8 @@ std::arch::global_asm!(
     ".balign 8; jmp .Lsystrap_return",
     ".balign 16",
     // A new thread, from a frame that blocks all signals: rsp = the place of frames. The filter comes with a listener,
-    // which goes to the sentry by the command socket.
+    // whose number goes to the sentry by the command socket. The answer to the first doorbell says that the sentry has
+    // taken it, so that it can be closed before there is a second.
     ".Lsystrap_start:",
     "mov r15, rsp",
     "and r15, -{slot}",
@@ -75,20 +76,31 @@ std::arch::global_asm!(
     "mov eax, 317",
     "syscall",
     "mov ebx, eax",
-    "mov [r15 + {cmsg} + 16], eax",
-    "test ebx, ebx",
-    "jns 2f",
-    "mov qword ptr [r15 + {msghdr} + 40], 0", // no descriptor: it has failed
-    "2:",
+    "mov [r15 + {listener}], eax",
     "xor edi, edi",
-    "lea rsi, [r15 + {msghdr}]",
-    "mov edx, 0x4000", // MSG_NOSIGNAL
-    "mov eax, 46",
+    "lea rsi, [r15 + {listener}]",
+    "mov edx, 4",
+    "mov r10d, 0x4000", // MSG_NOSIGNAL
+    "xor r8d, r8d",
+    "xor r9d, r9d",
+    "mov eax, 44",
     "syscall",
     "test ebx, ebx",
     "js .Lsystrap_exit",
     "test rax, rax",
     "js .Lsystrap_exit",
+    "mov edi, {start}",
+    "lea rsi, [rsp + {siginfo}]",
+    "lea rdx, [rsp + {ucontext}]",
+    "xor r10d, r10d",
+    "xor r8d, r8d",
+    "mov r9, [r15 + {count}]",
+    "inc r9",
+    "mov [r15 + {count}], r9",
+    "mov eax, {doorbell}",
+    "syscall",
+    "test rax, rax",
+    "jnz .Lsystrap_exit",
     "mov edi, ebx",
     "mov eax, 3",
     "syscall",
@@ -187,8 +199,7 @@ std::arch::global_asm!(
     fixups = const FIXUPS_OFFSET,
     rip = const UC_RIP,
     slot = const SLOT_SIZE,
-    cmsg = const CONTROL_CMSG,
-    msghdr = const CONTROL_MSGHDR,
+    listener = const CONTROL_LISTENER,
     count = const CONTROL_COUNT,
     fs = const CONTROL_FS,
     gs = const CONTROL_GS,
