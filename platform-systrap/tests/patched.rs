@@ -725,7 +725,7 @@ fn what_cannot_travel_is_a_fault() {
                 assert_eq!(patch(&space, &mut *thread, ip), Ok(()));
             }
             // The second is where nothing is mapped.
-            let takes = [(DATA, true), (0x10_0000, random.next() % 4 == 0)];
+            let takes = [(DATA, true), (0x10_0000, random.next().is_multiple_of(4))];
             let mut expected = round;
             for (addr, _) in takes.into_iter().filter(|(_, takes)| *takes) {
                 if space.write_later(addr, &round.to_le_bytes()) {
