@@ -40,7 +40,7 @@ pub fn program(name: &str) -> PathBuf {
 /// A state directory and its containers. At the end all are deleted.
 pub struct Runsc {
     binary: PathBuf,
-    platform: String,
+    pub platform: String,
     pub dir: tempfile::TempDir,
 }
 
