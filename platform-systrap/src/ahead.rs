@@ -12,8 +12,8 @@ use platform::Result;
 use platform::stub::StubProcess;
 use std::sync::Arc;
 
-/// Forks a process with an empty address space.
-pub(crate) type Spawn = Box<dyn Fn() -> Result<Arc<StubProcess>> + Send + Sync>;
+/// Says which process, with an empty address space, to fork.
+pub(crate) type Parent = Box<dyn Fn() -> Result<Arc<StubProcess>> + Send + Sync>;
 
 /// Address spaces that are asked for before one is made ahead.
 const FIRST: usize = 2;
@@ -23,7 +23,7 @@ pub(crate) struct Ahead(Arc<Shared>);
 
 struct Shared {
     host: Arc<Host>,
-    spawn: Spawn,
+    parent: Parent,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -39,9 +39,9 @@ struct State {
 }
 
 impl Ahead {
-    /// Of the processes that `spawn` makes.
-    pub fn new(host: Arc<Host>, spawn: Spawn) -> Self {
-        Self(Arc::new(Shared { host, spawn, state: Mutex::default(), changed: Condvar::new() }))
+    /// Of copies of the process that `parent` names.
+    pub fn new(host: Arc<Host>, parent: Parent) -> Self {
+        Self(Arc::new(Shared { host, parent, state: Mutex::default(), changed: Condvar::new() }))
     }
 
     /// An empty address space.
@@ -88,7 +88,7 @@ impl Drop for Ahead {
 
 impl Shared {
     fn make(&self) -> Result<Arc<Space>> {
-        Ok(Arc::new(Space::new(self.host.clone(), (self.spawn)()?, Patches::default())?))
+        Ok(Arc::new(Space::new(self.host.clone(), &*(self.parent)()?, Patches::default())?))
     }
 
     fn run(&self) {
@@ -99,7 +99,7 @@ impl Shared {
                 continue;
             }
             drop(state);
-            let made = self.make().and_then(|space| space.start_thread().map(|()| space));
+            let made = self.make();
             state = self.state.lock();
             match made {
                 Ok(space) if !state.is_over => state.ready = Some(space),

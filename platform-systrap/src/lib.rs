@@ -39,6 +39,7 @@ mod link;
 mod look;
 mod monitor;
 mod notify;
+mod pages;
 mod patch;
 mod protocol;
 mod space;
@@ -207,7 +208,7 @@ impl SystrapPlatform {
             ],
         };
         let forked = host.clone();
-        let ahead = Ahead::new(host.clone(), Box::new(move || forked.template.spawn()));
+        let ahead = Ahead::new(host.clone(), Box::new(move || forked.template.process().cloned()));
         Ok(Self { ahead, host, report })
     }
 }
@@ -217,7 +218,7 @@ fn trial(host: &Arc<Host>) -> Result<bool, Error> {
     let step = |name: &'static str| move |errno: Errno| Error::Trial(name, errno);
     let space = Arc::new(
         host.template
-            .spawn()
+            .process()
             .and_then(|process| Space::new(host.clone(), process, Patches::default()))
             .map_err(step("making a stub process"))?,
     );
@@ -261,7 +262,7 @@ impl Platform for SystrapPlatform {
         let process = self.host.template.spawn()?;
         process.enter(entrances)?;
         let parent = process.clone();
-        let ahead = Ahead::new(self.host.clone(), Box::new(move || parent.fork()));
+        let ahead = Ahead::new(self.host.clone(), Box::new(move || Ok(parent.clone())));
         Ok(Arc::new(Branch { ahead, process, report: self.report.clone() }))
     }
 

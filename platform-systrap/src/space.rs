@@ -3,38 +3,30 @@
 use crate::Host;
 use crate::arch::frame::Page;
 use crate::carrier;
+use crate::pages::Pages;
 use crate::patch::Patches;
 use crate::stub_thread::StubThread;
 use crate::thread::Guest;
-use nix::fcntl::{FcntlArg, SealFlag, fcntl};
-use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use parking_lot::Mutex;
-use platform::stub::{Op, Slot, StubProcess, call_of_change, check};
+use platform::stub::{Slot, StubProcess, call_of_change, check};
 use platform::{AddressSpace, Change, Context, Errno, Result, Thread};
-use std::ffi::c_void;
-use std::num::NonZeroUsize;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
-
-/// Threads whose pages are one mapping of the sentry's.
-const CHUNK: usize = 64;
 
 /// The platform's [`AddressSpace`].
 pub struct Space {
     pub(crate) host: Arc<Host>,
     pub(crate) process: Arc<StubProcess>,
-    /// All threads' pages, by slot number.
-    memory: OwnedFd,
-    chunks: Mutex<Chunks>,
+    pub(crate) pages: Pages,
     pub(crate) patches: Patches,
     /// The service thread and the guest threads.
     pub(crate) threads: Arc<AtomicU32>,
     /// There was never more than one guest thread.
     single: AtomicBool,
     is_used: AtomicBool,
+    /// Threads that are employed and have not got their guest: most still have their listener open as well, and a stub process
+    /// may only have so many descriptors.
+    unstarted: AtomicU32,
     /// Stub threads that have no guest.
     resting: Mutex<Vec<StubThread>>,
 }
@@ -42,23 +34,8 @@ pub struct Space {
 /// Stub threads of an address space that rest at most. (The host's pids limit of a sandbox has room for them.)
 const RESTING_MAX: usize = 4;
 
-/// The parts of the memory that are mapped here, in order.
-struct Chunks {
-    size: NonZeroUsize,
-    mapped: Vec<NonNull<c_void>>,
-}
-
-// SAFETY: the mappings belong to the process, not to a thread.
-unsafe impl Send for Chunks {}
-
-impl Drop for Chunks {
-    fn drop(&mut self) {
-        for &chunk in &self.mapped {
-            // SAFETY: mapped by `Space::lease` with this size; the threads that used it hold the space.
-            let _ = unsafe { munmap(chunk, self.size.get()) };
-        }
-    }
-}
+/// Threads without a guest that may have their listener open.
+const UNSTARTED_MAX: u32 = 16;
 
 /// A thread's slot and its pages.
 pub(crate) struct Lease {
@@ -68,21 +45,20 @@ pub(crate) struct Lease {
 }
 
 impl Space {
-    pub(crate) fn new(host: Arc<Host>, process: Arc<StubProcess>, patches: Patches) -> Result<Self> {
-        let memory = memfd_create("systrap", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
-        fcntl(&memory, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_SHRINK))?;
-        let size = NonZeroUsize::new(host.geometry.size * CHUNK).ok_or(Errno::EINVAL)?;
-        let chunks = Mutex::new(Chunks { size, mapped: Vec::new() });
+    /// A copy of the process `parent`, with a thread in it that rests.
+    pub(crate) fn new(host: Arc<Host>, parent: &StubProcess, patches: Patches) -> Result<Self> {
+        let pages = Pages::new(&host.geometry)?;
+        let (process, thread) = StubThread::fork(&host, parent, &pages)?;
         Ok(Self {
             host,
             process,
-            memory,
-            chunks,
+            pages,
             patches,
             threads: Arc::new(AtomicU32::new(1)),
             single: AtomicBool::new(true),
             is_used: AtomicBool::new(false),
-            resting: Mutex::default(),
+            unstarted: AtomicU32::new(0),
+            resting: Mutex::new(vec![thread]),
         })
     }
 
@@ -94,35 +70,6 @@ impl Space {
     /// There is more than the service thread and one guest thread.
     fn is_shared(&self) -> bool {
         self.threads.load(SeqCst) > 2
-    }
-
-    /// A slot for a new thread, and what the stub must do to have its pages, with [`Space::memory`] as descriptor.
-    pub(crate) fn lease(&self) -> Result<(Lease, [Op; 2])> {
-        let slot = self.process.allocate_slot()?;
-        let size = self.host.geometry.size;
-        let index = slot.index() as usize;
-        let offset = index * size;
-        let mut chunks = self.chunks.lock();
-        let whole = chunks.size;
-        while chunks.mapped.len() <= index / CHUNK {
-            let start = chunks.mapped.len() * whole.get();
-            nix::unistd::ftruncate(&self.memory, (start + whole.get()) as i64)?;
-            let prot = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-            // SAFETY: a new mapping at an address of the kernel's choice.
-            let chunk = unsafe { mmap(None, whole, prot, MapFlags::MAP_SHARED, &self.memory, start as i64) }?;
-            chunks.mapped.push(chunk);
-        }
-        let chunk = chunks.mapped.get(index / CHUNK).ok_or(Errno::EINVAL)?;
-        // SAFETY: inside the chunk. It is unmapped when the space is dropped, which every thread holds.
-        let page = unsafe { Page::new(chunk.as_ptr().cast::<u8>().add(index % CHUNK * size), slot.addr()) };
-        let prot = libc::PROT_READ | libc::PROT_WRITE;
-        let flags = libc::MAP_SHARED | libc::MAP_FIXED;
-        let args = [slot.addr(), size as u64, prot as u64, flags as u64, 0, offset as u64];
-        let ops = [
-            Op::call(libc::SYS_mmap, args).with_fd(4),
-            Op::call(libc::SYS_madvise, [slot.addr(), size as u64, libc::MADV_DONTFORK as u64, 0, 0, 0]),
-        ];
-        Ok((Lease { page, slot: Some(slot) }, ops))
     }
 
     /// [`AddressSpace::apply`] by the caller's own stub thread: `None` if that cannot be.
@@ -159,17 +106,18 @@ impl Space {
             self.single.store(false, SeqCst);
         }
         let resting = self.resting.lock().pop();
-        match resting {
-            Some(thread) => Ok(thread),
-            None => StubThread::start(self),
-        }
+        let mut thread = match resting {
+            Some(thread) => thread,
+            None => StubThread::start(self)?,
+        };
+        let opened = self.unstarted.fetch_add(1, SeqCst);
+        thread.arrive(&self.process, opened >= UNSTARTED_MAX).inspect_err(|_| self.started())?;
+        Ok(thread)
     }
 
-    /// Has a stub thread ready for the first guest thread.
-    pub(crate) fn start_thread(&self) -> Result<()> {
-        let thread = StubThread::start(self)?;
-        self.resting.lock().push(thread);
-        Ok(())
+    /// A stub thread that was employed has got its guest.
+    pub(crate) fn started(&self) {
+        self.unstarted.fetch_sub(1, SeqCst);
     }
 
     /// Takes a stub thread whose guest thread has ended.
@@ -181,11 +129,6 @@ impl Space {
             drop(resting);
             thread.end();
         }
-    }
-
-    /// The memory of the threads' pages.
-    pub(crate) fn memory(&self) -> BorrowedFd<'_> {
-        self.memory.as_fd()
     }
 }
 
@@ -209,8 +152,7 @@ impl AddressSpace for Space {
 
     fn fork(&self, _by: Option<&mut dyn Thread>) -> Result<Arc<dyn AddressSpace>> {
         carrier::settle(self);
-        let process = self.process.fork()?;
-        Ok(Arc::new(Self::new(self.host.clone(), process, self.patches.copy())?))
+        Ok(Arc::new(Self::new(self.host.clone(), &self.process, self.patches.copy())?))
     }
 
     fn patch(&self, _by: &mut dyn Thread, ip: u64, place: &mut dyn FnMut(u64) -> bool) -> Result<()> {

@@ -2,12 +2,16 @@
 //! address space. Making one costs some ten switches between processes, giving one another guest two.
 
 use crate::DOORBELL;
+use crate::Host;
+use crate::arch::frame::Page;
 use crate::arch::stub::{Command, ENTRY, PROLOGUE, START};
 use crate::notify::Listener;
+use crate::pages::Pages;
 use crate::space::{Lease, Space};
 use nix::errno::Errno as HostErrno;
-use platform::stub::{EXTRA_TEXT, REPLY_TIMEOUT};
+use platform::stub::{EXTRA_TEXT, REPLY_TIMEOUT, StubProcess};
 use platform::{Context, Errno};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,38 +22,83 @@ pub(crate) struct StubThread {
     pub tid: i32,
     /// Index of the shape of its frames.
     pub shape: usize,
-    /// Count of the doorbell, and the notification to answer.
+    /// Count of the doorbell, and the notification to answer; `None`: the first has not rung yet.
     pub rung: u64,
-    pub doorbell: u64,
+    pub doorbell: Option<u64>,
     /// Processor time that is not the next guest's.
     pub used: Duration,
 }
 
+/// Puts the frame that a new thread starts from into its pages. Returns the stack pointer, which is where it is.
+fn prepare(host: &Host, page: &Page) -> Result<u64, Errno> {
+    let shape = host.geometry.shapes.first().ok_or(Errno::EINVAL)?;
+    let stack = page.frame_address(shape);
+    let mut prologue = Context::default();
+    prologue.regs.rip = PROLOGUE;
+    prologue.regs.rsp = stack;
+    page.prepare();
+    page.store(shape, &prologue, u64::MAX, 0);
+    Ok(stack)
+}
+
 impl StubThread {
+    fn new(lease: Lease, tid: i32, listener: OwnedFd) -> Self {
+        let listener = Arc::new(Listener::new(listener));
+        Self { lease, listener, tid, shape: 0, rung: 0, doorbell: None, used: Duration::ZERO }
+    }
+
     /// Makes one.
     pub fn start(space: &Space) -> Result<Self, Errno> {
-        let (lease, map) = space.lease()?;
-        let shape = space.host.geometry.shapes.first().ok_or(Errno::EINVAL)?;
-        let stack = lease.page.frame_address(shape);
-        let mut prologue = Context::default();
-        prologue.regs.rip = PROLOGUE;
-        prologue.regs.rsp = stack;
-        lease.page.prepare();
-        lease.page.store(shape, &prologue, u64::MAX, 0);
-        let (tid, fd) = space.process.spawn_thread_with_fd(&map, &[space.memory()], stack, ENTRY, 0)?;
-        let listener = Listener::new(fd);
+        let slot = space.process.allocate_slot()?;
+        let (page, map) = space.pages.of(slot.index())?;
+        let stack = prepare(&space.host, &page)?;
+        let memory = [space.pages.memory()];
+        let (tid, listener) = space.process.spawn_thread_with_fd(&map, &memory, stack, ENTRY, 0)?;
+        Ok(Self::new(Lease { page, slot: Some(slot) }, tid, listener))
+    }
+
+    /// Makes one in a new process, a copy of `parent`, whose threads' pages are `pages`.
+    pub fn fork(host: &Host, parent: &StubProcess, pages: &Pages) -> Result<(Arc<StubProcess>, Self), Errno> {
+        // The first slot of any process.
+        let (page, map) = pages.of(0)?;
+        let stack = prepare(host, &page)?;
+        let (process, tid, listener) = parent.fork_with_thread(&map, &[pages.memory()], stack, ENTRY)?;
+        let slot = process.allocate_slot()?;
+        Ok((process, Self::new(Lease { page, slot: Some(slot) }, tid, listener)))
+    }
+
+    /// Waits until it is in the doorbell. `close`: and has closed its descriptor of the listener, which is else done when it
+    /// gets a guest.
+    pub fn arrive(&mut self, process: &StubProcess, close: bool) -> Result<(), Errno> {
+        if self.doorbell.is_some() {
+            return Ok(());
+        }
+        let mut id = self.started(process, 1)?;
+        self.rung = 1;
+        if close {
+            // If the answer does not arrive, it is the end.
+            let _ = self.listener.send(id, Command::Again as u64);
+            id = self.started(process, 2)?;
+            self.rung = 2;
+        }
+        self.doorbell = Some(id);
+        Ok(())
+    }
+
+    /// Waits for the doorbell number `expected` of a new thread.
+    fn started(&self, process: &StubProcess, expected: u64) -> Result<u64, Errno> {
         let misbehaved = || {
-            space.process.state().misbehaved("a new thread that does not start");
+            process.state().misbehaved("a new thread that does not start");
             Errno::ESRCH
         };
-        let ring = |expected: u64| loop {
-            if !listener.wait(REPLY_TIMEOUT) {
+        loop {
+            if !self.listener.wait(REPLY_TIMEOUT) {
                 return Err(misbehaved());
             }
-            let notification = match listener.receive() {
+            let notification = match self.listener.receive() {
                 Ok(notification) => notification,
                 Err(HostErrno::ENOENT | HostErrno::EINTR)
-                    if space.process.state().death().is_none() && !listener.is_orphan() =>
+                    if process.state().death().is_none() && !self.listener.is_orphan() =>
                 {
                     continue;
                 }
@@ -57,28 +106,17 @@ impl StubThread {
             };
             let [kind, .., count] = notification.args;
             let is_doorbell = notification.number == DOORBELL as i32 && notification.ip >= EXTRA_TEXT;
-            if notification.pid != tid as u32 || !is_doorbell || kind != START || count != expected {
+            if notification.pid != self.tid as u32 || !is_doorbell || kind != START || count != expected {
                 return Err(misbehaved());
             }
             return Ok(notification.id);
-        };
-        // It closes its own descriptor of the listener between the two. (If the answer does not arrive, it is the end.)
-        let taken = ring(1)?;
-        let _ = listener.send(taken, 0);
-        let doorbell = ring(2)?;
-        Ok(Self {
-            lease,
-            listener: Arc::new(listener),
-            tid,
-            shape: 0,
-            rung: 2,
-            doorbell,
-            used: Duration::ZERO,
-        })
+        }
     }
 
     /// Ends it. If that does not arrive, the doorbell finds the listener closed, which means the same.
     pub fn end(self) {
-        let _ = self.listener.send(self.doorbell, Command::Exit as u64);
+        if let Some(doorbell) = self.doorbell {
+            let _ = self.listener.send(doorbell, Command::Exit as u64);
+        }
     }
 }

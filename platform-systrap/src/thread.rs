@@ -80,6 +80,8 @@ struct Inner {
     answer: Command,
     /// That answer did not arrive.
     again: bool,
+    /// It has not got its guest yet.
+    is_new: bool,
     /// Bases of fs and gs as the last doorbell told them.
     bases: (u64, u64),
     context: Box<Context>,
@@ -123,6 +125,7 @@ impl Guest {
     pub(crate) fn new(space: Arc<Space>, context: &Context) -> Result<Self, Errno> {
         space.host.monitor.start()?;
         let StubThread { lease, listener, tid, shape, rung, doorbell, used } = space.employ()?;
+        let doorbell = doorbell.ok_or(Errno::ESRCH)?;
         if let Some(shape) = space.host.geometry.shapes.last() {
             lease.page.prepare_saving(shape);
         }
@@ -147,6 +150,7 @@ impl Guest {
             rung,
             answer: Command::Return,
             again: false,
+            is_new: true,
             bases: (context.regs.fs_base, context.regs.gs_base),
             context: Box::new(context.clone()),
             fetched: true,
@@ -628,6 +632,7 @@ impl Inner {
                 }
                 // If it fails, the same doorbell rings again.
                 let _ = self.listener.send(id, self.answer as u64);
+                self.got_guest();
                 self.link.enter_guest();
                 Ok(())
             }
@@ -635,6 +640,13 @@ impl Inner {
             At::Call { .. } | At::Request { .. } | At::Guest => {
                 Err(self.misbehaved("a thread that stays in its call"))
             }
+        }
+    }
+
+    /// The stub thread has had its first answer, or never will.
+    fn got_guest(&mut self) {
+        if std::mem::take(&mut self.is_new) {
+            self.space.started();
         }
     }
 
@@ -913,6 +925,7 @@ impl Inner {
         self.lease.page.set_call(number as u64, args);
         self.answer = Command::Call;
         let _ = self.listener.send(id, Command::Call as u64);
+        self.got_guest();
         self.link.begin_waiting();
         let result = self.await_call();
         self.link.end_waiting();
@@ -956,6 +969,7 @@ impl Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
+        self.got_guest();
         self.carrier.end();
         // A thread of a process that dies needs no end of its own.
         let rests = self.space.process.state().death().is_none() && self.enter_handler().is_ok();
@@ -969,7 +983,7 @@ impl Drop for Inner {
                 tid: self.link.tid,
                 shape: self.shape,
                 rung: self.rung,
-                doorbell: id,
+                doorbell: Some(id),
                 used: self.used,
             });
         }

@@ -132,3 +132,27 @@ fn address_spaces_made_ahead_are_empty() {
         run_one(&space, 9);
     }
 }
+
+/// Open descriptors of a process.
+fn descriptors_of(pid: i32) -> usize {
+    std::fs::read_dir(format!("/proc/{pid}/fd")).map(Iterator::count).unwrap_or(0)
+}
+
+#[test]
+fn listeners_are_closed_in_the_stub() {
+    let Some(space) = space(looking()) else { return };
+    let mut all: Vec<_> = (0..100).map(|_| thread(&space, &context())).collect();
+    let (pid, _) = host_ids(&mut *all[0]);
+    // The command socket, and the listeners of threads that have no guest yet: not of all of them.
+    assert!((2..=17).contains(&descriptors_of(pid)), "{}", descriptors_of(pid));
+    // A fork has none of those.
+    let child = space.fork(None).expect("a fork");
+    let mut thread = thread(&child, &context());
+    let (pid_of_child, _) = host_ids(&mut *thread);
+    assert_eq!(descriptors_of(pid_of_child), 2);
+    for (thread, left) in [(&mut thread, pid_of_child)].into_iter().chain(all.iter_mut().map(|t| (t, pid))) {
+        assert!(matches!(thread.run(Resume::Context), Exit::Syscall { number: 1000, .. }));
+        assert!(descriptors_of(left) < 18);
+    }
+    assert_eq!((descriptors_of(pid), descriptors_of(pid_of_child)), (1, 1));
+}

@@ -97,6 +97,7 @@ pub fn base_rules() -> Vec<Rule> {
         Rule::any(libc::SYS_recvmsg).check(Equal(0, 0)),
         Rule::any(libc::SYS_sendto).check(Equal(0, 0)).check(Equal(4, 0)),
         Rule::any(libc::SYS_close),
+        Rule::any(libc::SYS_close_range).check(Equal(2, 0)),
         Rule::any(libc::SYS_dup2).check(Equal(1, 0)),
         Rule::any(libc::SYS_clone).check(Equal(0, libc::CLONE_PARENT as u64)),
         Rule::any(libc::SYS_clone).check(Equal(0, THREAD_FLAGS)),

@@ -202,7 +202,8 @@ impl Template {
         })
     }
 
-    fn process(&self) -> Result<&Arc<StubProcess>> {
+    /// The first process, to be copied.
+    pub fn process(&self) -> Result<&Arc<StubProcess>> {
         self.process.as_ref().ok_or(Errno::ESRCH)
     }
 

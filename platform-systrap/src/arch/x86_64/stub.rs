@@ -39,6 +39,8 @@ pub enum Command {
     Call = 2,
     /// End the thread.
     Exit = 3,
+    /// Only to the first doorbell, which closes its descriptor of the listener whatever the answer is: ring again.
+    Again = 4,
 }
 
 /// Offset of a new thread's first steps.
@@ -65,8 +67,8 @@ std::arch::global_asm!(
     ".balign 8; jmp .Lsystrap_return",
     ".balign 16",
     // A new thread, from a frame that blocks all signals: rsp = the place of frames. The filter comes with a listener,
-    // whose number goes to the sentry by the command socket. The answer to the first doorbell says that the sentry has
-    // taken it, so that it can be closed before there is a second.
+    // whose number goes to the sentry by the command socket. The answer to the doorbell says that the sentry has taken it,
+    // so that it can be closed.
     ".Lsystrap_start:",
     "mov r15, rsp",
     "and r15, -{slot}",
@@ -99,14 +101,14 @@ std::arch::global_asm!(
     "mov [r15 + {count}], r9",
     "mov eax, {doorbell}",
     "syscall",
-    "test rax, rax",
-    "jnz .Lsystrap_exit",
+    "mov r12, rax",
     "mov edi, ebx",
     "mov eax, 3",
     "syscall",
+    "mov rax, r12",
+    "cmp rax, 4",
+    "jne .Lsystrap_answer",
     "mov edi, {start}",
-    "lea rsi, [rsp + {siginfo}]",
-    "lea rdx, [rsp + {ucontext}]",
     "xor r10d, r10d",
     "xor r8d, r8d",
     "jmp .Lsystrap_ring",

@@ -272,7 +272,10 @@ std::arch::global_asm!(
     "mov eax, 56",
     "syscall",
     "test rax, rax",
-    "jnz .Lresult",
+    "jz 6f",
+    "lea ebx, [r13 + 1]", // What comes next is the child's.
+    "jmp .Lresult",
+    "6:",
     "mov edi, r12d",
     "xor esi, esi",
     "mov eax, 33",
@@ -283,8 +286,12 @@ std::arch::global_asm!(
     "mov esi, 9",
     "mov eax, 157",
     "syscall",
+    "lea eax, [r13 + 1]",
+    "sub ebx, eax",
     "xor r13d, r13d",
-    "jmp .Ldone",
+    "xor ebp, ebp", // The command says what to close.
+    "add r14, 56",
+    "jmp .Lnext_op",
     // THREAD(stack, entry, argument)
     ".Lop_thread:",
     "mov r12, rsi",
