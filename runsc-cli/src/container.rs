@@ -145,10 +145,14 @@ impl Runtime {
         let pod = pod::sandbox_of(id, spec).context("config.json")?;
         let pod = pod.map(|sandbox| pod::Sandbox::find(&self.root, sandbox)).transpose()?;
         let volumes = pod::Volumes::of(pod.as_ref().map_or(spec, |pod| &pod.spec));
-        let plan = {
+        let mut plan = {
             let sandbox = pod.as_ref().map(|pod| &pod.spec);
             spec::plan(id, bundle, spec, sandbox, self.options.overlay, &volumes)?
         };
+        if self.options.rootless {
+            // The host has given the caller a single id, and the gofer sees no other.
+            plan.guest.ids = None;
+        }
         let process = &plan.guest.process;
         let stdio = Stdio::choose(
             process.terminal,

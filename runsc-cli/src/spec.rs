@@ -1,7 +1,7 @@
 //! From a bundle's config.json to what the sentry is told to start.
 
 use std::collections::BTreeMap;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,9 @@ use anyhow::{Context, Result, anyhow, bail};
 use oci_spec::runtime as oci;
 use oci_spec::runtime::Spec;
 
-use crate::boot::guest::{Capabilities, Device, Guest, Mount, MountKind, Overlay, Process, Rlimit, Root};
+use crate::boot::guest::{
+    Capabilities, Device, Guest, IdRange, Ids, Mount, MountKind, Overlay, Process, Rlimit, Root,
+};
 use crate::boot::limits::Limits;
 use crate::capability;
 use crate::hooks;
@@ -128,6 +130,7 @@ pub fn plan(
         own_ipc: has_own(spec, oci::LinuxNamespaceType::Ipc),
         own_uts: has_own(spec, oci::LinuxNamespaceType::Uts),
         root: Root { gofer: 0, readonly, overlay: root_overlay },
+        ids: ids(spec),
         mounts,
         devices: linux
             .and_then(|linux| linux.devices().as_ref())
@@ -373,8 +376,11 @@ fn convert_mount(
             let directory = is_directory(&fd)?;
             let readonly = parsed.flags & libc::MS_RDONLY != 0;
             let overlay = if readonly { Overlay::None } else { overlay.binds };
+            // Symbolic links on the way to it are not part of its name.
+            let place = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).unwrap_or(path);
+            let place = place.to_string_lossy().into_owned();
             served.push(Served { fd, readonly: readonly || overlay == Overlay::Memory });
-            MountKind::Bind { gofer: served.len() - 1, overlay, directory, writable: !readonly }
+            MountKind::Bind { gofer: served.len() - 1, overlay, directory, writable: !readonly, place }
         }
     } else if OWN_FILESYSTEMS.contains(&kind) {
         MountKind::Own(kind.to_owned())
@@ -522,6 +528,24 @@ fn has_own(spec: &Spec, kind: oci::LinuxNamespaceType) -> bool {
     namespaces.into_iter().flatten().any(|namespace| namespace.typ() == kind && namespace.path().is_none())
 }
 
+/// The ids of a user namespace of the container's own.
+fn ids(spec: &Spec) -> Option<Ids> {
+    if !has_own(spec, oci::LinuxNamespaceType::User) {
+        return None;
+    }
+    let linux = spec.linux().as_ref()?;
+    let lines = |mappings: &Option<Vec<oci::LinuxIdMapping>>| {
+        let line = |mapping: &oci::LinuxIdMapping| IdRange {
+            inside: mapping.container_id(),
+            host: mapping.host_id(),
+            count: mapping.size(),
+        };
+        mappings.iter().flatten().map(line).collect::<Vec<_>>()
+    };
+    let ids = Ids { users: lines(linux.uid_mappings()), groups: lines(linux.gid_mappings()) };
+    (!ids.users.is_empty() && !ids.groups.is_empty()).then_some(ids)
+}
+
 /// An absolute path without `.`, `..` and doubled slashes; a relative one is taken from `/`, as runc does.
 pub fn clean(path: &str) -> String {
     let mut parts: Vec<&str> = Vec::new();
@@ -653,10 +677,11 @@ mod tests {
         assert!(place("/dev") < place("/dev/shm") && place("/dev") < place("/dev/pts"));
         assert_eq!(at.iter().filter(|p| **p == "/proc").count(), 1);
         let data = &plan.guest.mounts[place("/data")];
-        assert_eq!(
-            data.kind,
-            MountKind::Bind { gofer: 1, overlay: Overlay::None, directory: true, writable: false }
-        );
+        let MountKind::Bind { gofer, overlay, directory, writable, place: host } = &data.kind else {
+            panic!("{:?}", data.kind)
+        };
+        assert_eq!((*gofer, *overlay, *directory, *writable), (1, Overlay::None, true, false));
+        assert!(host.starts_with('/') && host.ends_with("/data"), "{host}");
         assert_eq!(data.flags, libc::MS_RDONLY);
         assert_eq!(data.propagation, libc::MS_SLAVE | libc::MS_REC);
         assert!(plan.served[1].readonly && !plan.served[0].readonly);

@@ -188,6 +188,75 @@ fn mounts_are_where_they_should_be() {
 }
 
 #[test]
+fn mountinfo_tells_what_of_the_host_is_mounted() {
+    need_sandbox!();
+    let runsc = Runsc::without_cgroups();
+    let host = runsc.dir.path().join("host");
+    std::fs::create_dir_all(host.join("sub")).unwrap();
+    std::fs::write(host.join("file"), "").unwrap();
+    std::os::unix::fs::symlink(&host, runsc.dir.path().join("link")).unwrap();
+    let script = "while read -r _ _ _ root at _; do case $at in /data|/one|/) echo $root $at;; esac; done \
+                  < /proc/self/mountinfo";
+    let bundle = runsc.bundle("b", &["sh", "-c", script], |config| {
+        let (sub, file) = (runsc.dir.path().join("link/sub"), host.join("file"));
+        config["mounts"] = json!([
+            {"destination": "/data", "type": "bind", "source": sub, "options": ["rbind"]},
+            {"destination": "/one", "type": "bind", "source": file, "options": ["bind"]},
+        ]);
+    });
+    let output = runsc.output(&["run", "--bundle", bundle.to_str().unwrap(), "c1"]);
+    let host = host.canonicalize().unwrap();
+    let expected = format!("/ /\n{0}/sub /data\n{0}/file /one\n", host.display());
+    assert_eq!(text(&output.stdout), expected, "{}", describe(&output));
+}
+
+#[test]
+fn ids_are_those_of_the_host_that_the_mappings_say() {
+    use std::os::unix::fs::{MetadataExt, chown};
+    need_sandbox!();
+    let runsc = Runsc::with_flags(&["--ignore-cgroups", "--overlay2=none"]);
+    let host = runsc.dir.path().join("host");
+    std::fs::create_dir(&host).unwrap();
+    std::fs::write(host.join("roots"), "").unwrap();
+    chown(&host, Some(5000), Some(6000)).unwrap();
+    std::fs::set_permissions(&host, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    let map = |first: u32| json!([{"containerID": 0, "hostID": first, "size": 2000}]);
+    let mapped = |config: &mut Value| {
+        config["linux"] = json!({
+            "namespaces": [{"type": "user"}, {"type": "mount"}],
+            "uidMappings": map(5000),
+            "gidMappings": map(6000),
+            "devices": [{"path": "/dev/own", "type": "c", "major": 1, "minor": 3, "uid": 7, "gid": 8}],
+        });
+        config["mounts"] = json!([
+            {"destination": "/data", "type": "bind", "source": host, "options": ["rbind"]},
+            {"destination": "/shm", "type": "tmpfs", "source": "shm", "options": ["mode=700", "gid=5"]},
+        ]);
+    };
+    let script = "id -u; id -g; cat /proc/self/uid_map /proc/self/gid_map; echo x > /data/new; \
+                  stat -c '%u %g %n' /data /data/new /data/roots /shm /dev/own; \
+                  echo y > /data/roots || echo refused; sleep 1000";
+    let bundle = runsc.bundle("b", &["sh", "-c", script], mapped);
+    let out = std::fs::File::create(runsc.dir.path().join("out")).unwrap();
+    let mut command = runsc.command(&["run", "--detach", "--bundle", bundle.to_str().unwrap(), "c1"]);
+    let status = command.stdout(out.try_clone().unwrap()).stderr(Stdio::null()).status().unwrap();
+    assert!(status.success());
+    let said = || std::fs::read_to_string(runsc.dir.path().join("out")).unwrap();
+    common::wait_until("the last line is there", || said().contains("refused"));
+    let expected = "0\n0\n         0       5000       2000\n         0       6000       2000\n0 0 /data\n\
+                    0 0 /data/new\n65534 65534 /data/roots\n0 5 /shm\n7 8 /dev/own\nrefused\n";
+    assert_eq!(said(), expected);
+    let new = std::fs::metadata(host.join("new")).unwrap();
+    assert_eq!((new.uid(), new.gid()), (5000, 6000));
+    // Others, too.
+    runsc.ok(&["exec", "--user", "3:4", "c1", "touch", "/data/another"]);
+    let another = std::fs::metadata(host.join("another")).unwrap();
+    assert_eq!((another.uid(), another.gid()), (5003, 6004));
+    let output = runsc.output(&["exec", "--user", "2000", "c1", "true"]);
+    assert!(text(&output.stderr).contains("user id 2000 is not in linux.uidMappings"), "{}", describe(&output));
+}
+
+#[test]
 fn writes_to_the_root_go_where_the_overlay_says() {
     need_sandbox!();
     for (flag, kept) in [("--overlay2=root:memory", false), ("--overlay2=none", true)] {

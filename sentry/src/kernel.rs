@@ -22,6 +22,7 @@ use crate::parameters::Parameters;
 use crate::seccomp::{Filters, Mode};
 use crate::statistics::Statistics;
 use crate::task::counts::TaskCounts;
+use crate::task::credentials::IdMap;
 use crate::task::exec::{self, ExecRequest};
 use crate::task::freezer::Freezer;
 use crate::task::futex::FutexTable;
@@ -50,6 +51,8 @@ pub struct KernelOptions {
     pub cpus: u32,
     /// How much memory it sees, in bytes.
     pub memory: u64,
+    /// Which user and group ids of the host it has.
+    pub ids: (IdMap, IdMap),
     /// Log decoded system calls.
     pub strace: bool,
     /// Only these, if any are named.
@@ -157,7 +160,7 @@ pub struct ProcessRequest {
 impl Kernel {
     /// A kernel without processes.
     pub fn new(options: KernelOptions) -> Result<Arc<Kernel>> {
-        let user_ns = UserNamespace::initial();
+        let user_ns = UserNamespace::initial(options.ids);
         let clock = Clock::default();
         let boot_time = clock.monotonic();
         let cgroups = Hierarchy::default();

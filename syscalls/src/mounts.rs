@@ -124,6 +124,7 @@ pub(crate) fn new_filesystem(task: &CurrentTask, kind: &str, data: &[u8]) -> Res
         container: &task.group.container,
         pid_ns: &task.pid_ns(),
         ipc: &task.namespaces().ipc,
+        creds: &task.credentials(),
     };
     sentry::fs::make(&from, kind, data)
 }

@@ -114,7 +114,7 @@ impl Container {
         if let Some(console) = &parts.stdio.console {
             stdio::bind_console(kernel, &parts.namespaces.mount, console).context("making /dev/console")?;
         }
-        let credentials = credentials(kernel, &parts.process);
+        let credentials = credentials(kernel, &parts.process)?;
         program::check(&parts.namespaces.mount, &credentials, &parts.process)
             .map_err(|errno| why_not_started(&parts.process, errno))?;
         Ok(Container {
@@ -190,7 +190,7 @@ impl Container {
             argv: bytes(&process.args),
             envp: bytes(&process.env),
             cwd: process.cwd.clone().into_bytes(),
-            credentials: credentials(&self.kernel, process),
+            credentials: credentials(&self.kernel, process)?,
             no_new_privs: process.no_new_privileges,
             limits,
             umask: process.umask,
@@ -445,25 +445,31 @@ fn exit_status(status: u32) -> ExitStatus {
     }
 }
 
-fn credentials(kernel: &Kernel, process: &Process) -> Credentials {
+fn credentials(kernel: &Kernel, process: &Process) -> Result<Credentials> {
+    let user_ns = &kernel.user_ns;
+    let absent = |what, id| move || format!("{what} id {id} is not in linux.{}Mappings", if what == "user" { "uid" } else { "gid" });
+    let group = |gid| user_ns.kernel_gid(gid).with_context(absent("group", gid));
+    let uid = user_ns.kernel_uid(process.uid).with_context(absent("user", process.uid))?;
+    let gid = group(process.gid)?;
+    let groups = process.groups.iter().map(|gid| group(*gid)).collect::<Result<Vec<_>>>()?;
     let sets = &process.capabilities;
-    Credentials {
-        uid: process.uid,
-        euid: process.uid,
-        suid: process.uid,
-        fsuid: process.uid,
-        gid: process.gid,
-        egid: process.gid,
-        sgid: process.gid,
-        fsgid: process.gid,
-        groups: process.groups.as_slice().into(),
+    Ok(Credentials {
+        uid,
+        euid: uid,
+        suid: uid,
+        fsuid: uid,
+        gid,
+        egid: gid,
+        sgid: gid,
+        fsgid: gid,
+        groups: groups.into(),
         permitted: CapSet::from_bits_truncate(sets.permitted),
         effective: CapSet::from_bits_truncate(sets.effective),
         inheritable: CapSet::from_bits_truncate(sets.inheritable),
         bounding: CapSet::from_bits_truncate(sets.bounding),
         ambient: CapSet::from_bits_truncate(sets.ambient),
-        ..Credentials::root(kernel.user_ns.clone())
-    }
+        ..Credentials::root(user_ns.clone())
+    })
 }
 
 /// A process's seccomp filter, checked as one that a guest installs.

@@ -22,6 +22,8 @@ pub struct Guest {
     pub own_uts: bool,
     /// Its root filesystem.
     pub root: Root,
+    /// Ids of the host that its users and groups are; None if they have the same numbers.
+    pub ids: Option<Ids>,
     /// What is mounted over it, in order.
     pub mounts: Vec<Mount>,
     /// Device nodes to make in `/dev` beside the usual ones.
@@ -49,6 +51,26 @@ pub struct Root {
     pub readonly: bool,
     /// Where writes go.
     pub overlay: Overlay,
+}
+
+/// The user and group ids of a container, as of `linux.uidMappings` and `linux.gidMappings`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ids {
+    /// Of users.
+    pub users: Vec<IdRange>,
+    /// Of groups.
+    pub groups: Vec<IdRange>,
+}
+
+/// A line of a map of ids.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdRange {
+    /// The first id inside.
+    pub inside: u32,
+    /// What it is on the host.
+    pub host: u32,
+    /// How many.
+    pub count: u32,
 }
 
 /// Where writes to a mount served by the gofer go.
@@ -94,6 +116,8 @@ pub enum MountKind {
         directory: bool,
         /// The gofer permits writes.
         writable: bool,
+        /// Its place on the host, as `/proc/self/mountinfo` shows it.
+        place: String,
     },
     /// A volume in the sandbox's memory.
     Memory {

@@ -14,13 +14,14 @@ use sentry::fs::Mounter;
 use sentry::ipc::IpcNamespace;
 use sentry::kernel::KernelOptions;
 use sentry::loader::Vdso;
-use sentry::task::PidNamespace;
+use sentry::task::credentials::{IdExtent, IdMap};
 use sentry::task::namespaces::{Namespaces, PlainNamespace, UtsNamespace};
+use sentry::task::{Credentials, PidNamespace};
 use sentry::wait::{Registration, Wake};
 
 use super::config::BootConfig;
 use super::container::{Container, Parts};
-use super::guest::{Guest, Process};
+use super::guest::{Guest, IdRange, Ids, Process};
 use super::host_file::HostFiles;
 use super::host_network::HostNetwork;
 use super::mounts;
@@ -86,6 +87,7 @@ pub fn start(
         container: guest.id.as_str().into(),
         cpus: guest.limits.cpus,
         memory: guest.limits.memory,
+        ids: id_maps(guest.ids.as_ref())?,
         strace: config.strace,
         strace_only: config.strace_calls,
     })
@@ -98,7 +100,9 @@ pub fn start(
     };
     let gofer = Gofer::new(gofer)?;
     let mounts = {
-        let from = Mounter { kernel: &kernel, container: &kernel.first, pid_ns: &kernel.pid_ns, ipc: &ipc };
+        let (container, pid_ns) = (&kernel.first, &kernel.pid_ns);
+        let creds = &Credentials::root(kernel.user_ns.clone());
+        let from = Mounter { kernel: &kernel, container, pid_ns, ipc: &ipc, creds };
         mounts::build(&from, &guest, &gofer, &place)?
     };
     let namespaces = kernel
@@ -130,6 +134,16 @@ pub fn start(
     )?);
     let containers = Mutex::new(BTreeMap::from([(first.id.clone(), first.clone())]));
     Ok(Arc::new(Sandbox { kernel, place, first, containers, notify: Mutex::default() }))
+}
+
+/// The maps of the sandbox's user namespace, for users and groups.
+fn id_maps(ids: Option<&Ids>) -> Result<(IdMap, IdMap)> {
+    let Some(ids) = ids else { return Ok((IdMap::identity(), IdMap::identity())) };
+    let map = |name: &'static str, ranges: &[IdRange]| {
+        let extent = |range: &IdRange| IdExtent { first: range.inside, kernel: range.host, count: range.count };
+        IdMap::new(ranges.iter().map(extent).collect()).with_context(|| format!("config.json: linux.{name}"))
+    };
+    Ok((map("uidMappings", &ids.users)?, map("gidMappings", &ids.groups)?))
 }
 
 fn set_parameters(kernel: &Arc<Kernel>, namespaces: &Namespaces, guest: &Guest) {
@@ -207,6 +221,12 @@ impl Wake for Notify {
 }
 
 impl Sandbox {
+    /// The ids of the host that its users and groups are.
+    fn ids(&self) -> (IdMap, IdMap) {
+        let user_ns = &self.kernel.user_ns;
+        (user_ns.map(true), user_ns.map(false))
+    }
+
     /// The first container.
     pub fn first(&self) -> &Arc<Container> {
         &self.first
@@ -235,6 +255,9 @@ impl Sandbox {
             bail!("the sandbox's first container was not started yet");
         }
         let kernel = &self.kernel;
+        if guest.ids.is_some() && id_maps(guest.ids.as_ref())? != self.ids() {
+            bail!("linux.uidMappings and gidMappings are not those of the sandbox");
+        }
         let sandbox = &self.first.namespaces;
         let pid_ns = match pids_of {
             Some(other) => self.container(other)?.namespaces.pid_for_children.clone(),
@@ -266,7 +289,8 @@ impl Sandbox {
             guest.limits.memory,
         );
         let make = || -> Result<Arc<Container>> {
-            let from = Mounter { kernel, container: &container, pid_ns: &pid_ns, ipc: &ipc };
+            let creds = &Credentials::root(kernel.user_ns.clone());
+            let from = Mounter { kernel, container: &container, pid_ns: &pid_ns, ipc: &ipc, creds };
             let mount = mounts::build(&from, guest, &gofer, &self.place)?;
             let namespaces = Namespaces {
                 uts: uts.clone(),

@@ -8,7 +8,6 @@ use sentry::fs::Mounter;
 use sentry::fs::gofer::{Access, GoferFs};
 use sentry::fs::overlay::{self, Layer, Upper};
 use sentry::fs::tmpfs::{Tmpfs, TmpfsOptions};
-use sentry::task::Credentials;
 use sentry::vfs::mount::{MountTree, Propagation};
 use sentry::vfs::walk::Walker;
 use sentry::vfs::{
@@ -31,19 +30,18 @@ pub fn build(
     let kernel = from.kernel;
     let files = Files { from, volumes: &place.volumes };
     let number = u32::try_from(guest.root.gofer).context("number of the root")?;
-    let root = GoferFs::new(gofer.client.clone(), number, access(shared_root))
+    let root = GoferFs::new(gofer.client.clone(), number, access(shared_root), b"")
         .context("asking the gofer")
         .and_then(|lower| files.layered(lower, guest.root.overlay))
         .context("mounting the root filesystem")?;
     let root = Mount::new(root, MountFlags::empty(), b"none");
     let namespace = MountNamespace::new(root.clone(), kernel.user_ns.clone());
-    let credentials = Credentials::root(kernel.user_ns.clone());
     let walker =
-        Walker { io: Io::default(), creds: &credentials, namespace: &namespace, root: namespace.root() };
+        Walker { io: Io::default(), creds: from.creds, namespace: &namespace, root: namespace.root() };
     for mount in &guest.mounts {
         let attach = || -> Result<()> {
             let (tree, directory) = match &mount.kind {
-                MountKind::Bind { gofer: number, overlay, directory, writable } => {
+                MountKind::Bind { gofer: number, overlay, directory, writable, place: host_place } => {
                     let wanted = Wanted {
                         container: &guest.id,
                         gofer,
@@ -51,6 +49,7 @@ pub fn build(
                         overlay: *overlay,
                         writable: *writable,
                         access: access(shared_mounts),
+                        place: host_place,
                     };
                     let tree = files.volumes.host(&wanted, |lower| files.layered(lower, *overlay))?;
                     (tree, *directory)
@@ -153,7 +152,7 @@ pub(super) fn make_place(
         true => (NewKind::Directory, 0o755),
         false => (NewKind::Regular, 0o644),
     };
-    let new = NewInode { kind, mode, uid: 0, gid: 0 };
+    let new = NewInode { kind, mode, uid: walker.creds.fsuid, gid: walker.creds.fsgid };
     let mut children = dir.dentry().lock();
     let inode = dir.inode().create(name.as_bytes(), &new)?;
     let dentry = dir.dentry().insert(&mut children, name.as_bytes(), inode);
@@ -172,7 +171,9 @@ fn make_device(walker: &Walker<'_>, device: &Device) -> std::result::Result<(), 
         'p' => NewKind::Fifo,
         _ => NewKind::CharDevice(number),
     };
-    let new = NewInode { kind, mode: device.mode, uid: device.uid, gid: device.gid };
+    let user_ns = &walker.creds.user_ns;
+    let (uid, gid) = (user_ns.kernel_uid(device.uid)?, user_ns.kernel_gid(device.gid)?);
+    let new = NewInode { kind, mode: device.mode, uid, gid };
     let mut children = dir.dentry().lock();
     match dir.dentry().lookup_locked(&mut children, name.as_bytes()) {
         Err(Errno::ENOENT) => {}

@@ -60,7 +60,7 @@ pub fn open(
         winsize = Winsize { ws_row: rows, ws_col: columns, ..winsize };
     }
     let place = find(kernel, namespace, "/dev/pts");
-    let owner = (process.uid, process.gid);
+    let owner = (kernel.user_ns.kernel_uid(process.uid)?, kernel.user_ns.kernel_gid(process.gid)?);
     let console =
         HostConsole::new(kernel, place, owner, (input, output), winsize).context("making the terminal")?;
     let others = fds.into_iter().zip(&is_terminal).filter_map(|(fd, is)| (!is).then_some(fd)).collect();

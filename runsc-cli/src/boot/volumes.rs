@@ -83,6 +83,8 @@ pub struct Wanted<'a> {
     pub writable: bool,
     /// Who else uses the files.
     pub access: Access,
+    /// Its place on the host, as mountinfo shows it.
+    pub place: &'a str,
 }
 
 impl Volumes {
@@ -94,8 +96,9 @@ impl Volumes {
         make: impl FnOnce(Arc<GoferFs>) -> Result<Arc<Dentry>>,
     ) -> Result<Arc<Dentry>> {
         let number = u32::try_from(wanted.number).context("number of the mount")?;
-        let fs =
-            GoferFs::new(wanted.gofer.client.clone(), number, wanted.access).context("asking the gofer")?;
+        let client = wanted.gofer.client.clone();
+        let fs = GoferFs::new(client, number, wanted.access, wanted.place.as_bytes())
+            .context("asking the gofer")?;
         let key = Key::Host(fs.host_id(), wanted.overlay);
         let mut volumes = self.0.lock();
         let usable = |volume: &&mut Volume| {

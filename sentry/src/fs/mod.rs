@@ -30,6 +30,7 @@ use std::sync::Arc;
 use crate::Kernel;
 use crate::container::Container;
 use crate::ipc::IpcNamespace;
+use crate::task::Credentials;
 use crate::vfs::{Dentry, FileSystem, SuperBlock};
 
 /// Registers the character device drivers.
@@ -53,11 +54,13 @@ pub struct Mounter<'a> {
     pub pid_ns: &'a Arc<crate::task::PidNamespace>,
     /// Whose message queues are shown.
     pub ipc: &'a IpcNamespace,
+    /// To whom a new root belongs, and whose ids the options name.
+    pub creds: &'a Credentials,
 }
 
 /// The root of a filesystem for mount(2). ENODEV for a type that is not there.
 pub fn make(from: &Mounter<'_>, kind: &str, data: &[u8]) -> crate::Result<Arc<Dentry>> {
-    let Mounter { kernel, container, pid_ns, ipc } = *from;
+    let Mounter { kernel, container, pid_ns, ipc, creds } = *from;
     if kind == "mqueue" {
         // All mounts of a namespace's queues are of one filesystem.
         return Ok(ipc.queues.root().clone());
@@ -65,9 +68,9 @@ pub fn make(from: &Mounter<'_>, kind: &str, data: &[u8]) -> crate::Result<Arc<De
     let fs: Arc<dyn FileSystem> = match kind {
         "tmpfs" | "ramfs" => {
             let memory = container.memory();
-            tmpfs::Tmpfs::new(&tmpfs::TmpfsOptions::new(memory).parse(data, memory)?)
+            tmpfs::Tmpfs::new(&tmpfs::TmpfsOptions::new(memory).owned(creds).parse(data, memory)?)
         }
-        "devpts" => tty::Devpts::new(kernel, tty::DevptsOptions::parse(data)?),
+        "devpts" => tty::Devpts::new(kernel, tty::DevptsOptions::parse(data)?.mapped(&creds.user_ns)?),
         "proc" => proc::new(kernel, container, pid_ns.clone(), proc::ProcOptions::parse(data)?),
         "sysfs" => sys::new(kernel, container),
         "cgroup2" => cgroup::new(kernel, container),

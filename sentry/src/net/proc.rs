@@ -389,6 +389,7 @@ pub fn protocols(net: &NetNamespace) -> String {
 mod tests {
     use super::*;
     use crate::task::UserNamespace;
+    use crate::task::credentials::IdMap;
 
     #[test]
     fn addresses_are_words_of_the_machine() {
@@ -401,7 +402,7 @@ mod tests {
 
     #[test]
     fn lines_are_as_long_as_on_linux() {
-        let net = NetNamespace::new(UserNamespace::initial());
+        let net = NetNamespace::new(UserNamespace::initial((IdMap::identity(), IdMap::identity())));
         assert_eq!(tcp(&net, false).len(), 150);
         assert_eq!(udp(&net, false).len(), 128);
         assert!(if_inet6(&net).starts_with("00000000000000000000000000000001 01 80 10 80       lo\n"));

@@ -29,7 +29,7 @@ pub struct IdMap {
 }
 
 impl IdMap {
-    /// The map of the initial namespace.
+    /// The map in which every id is what it is.
     pub fn identity() -> IdMap {
         IdMap { extents: vec![IdExtent { first: 0, kernel: 0, count: u32::MAX }] }
     }
@@ -95,14 +95,14 @@ pub struct UserNamespace {
 }
 
 impl UserNamespace {
-    /// The initial namespace.
-    pub fn initial() -> Arc<UserNamespace> {
+    /// The initial namespace. Kernel ids are the host's: its maps of user and group ids say which of them it has.
+    pub fn initial(maps: (IdMap, IdMap)) -> Arc<UserNamespace> {
         Arc::new(UserNamespace {
             ino: super::next_namespace_ino(),
             parent: None,
             owner: (0, 0),
             level: 0,
-            maps: RwLock::new((IdMap::identity(), IdMap::identity())),
+            maps: RwLock::new(maps),
             setgroups_denied: false.into(),
         })
     }
@@ -273,17 +273,19 @@ pub struct Credentials {
 }
 
 impl Credentials {
-    /// Root of the initial namespace, with every capability.
+    /// Root of a namespace (of the host where it has none), with every capability.
     pub fn root(user_ns: Arc<UserNamespace>) -> Credentials {
+        let uid = user_ns.kernel_uid(0).unwrap_or(0);
+        let gid = user_ns.kernel_gid(0).unwrap_or(0);
         Credentials {
-            uid: 0,
-            euid: 0,
-            suid: 0,
-            fsuid: 0,
-            gid: 0,
-            egid: 0,
-            sgid: 0,
-            fsgid: 0,
+            uid,
+            euid: uid,
+            suid: uid,
+            fsuid: uid,
+            gid,
+            egid: gid,
+            sgid: gid,
+            fsgid: gid,
             groups: Arc::new([]),
             permitted: CapSet::FULL,
             effective: CapSet::FULL,

@@ -5,6 +5,7 @@ use std::sync::{Arc, Weak};
 use abi::{Errno, Result};
 use parking_lot::Mutex;
 
+use super::credentials::IdMap;
 use super::group::{GroupParts, ProcessGroup, ThreadGroup};
 use super::limits::Limits;
 use super::signal::Actions;
@@ -34,6 +35,7 @@ pub(crate) fn kernel() -> Arc<Kernel> {
         container: "test".into(),
         cpus: 1,
         memory: 1 << 30,
+        ids: (IdMap::identity(), IdMap::identity()),
         strace: false,
         strace_only: Vec::new(),
     };

@@ -348,6 +348,11 @@ pub trait FileSystem: Send + Sync + Any {
         String::new()
     }
 
+    /// Where the root is in a filesystem of which nothing else is to be seen: an absolute path, or nothing for its top.
+    fn subtree(&self) -> &[u8] {
+        b""
+    }
+
     /// The source that `/proc/mounts` shows unless the mount says otherwise.
     fn source(&self) -> String {
         self.name().to_string()

@@ -2,6 +2,7 @@
 #include "compat.h"
 #include <grp.h>
 #include <linux/capability.h>
+#include <sys/mount.h>
 #include <sys/fsuid.h>
 
 static bool allowed(void) {
@@ -202,6 +203,33 @@ TEST(clone_newuser_with_others) {
     char name[65];
     OK(gethostname(name, sizeof name));
     CHECK(strcmp(name, "inner"));
+}
+
+static void own_tmpfs(void) {
+    OK(setresgid(3, 3, 3)), OK(setresuid(0, 0, 0));
+    OK(unshare(CLONE_NEWNS));
+    char dir[] = "/tmp/userns.XXXXXX";
+    CHECK(mkdtemp(dir));
+    OK(mount("mine", dir, "tmpfs", 0, "mode=700"));
+    struct stat st;
+    OK(stat(dir, &st));
+    CHECK_EQ(st.st_uid, 0);
+    CHECK_EQ(st.st_gid, 3);
+    OK(umount(dir));
+    OK(mount("mine", dir, "tmpfs", 0, "uid=5,gid=6"));
+    OK(stat(dir, &st));
+    CHECK_EQ(st.st_uid, 5);
+    CHECK_EQ(st.st_gid, 6);
+    OK(umount(dir));
+    // An id that is not there.
+    CHECK_ERRNO(mount("mine", dir, "tmpfs", 0, "uid=100"), EINVAL);
+    OK(rmdir(dir));
+}
+
+// The root of a tmpfs is of who mounts it, and options name ids of their namespace.
+TEST(a_tmpfs_belongs_to_who_mounts_it) {
+    NEED_USERNS();
+    inside("0 1000 10", "0 2000 10", own_tmpfs);
 }
 
 static void *idle(void *a) {

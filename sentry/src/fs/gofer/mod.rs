@@ -158,11 +158,12 @@ pub struct GoferFs {
     shared: Arc<Shared>,
     root: Arc<GoferInode>,
     id: Key,
+    subtree: Box<[u8]>,
 }
 
 impl GoferFs {
-    /// Attaches the mount with this index.
-    pub fn new(client: Arc<Client>, mount: u32, access: Access) -> Result<Arc<GoferFs>> {
+    /// Attaches the mount with this index. `subtree` is its place on the host, as mountinfo is to show it, or empty.
+    pub fn new(client: Arc<Client>, mount: u32, access: Access, subtree: &[u8]) -> Result<Arc<GoferFs>> {
         let Root { node, attributes, .. } = client.attach(mount)?;
         let dev = key(&attributes).0;
         let shared = Arc::new(Shared {
@@ -176,7 +177,7 @@ impl GoferFs {
         });
         let root = GoferInode::root(&shared, node, &attributes);
         shared.inodes.lock().insert(key(&attributes), Arc::downgrade(&root));
-        Ok(Arc::new(GoferFs { shared, root, id: key(&attributes) }))
+        Ok(Arc::new(GoferFs { shared, root, id: key(&attributes), subtree: subtree.into() }))
     }
 }
 
@@ -216,6 +217,10 @@ impl FileSystem for GoferFs {
 
     fn become_layer(&self) {
         self.shared.layer.store(true, Ordering::Relaxed);
+    }
+
+    fn subtree(&self) -> &[u8] {
+        &self.subtree
     }
 
     fn options(&self) -> String {

@@ -18,7 +18,7 @@ fn served(access: Access, flags: MountFlags) -> (HostTree, Mounted) {
     let (ours, theirs) = channel_pair().unwrap();
     let fd: OwnedFd = std::fs::File::open(host.0.path()).unwrap().into();
     std::thread::spawn(move || serve(theirs, vec![MountRoot { fd, flags }]));
-    let fs = GoferFs::new(Arc::new(Client::new(ours)), 0, access).unwrap();
+    let fs = GoferFs::new(Arc::new(Client::new(ours)), 0, access, b"").unwrap();
     (host, Mounted::new(fs))
 }
 
@@ -190,7 +190,7 @@ fn the_end_of_the_gofer_is_eio() {
     let stop = theirs.try_clone().unwrap();
     let server =
         std::thread::spawn(move || serve(theirs, vec![MountRoot { fd, flags: MountFlags::empty() }]));
-    let fs = GoferFs::new(Arc::new(Client::new(ours)), 0, Access::Exclusive).unwrap();
+    let fs = GoferFs::new(Arc::new(Client::new(ours)), 0, Access::Exclusive, b"").unwrap();
     let tree = Mounted::new(fs);
     let file = tree.open("a", OpenFlags::empty()).unwrap();
     nix::sys::socket::shutdown(std::os::fd::AsRawFd::as_raw_fd(&stop), nix::sys::socket::Shutdown::Both)

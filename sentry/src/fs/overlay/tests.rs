@@ -27,7 +27,7 @@ fn gofer(host: &HostTree, flags: Served) -> Arc<GoferFs> {
     let (ours, theirs) = channel_pair().unwrap();
     let fd: OwnedFd = std::fs::File::open(host.0.path()).unwrap().into();
     std::thread::spawn(move || serve(theirs, vec![MountRoot { fd, flags }]));
-    GoferFs::new(Arc::new(Client::new(ours)), 0, Access::Exclusive).unwrap()
+    GoferFs::new(Arc::new(Client::new(ours)), 0, Access::Exclusive, b"").unwrap()
 }
 
 /// An overlay, compared with a plain tree: links of directories are not counted, and those of files that were broken

@@ -12,6 +12,7 @@ use abi::{Errno, Result};
 use super::subject::{Subject, user_ns_of};
 use crate::fs::synthetic::{Content, Request};
 use crate::task::UserNamespace;
+use crate::task::credentials::IdMap;
 use crate::vfs::Io;
 
 /// The longest map that can be written, in bytes (a page less one).
@@ -29,11 +30,11 @@ impl Content<Subject> for Map {
         let ns = user_ns(subject)?;
         // In terms of the reader's namespace, or of the one above if that is it.
         let reader = user_ns_of(io, subject.kernel());
-        let lower = match &ns.parent {
-            Some(parent) if Arc::ptr_eq(&reader, &ns) => parent.clone(),
-            _ => reader,
+        let map = match &ns.parent {
+            _ if !Arc::ptr_eq(&reader, &ns) => reader.map(self.0),
+            Some(parent) => parent.map(self.0),
+            None => IdMap::identity(),
         };
-        let map = lower.map(self.0);
         let mut text = String::new();
         for extent in ns.map(self.0).extents() {
             let outside = map.from_kernel(extent.kernel).unwrap_or(u32::MAX);

@@ -109,7 +109,7 @@ fn path_within(dentry: &Arc<Dentry>) -> Vec<u8> {
         names.push(at.name());
         at = parent;
     }
-    let mut path = Vec::new();
+    let mut path = dentry.superblock().fs().subtree().to_vec();
     for name in names.iter().rev() {
         path.push(b'/');
         path.extend_from_slice(name);

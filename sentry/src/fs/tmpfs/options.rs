@@ -1,13 +1,15 @@
 //! Mount options of tmpfs.
 
 use std::fmt;
+use std::sync::Arc;
 
 use abi::{Errno, Result};
 
 use super::pages::PAGE;
+use crate::task::{Credentials, UserNamespace};
 
 /// Mount options.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct TmpfsOptions {
     /// Bytes that files can take; 0 for no limit.
     pub size: u64,
@@ -22,6 +24,8 @@ pub struct TmpfsOptions {
     /// Half of the memory, which `size` is unless set otherwise.
     default_size: u64,
     default_inodes: u64,
+    /// Whose ids `uid` and `gid` of mount(2) are.
+    user_ns: Option<Arc<UserNamespace>>,
 }
 
 impl TmpfsOptions {
@@ -36,7 +40,15 @@ impl TmpfsOptions {
             gid: 0,
             default_size: size,
             default_inodes: inodes,
+            user_ns: None,
         }
+    }
+
+    /// Unless options say otherwise, the root belongs to who mounts it; ids are those of their user namespace.
+    pub fn owned(mut self, creds: &Credentials) -> TmpfsOptions {
+        (self.uid, self.gid) = (creds.fsuid, creds.fsgid);
+        self.user_ns = Some(creds.user_ns.clone());
+        self
     }
 
     /// No limits, for filesystems of the kernel's own.
@@ -57,6 +69,7 @@ impl TmpfsOptions {
     /// Applies the options of mount(2)'s data, separated by commas. EINVAL for what is unknown or malformed.
     pub fn parse(mut self, data: &[u8], memory: u64) -> Result<TmpfsOptions> {
         let data = std::str::from_utf8(data).map_err(|_| Errno::EINVAL)?;
+        let user_ns = self.user_ns.clone();
         for option in data.split(',').filter(|o| !o.is_empty()) {
             let (key, value) = option.split_once('=').unwrap_or((option, ""));
             let octal = || u32::from_str_radix(value, 8).map_err(|_| Errno::EINVAL);
@@ -66,8 +79,8 @@ impl TmpfsOptions {
                 "nr_blocks" => self.size = number(value)?.checked_mul(PAGE as u64).ok_or(Errno::EINVAL)?,
                 "nr_inodes" => self.inodes = number(value)?,
                 "mode" => self.mode = octal()? & 0o7777,
-                "uid" => self.uid = id()?,
-                "gid" => self.gid = id()?,
+                "uid" => self.uid = user_ns.as_ref().map_or(id(), |ns| ns.kernel_uid(id()?))?,
+                "gid" => self.gid = user_ns.as_ref().map_or(id(), |ns| ns.kernel_gid(id()?))?,
                 // How the memory is made up, and numbers of inodes, which always have 64 bits.
                 "huge" | "mpol" | "inode32" | "inode64" | "noswap" => {}
                 _ => return Err(Errno::EINVAL),

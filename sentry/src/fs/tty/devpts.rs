@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 
 use super::{AUXILIARY, Terminal};
 use crate::Kernel;
-use crate::task::Task;
+use crate::task::{Task, UserNamespace};
 use crate::vfs::{
     Attributes, Dentry, DirSink, FileOps, FileSystem, FsStatus, Inode, Io, Mount, MountFlags, NewInode,
     NewKind, Path, SetAttributes, SuperBlock, TimeUpdate, notify,
@@ -80,6 +80,15 @@ impl DevptsOptions {
             }
         }
         Ok(options)
+    }
+}
+
+impl DevptsOptions {
+    /// The owners that the options name are ids of a namespace. EINVAL if it does not have them.
+    pub fn mapped(mut self, user_ns: &UserNamespace) -> Result<DevptsOptions> {
+        self.uid = self.uid.map(|uid| user_ns.kernel_uid(uid)).transpose()?;
+        self.gid = self.gid.map(|gid| user_ns.kernel_gid(gid)).transpose()?;
+        Ok(self)
     }
 }
 
