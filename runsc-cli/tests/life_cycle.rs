@@ -253,7 +253,11 @@ fn ids_are_those_of_the_host_that_the_mappings_say() {
     let another = std::fs::metadata(host.join("another")).unwrap();
     assert_eq!((another.uid(), another.gid()), (5003, 6004));
     let output = runsc.output(&["exec", "--user", "2000", "c1", "true"]);
-    assert!(text(&output.stderr).contains("user id 2000 is not in linux.uidMappings"), "{}", describe(&output));
+    assert!(
+        text(&output.stderr).contains("user id 2000 is not in linux.uidMappings"),
+        "{}",
+        describe(&output)
+    );
 }
 
 #[test]

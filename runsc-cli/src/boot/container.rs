@@ -447,7 +447,11 @@ fn exit_status(status: u32) -> ExitStatus {
 
 fn credentials(kernel: &Kernel, process: &Process) -> Result<Credentials> {
     let user_ns = &kernel.user_ns;
-    let absent = |what, id| move || format!("{what} id {id} is not in linux.{}Mappings", if what == "user" { "uid" } else { "gid" });
+    let absent = |what, id| {
+        move || {
+            format!("{what} id {id} is not in linux.{}Mappings", if what == "user" { "uid" } else { "gid" })
+        }
+    };
     let group = |gid| user_ns.kernel_gid(gid).with_context(absent("group", gid));
     let uid = user_ns.kernel_uid(process.uid).with_context(absent("user", process.uid))?;
     let gid = group(process.gid)?;

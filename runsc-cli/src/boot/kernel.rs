@@ -140,7 +140,8 @@ pub fn start(
 fn id_maps(ids: Option<&Ids>) -> Result<(IdMap, IdMap)> {
     let Some(ids) = ids else { return Ok((IdMap::identity(), IdMap::identity())) };
     let map = |name: &'static str, ranges: &[IdRange]| {
-        let extent = |range: &IdRange| IdExtent { first: range.inside, kernel: range.host, count: range.count };
+        let extent =
+            |range: &IdRange| IdExtent { first: range.inside, kernel: range.host, count: range.count };
         IdMap::new(ranges.iter().map(extent).collect()).with_context(|| format!("config.json: linux.{name}"))
     };
     Ok((map("uidMappings", &ids.users)?, map("gidMappings", &ids.groups)?))
