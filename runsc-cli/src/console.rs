@@ -56,12 +56,11 @@ fn passable(fd: &OwnedFd) -> Result<()> {
     }
     let kind = SFlag::from_bits_truncate(fstat(fd)?.st_mode) & SFlag::S_IFMT;
     match kind {
-        SFlag::S_IFREG | SFlag::S_IFIFO | SFlag::S_IFCHR => Ok(()),
+        SFlag::S_IFREG | SFlag::S_IFIFO | SFlag::S_IFCHR | SFlag::S_IFDIR => Ok(()),
         SFlag::S_IFSOCK if getsockopt(fd, sockopt::AcceptConn)? => {
             bail!("a listening socket of the host cannot be used inside")
         }
         SFlag::S_IFSOCK => Ok(()),
-        SFlag::S_IFDIR => bail!("a directory of the host would lead out of the sandbox"),
         _ => bail!("it is of a kind that cannot be passed on"),
     }
 }

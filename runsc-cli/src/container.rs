@@ -154,7 +154,7 @@ impl Runtime {
             plan.guest.ids = None;
         }
         let process = &plan.guest.process;
-        let stdio = Stdio::choose(
+        let mut stdio = Stdio::choose(
             process.terminal,
             args.console_socket.as_deref(),
             process.console_size,
@@ -183,6 +183,9 @@ impl Runtime {
         };
         let limits = cgroup::limits_within(spec, pod.as_ref().map(|pod| &pod.spec));
         let made = self.make_cgroup(&container, spec, limits.as_ref(), args).and_then(|cgroup| {
+            let directories =
+                serve_directories(&self.options, id, &mut stdio, cgroup.as_ref(), limits.as_ref())?;
+            plan.guest.process.directories = directories;
             let parts = Parts { plan: &plan, stdio: &stdio, cgroup, limits, spec, args };
             match &pod {
                 None => self.make_sandbox(&container, &mut state, &parts),
@@ -499,6 +502,22 @@ fn wait_gone(process: Option<&ProcessId>, limit: Duration) -> Result<()> {
         wait_readable(pidfd.as_fd(), Some(limit))?;
     }
     Ok(())
+}
+
+/// See [`sandbox::serve_directories`]: the gofers are put into the container's cgroup.
+pub fn serve_directories(
+    options: &Options,
+    id: &str,
+    stdio: &mut Stdio,
+    cgroup: Option<&Cgroup>,
+    limits: Option<&LinuxResources>,
+) -> Result<Vec<u32>> {
+    let prepare = |pid: Pid, entered: &Entered| {
+        cgroup.map_or(Ok(()), |cgroup| cgroup.join(pid, entered, limits, options.cgroups))
+    };
+    let place = if stdio.preserved.is_empty() { None } else { cgroup.map(Cgroup::place) };
+    let home = sandbox::Home { place: place.unwrap_or_default(), prepare: &prepare };
+    sandbox::serve_directories(options, id, stdio, &home)
 }
 
 /// Where the container's cgroup is; None if it has none.

@@ -272,6 +272,30 @@ pub fn start_gofer(
     Ok((Guard::new(gofer), client))
 }
 
+/// Starts a gofer for each directory among the descriptors that a process is passed, and puts the connection to it in
+/// the directory's place. Returns the numbers of those descriptors. The gofers end when nobody has these connections.
+pub fn serve_directories(
+    options: &Options,
+    id: &str,
+    stdio: &mut Stdio,
+    home: &Home<'_>,
+) -> Result<Vec<u32>> {
+    let mut directories = Vec::new();
+    for (number, fd) in (FIRST_FD as u32..).zip(&mut stdio.preserved) {
+        let file = File::from(fd.try_clone()?);
+        if !file.metadata().context("fstat")?.is_dir() {
+            continue;
+        }
+        let served = Served { fd: file.into(), readonly: false };
+        let (gofer, channel) = start_gofer(options, id, &[served], home)
+            .with_context(|| format!("passing file descriptor {number}"))?;
+        gofer.release()?;
+        *fd = channel;
+        directories.push(number);
+    }
+    Ok(directories)
+}
+
 fn null() -> Result<OwnedFd> {
     Ok(File::options().read(true).write(true).open("/dev/null").context("opening /dev/null")?.into())
 }

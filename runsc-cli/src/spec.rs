@@ -256,6 +256,7 @@ pub fn convert_process(process: &oci::Process, root: &OwnedFd) -> Result<Process
         no_new_privileges: process.no_new_privileges().unwrap_or(false),
         oom_score_adj: process.oom_score_adj().unwrap_or(0),
         seccomp: None,
+        directories: Vec::new(),
     })
 }
 

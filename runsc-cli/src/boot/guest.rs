@@ -179,6 +179,9 @@ pub struct Process {
     pub oom_score_adj: i32,
     /// The filter that its system calls go through.
     pub seccomp: Option<crate::seccomp::Filter>,
+    /// Those of its file descriptors, 3 and up, that are directories: what is given for them leads to a gofer that
+    /// serves it.
+    pub directories: Vec<u32>,
 }
 
 /// Capability sets: bit N is capability N.

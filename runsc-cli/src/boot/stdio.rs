@@ -3,16 +3,18 @@
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 
+use abi::fcntl::OpenFlags;
 use abi::tty::Winsize;
 use anyhow::{Context, Result, bail};
 use nix::sys::stat::fstat;
 use nix::unistd::isatty;
 use sentry::Kernel;
+use sentry::fs::gofer::{Access, GoferFs};
 use sentry::fs::tty::HostConsole;
 use sentry::task::Credentials;
 use sentry::vfs::mount::MountTree;
 use sentry::vfs::walk::Walker;
-use sentry::vfs::{File, Io, MountNamespace, Path, WalkFlags};
+use sentry::vfs::{File, Io, Mount, MountFlags, MountNamespace, Path, SuperBlock, WalkFlags};
 
 use super::guest::Process;
 use super::host_file::HostFiles;
@@ -40,9 +42,10 @@ pub fn open(
     if fds.len() < STANDARD {
         bail!("three standard files are wanted");
     }
+    let directories = take_directories(process, &mut fds)?;
     if !process.terminal {
         let files = host_files.open(fds).context("opening the standard files")?;
-        return Ok(Stdio { files, console: None });
+        return Ok(Stdio { files, console: None }.with(directories));
     }
     if !isatty(&fds[0])? {
         bail!("the process wants a terminal, and its standard input is none");
@@ -73,7 +76,44 @@ pub fn open(
         });
     }
     files.extend(preserved);
-    Ok(Stdio { files, console: Some(console) })
+    Ok(Stdio { files, console: Some(console) }.with(directories))
+}
+
+impl Stdio {
+    /// The same with these files at their places, which are in order.
+    fn with(mut self, files: Vec<(usize, Arc<File>)>) -> Stdio {
+        for (place, file) in files {
+            self.files.insert(place.min(self.files.len()), file);
+        }
+        self
+    }
+}
+
+/// Opens the directories among what is passed on; the rest stays.
+fn take_directories(process: &Process, fds: &mut Vec<OwnedFd>) -> Result<Vec<(usize, Arc<File>)>> {
+    let mut open = Vec::new();
+    for number in process.directories.iter().map(|number| *number as usize).rev() {
+        let earlier = open.last().map_or(fds.len(), |(place, _)| *place);
+        if number < STANDARD || number >= earlier {
+            bail!("file descriptor {number} is no directory that was passed on");
+        }
+        let file = directory(fds.remove(number)).with_context(|| format!("file descriptor {number}"))?;
+        open.push((number, file));
+    }
+    open.reverse();
+    Ok(open)
+}
+
+/// The directory of the host that a gofer serves, by the connection to it. It is the root of a mount that is nowhere:
+/// there is nothing above it. The gofer ends with the last use of its files.
+fn directory(channel: OwnedFd) -> Result<Arc<File>> {
+    let fs = GoferFs::new(Arc::new(gofer::Client::new(channel)), 0, Access::Shared, b"")?;
+    let mount = Mount::new(SuperBlock::make(fs), MountFlags::NOSUID | MountFlags::NODEV, b"none");
+    let root = mount.root().clone();
+    let place = Path::new(mount, root);
+    let flags = OpenFlags::O_DIRECTORY;
+    let open = place.inode().open(&Io::default(), &place, flags)?;
+    Ok(File::new(open, place, flags))
 }
 
 /// Makes the terminal of a container's first process appear as `/dev/console`, as runc does.

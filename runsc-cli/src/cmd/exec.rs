@@ -27,11 +27,17 @@ pub fn exec(runtime: &Runtime, args: &Exec, preserved: &[OwnedFd]) -> Result<i32
         Status::Running | Status::Created => {}
         status => bail!("cannot exec in a {} container", status.as_str()),
     }
-    let process = describe(&runtime.root.directory(&args.id), &state.bundle, args)?;
+    let directory = runtime.root.directory(&args.id);
+    let mut process = describe(&directory, &state.bundle, args)?;
     let terminal = TerminalGuard::new();
-    let stdio =
+    let mut stdio =
         Stdio::choose(process.terminal, args.console_socket.as_deref(), process.console_size, args.detach)?
             .with(preserved)?;
+    if !preserved.is_empty() {
+        let cgroup = container::read_cgroup(&directory)?;
+        process.directories =
+            container::serve_directories(&runtime.options, &args.id, &mut stdio, cgroup.as_ref(), None)?;
+    }
     let foreground = process.terminal;
     if foreground && args.console_socket.is_none() {
         terminal.hand_over()?;

@@ -126,6 +126,7 @@ impl From<guest::Process> for proto::Process {
             no_new_privileges: process.no_new_privileges,
             oom_score_adj: process.oom_score_adj,
             seccomp: process.seccomp.map(proto::SeccompFilter::from),
+            directories: process.directories,
         }
     }
 }
@@ -186,6 +187,7 @@ impl TryFrom<proto::Process> for guest::Process {
             no_new_privileges: process.no_new_privileges,
             oom_score_adj: process.oom_score_adj,
             seccomp: process.seccomp.map(Filter::from),
+            directories: process.directories,
         })
     }
 }
@@ -247,6 +249,7 @@ mod tests {
             no_new_privileges: true,
             oom_score_adj: -5,
             seccomp: Some(Filter { instructions: vec![(0x15, 1, 2, u32::MAX), (6, 0, 0, 7)], log: true }),
+            directories: vec![4, 6],
         };
         let wire = proto::Process::decode(&*proto::Process::from(process.clone()).encode_to_vec()).unwrap();
         assert_eq!(guest::Process::try_from(wire).unwrap(), process);
