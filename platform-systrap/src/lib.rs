@@ -70,6 +70,8 @@ pub(crate) struct Host {
     geometry: Geometry,
     monitor: Arc<Monitor>,
     load: Load,
+    /// Of threads that are gone.
+    spare: Arc<pages::Spare>,
     /// Call sites are rewritten.
     patching: bool,
 }
@@ -190,7 +192,14 @@ impl SystrapPlatform {
         };
         let template = Template::new(&options).map_err(Error::Template)?;
         let patching = patching && arch::patched::is_possible();
-        let host = Arc::new(Host { template, geometry, monitor, load: Load::new(), patching });
+        let host = Arc::new(Host {
+            template,
+            geometry,
+            monitor,
+            load: Load::new(),
+            spare: Arc::default(),
+            patching,
+        });
         let sync = trial(&host)?;
         let yes = |there: bool| String::from(if there { "yes" } else { "no" });
         let feature = |name: &str, value: String| (name.to_string(), value);

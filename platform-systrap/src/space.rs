@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 pub struct Space {
     pub(crate) host: Arc<Host>,
     pub(crate) process: Arc<StubProcess>,
-    pub(crate) pages: Pages,
+    pub(crate) pages: Arc<Pages>,
     pub(crate) patches: Patches,
     /// The service thread and the guest threads.
     pub(crate) threads: Arc<AtomicU32>,
@@ -47,7 +47,7 @@ pub(crate) struct Lease {
 impl Space {
     /// A copy of the process `parent`, with a thread in it that rests.
     pub(crate) fn new(host: Arc<Host>, parent: &StubProcess, patches: Patches) -> Result<Self> {
-        let pages = Pages::new(&host.geometry)?;
+        let pages = Arc::new(Pages::new(&host.geometry, &host.spare)?);
         let (process, thread) = StubThread::fork(&host, parent, &pages)?;
         Ok(Self {
             host,

@@ -18,7 +18,8 @@ use std::time::Duration;
 /// A stub thread that waits in the doorbell.
 pub(crate) struct StubThread {
     pub lease: Lease,
-    pub listener: Arc<Listener>,
+    /// `None`: it has not said yet which it is.
+    pub listener: Option<Arc<Listener>>,
     pub tid: i32,
     /// Index of the shape of its frames.
     pub shape: usize,
@@ -42,8 +43,8 @@ fn prepare(host: &Host, page: &Page) -> Result<u64, Errno> {
 }
 
 impl StubThread {
-    fn new(lease: Lease, tid: i32, listener: OwnedFd) -> Self {
-        let listener = Arc::new(Listener::new(listener));
+    fn new(lease: Lease, tid: i32, listener: Option<OwnedFd>) -> Self {
+        let listener = listener.map(|listener| Arc::new(Listener::new(listener)));
         Self { lease, listener, tid, shape: 0, rung: 0, doorbell: None, used: Duration::ZERO }
     }
 
@@ -52,19 +53,24 @@ impl StubThread {
         let slot = space.process.allocate_slot()?;
         let (page, map) = space.pages.of(slot.index())?;
         let stack = prepare(&space.host, &page)?;
-        let memory = [space.pages.memory()];
+        let memory = [space.pages.memory()?];
         let (tid, listener) = space.process.spawn_thread_with_fd(&map, &memory, stack, ENTRY, 0)?;
-        Ok(Self::new(Lease { page, slot: Some(slot) }, tid, listener))
+        Ok(Self::new(Lease { page, slot: Some(slot) }, tid, Some(listener)))
     }
 
     /// Makes one in a new process, a copy of `parent`, whose threads' pages are `pages`.
-    pub fn fork(host: &Host, parent: &StubProcess, pages: &Pages) -> Result<(Arc<StubProcess>, Self), Errno> {
+    pub fn fork(
+        host: &Host,
+        parent: &StubProcess,
+        pages: &Arc<Pages>,
+    ) -> Result<(Arc<StubProcess>, Self), Errno> {
         // The first slot of any process.
         let (page, map) = pages.of(0)?;
         let stack = prepare(host, &page)?;
-        let (process, tid, listener) = parent.fork_with_thread(&map, &[pages.memory()], stack, ENTRY)?;
+        let (process, tid) = parent.fork_with_thread(&map, &[pages.memory()?], stack, ENTRY)?;
+        process.state().keep(pages.clone());
         let slot = process.allocate_slot()?;
-        Ok((process, Self::new(Lease { page, slot: Some(slot) }, tid, listener)))
+        Ok((process, Self::new(Lease { page, slot: Some(slot) }, tid, None)))
     }
 
     /// Waits until it is in the doorbell. `close`: and has closed its descriptor of the listener, which is else done when it
@@ -73,12 +79,20 @@ impl StubThread {
         if self.doorbell.is_some() {
             return Ok(());
         }
-        let mut id = self.started(process, 1)?;
+        let listener = match &self.listener {
+            Some(listener) => listener.clone(),
+            None => {
+                let listener = Arc::new(Listener::new(process.descriptor()?));
+                self.listener = Some(listener.clone());
+                listener
+            }
+        };
+        let mut id = self.started(process, &listener, 1)?;
         self.rung = 1;
         if close {
             // If the answer does not arrive, it is the end.
-            let _ = self.listener.send(id, Command::Again as u64);
-            id = self.started(process, 2)?;
+            let _ = listener.send(id, Command::Again as u64);
+            id = self.started(process, &listener, 2)?;
             self.rung = 2;
         }
         self.doorbell = Some(id);
@@ -86,19 +100,19 @@ impl StubThread {
     }
 
     /// Waits for the doorbell number `expected` of a new thread.
-    fn started(&self, process: &StubProcess, expected: u64) -> Result<u64, Errno> {
+    fn started(&self, process: &StubProcess, listener: &Listener, expected: u64) -> Result<u64, Errno> {
         let misbehaved = || {
             process.state().misbehaved("a new thread that does not start");
             Errno::ESRCH
         };
         loop {
-            if !self.listener.wait(REPLY_TIMEOUT) {
+            if !listener.wait(REPLY_TIMEOUT) {
                 return Err(misbehaved());
             }
-            let notification = match self.listener.receive() {
+            let notification = match listener.receive() {
                 Ok(notification) => notification,
                 Err(HostErrno::ENOENT | HostErrno::EINTR)
-                    if process.state().death().is_none() && !self.listener.is_orphan() =>
+                    if process.state().death().is_none() && !listener.is_orphan() =>
                 {
                     continue;
                 }
@@ -115,8 +129,8 @@ impl StubThread {
 
     /// Ends it. If that does not arrive, the doorbell finds the listener closed, which means the same.
     pub fn end(self) {
-        if let Some(doorbell) = self.doorbell {
-            let _ = self.listener.send(doorbell, Command::Exit as u64);
+        if let (Some(listener), Some(doorbell)) = (self.listener, self.doorbell) {
+            let _ = listener.send(doorbell, Command::Exit as u64);
         }
     }
 }

@@ -82,6 +82,8 @@ struct Inner {
     again: bool,
     /// It has not got its guest yet.
     is_new: bool,
+    /// The last doorbell came with the thread's processor time.
+    is_timed: bool,
     /// Bases of fs and gs as the last doorbell told them.
     bases: (u64, u64),
     context: Box<Context>,
@@ -125,7 +127,7 @@ impl Guest {
     pub(crate) fn new(space: Arc<Space>, context: &Context) -> Result<Self, Errno> {
         space.host.monitor.start()?;
         let StubThread { lease, listener, tid, shape, rung, doorbell, used } = space.employ()?;
-        let doorbell = doorbell.ok_or(Errno::ESRCH)?;
+        let (listener, doorbell) = (listener.ok_or(Errno::ESRCH)?, doorbell.ok_or(Errno::ESRCH)?);
         if let Some(shape) = space.host.geometry.shapes.last() {
             lease.page.prepare_saving(shape);
         }
@@ -151,6 +153,7 @@ impl Guest {
             answer: Command::Return,
             again: false,
             is_new: true,
+            is_timed: false,
             bases: (context.regs.fs_base, context.regs.gs_base),
             context: Box::new(context.clone()),
             fetched: true,
@@ -279,6 +282,7 @@ impl Inner {
             _ => None,
         };
         self.at = At::Doorbell { id: notification.id };
+        self.is_timed = kind == libc::SIGSYS as u64;
         if count == self.rung {
             // The frame shows where it was to go on, which may be code of ours.
             self.leave_trampoline();
@@ -956,10 +960,15 @@ impl Inner {
         {
             return Ok(time);
         }
-        let output = self.lease.page.control_address(CONTROL_RESULT);
-        let clock = libc::CLOCK_THREAD_CPUTIME_ID as u64;
-        self.call(libc::SYS_clock_gettime, [clock, output, 0, 0, 0, 0])?;
-        let [seconds, nanoseconds] = self.lease.page.call_output();
+        let page = &self.lease.page;
+        let [seconds, nanoseconds] = if self.is_timed && matches!(self.at, At::Doorbell { .. }) {
+            page.time_of_call()
+        } else {
+            let output = page.control_address(CONTROL_RESULT);
+            let clock = libc::CLOCK_THREAD_CPUTIME_ID as u64;
+            self.call(libc::SYS_clock_gettime, [clock, output, 0, 0, 0, 0])?;
+            self.lease.page.call_output()
+        };
         // The guest could write there.
         self.used =
             Duration::from_secs(seconds & 0xffff_ffff) + Duration::from_nanos(nanoseconds & 0xffff_ffff);
@@ -979,7 +988,7 @@ impl Drop for Inner {
             self.pace.leave(&self.lease.page, &self.listener);
             self.space.dismiss(StubThread {
                 lease: Lease { page: self.lease.page.clone(), slot: self.lease.slot.take() },
-                listener: self.listener.clone(),
+                listener: Some(self.listener.clone()),
                 tid: self.link.tid,
                 shape: self.shape,
                 rung: self.rung,

@@ -144,7 +144,7 @@ fn the_filter_lets_nothing_else_through() {
         assert_eq!(call(number, [0; 6]), enosys, "call {number}");
     }
     let private = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED) as u64;
-    for flag in [libc::MAP_HUGETLB, libc::MAP_LOCKED, libc::MAP_GROWSDOWN, libc::MAP_POPULATE] {
+    for flag in [libc::MAP_HUGETLB, libc::MAP_LOCKED, libc::MAP_GROWSDOWN, libc::MAP_NONBLOCK] {
         assert_eq!(call(libc::SYS_mmap, [A, 4096, 3, private | flag as u64, u64::MAX, 0]), enosys);
     }
     assert_eq!(call(libc::SYS_mmap, [A, 4096, 3, private, u64::MAX, 0]), A as i64);
@@ -175,6 +175,8 @@ fn the_filter_lets_nothing_else_through() {
     assert_eq!(call(libc::SYS_sendto, [0, A, 1, 0, A, 16]), enosys);
     assert_eq!(call(libc::SYS_recvmsg, [1, A, 0, 0, 0, 0]), enosys);
     assert_eq!(call(libc::SYS_dup2, [0, 5, 0, 0, 0, 0]), enosys);
+    let cloexec = libc::CLOSE_RANGE_CLOEXEC.into();
+    assert_eq!(call(libc::SYS_close_range, [1, 9, cloexec, 0, 0, 0]), enosys);
 }
 
 /// `kill -9` of a sentry ends its stubs, also those whose service thread waits for nothing.

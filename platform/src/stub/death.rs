@@ -8,6 +8,7 @@
 //!
 //! Lock order: `Watcher::table`, then `State::reaped`, then `State::watches`.
 
+use super::processor::Processors;
 use crate::{Death, Errno, Result};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -29,6 +30,7 @@ pub struct State {
     /// The number is no longer its own.
     reaped: Mutex<bool>,
     watches: Mutex<Watches>,
+    kept: Mutex<Vec<Arc<dyn Send + Sync>>>,
 }
 
 type Watch = Arc<dyn Fn() + Send + Sync>;
@@ -61,6 +63,7 @@ impl State {
             death: AtomicU8::new(ALIVE),
             reaped: Mutex::new(false),
             watches: Mutex::new(Watches::default()),
+            kept: Mutex::default(),
         })
     }
 
@@ -91,23 +94,24 @@ impl State {
             Death::Host => 2,
             Death::Misbehaved => 3,
         };
-        let first = self.death.compare_exchange(ALIVE, code, Ordering::AcqRel, Ordering::Acquire).is_ok();
-        // SAFETY: a plain system call on an fd that we own.
-        unsafe {
-            libc::syscall(
-                libc::SYS_pidfd_send_signal,
-                self.pidfd.as_raw_fd(),
-                libc::SIGKILL,
-                std::ptr::null::<libc::siginfo_t>(),
-                0,
-            );
+        if self.death.compare_exchange(ALIVE, code, Ordering::AcqRel, Ordering::Acquire).is_err() {
+            return;
         }
-        self.kill_group(&self.reaped.lock());
-        if first {
-            let list = std::mem::take(&mut self.watches.lock().list);
-            for (_, watch) in list {
-                watch();
+        if !self.kill_group(&self.reaped.lock()) {
+            // SAFETY: a plain system call on an fd that we own.
+            unsafe {
+                libc::syscall(
+                    libc::SYS_pidfd_send_signal,
+                    self.pidfd.as_raw_fd(),
+                    libc::SIGKILL,
+                    std::ptr::null::<libc::siginfo_t>(),
+                    0,
+                );
             }
+        }
+        let list = std::mem::take(&mut self.watches.lock().list);
+        for (_, watch) in list {
+            watch();
         }
     }
 
@@ -135,11 +139,16 @@ impl State {
         DeathWatch { state: Arc::downgrade(self), id }
     }
 
-    /// Kills what the process has forked without being told: all of its group, which has its number.
-    fn kill_group(&self, reaped: &bool) {
-        if !reaped {
-            let _ = nix::sys::signal::killpg(Pid::from_raw(self.pid), nix::sys::signal::Signal::SIGKILL);
-        }
+    /// Kills the process and what it has forked without being told: all of its group, which has its number. False: there is no
+    /// such group.
+    fn kill_group(&self, reaped: &bool) -> bool {
+        !reaped
+            && nix::sys::signal::killpg(Pid::from_raw(self.pid), nix::sys::signal::Signal::SIGKILL).is_ok()
+    }
+
+    /// Keeps something until no process can use it any more that has this one's memory.
+    pub fn keep(&self, thing: Arc<dyn Send + Sync>) {
+        self.kept.lock().push(thing);
     }
 
     /// Reaps the process if it has exited. True also if somebody else did.
@@ -160,6 +169,9 @@ impl State {
         }
         self.wait();
         *reaped = true;
+        drop(reaped);
+        let kept = std::mem::take(&mut *self.kept.lock());
+        drop(kept);
         true
     }
 
@@ -193,6 +205,7 @@ pub(super) struct Watcher {
     table: Mutex<HashMap<i32, Entry>>,
     thread: OnceLock<()>,
     stopping: AtomicBool,
+    pub(super) processors: Processors,
 }
 
 const STOP: u64 = u64::MAX;
@@ -210,6 +223,7 @@ impl Watcher {
             table: Mutex::default(),
             thread: OnceLock::new(),
             stopping: AtomicBool::new(false),
+            processors: Processors::new(),
         }))
     }
 

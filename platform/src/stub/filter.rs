@@ -74,8 +74,12 @@ pub(super) const ADVICE: &[i32] = &[
 pub fn base_rules() -> Vec<Rule> {
     use Check::{Equal, OneOf, Within};
     let prot = 7;
-    let map_flags =
-        libc::MAP_SHARED | libc::MAP_PRIVATE | libc::MAP_FIXED | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    let map_flags = libc::MAP_SHARED
+        | libc::MAP_PRIVATE
+        | libc::MAP_FIXED
+        | libc::MAP_ANONYMOUS
+        | libc::MAP_NORESERVE
+        | libc::MAP_POPULATE;
     vec![
         Rule::any(libc::SYS_mmap).check(Within(2, prot)).check(Within(3, map_flags as u64)),
         Rule::any(libc::SYS_munmap),

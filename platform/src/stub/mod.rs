@@ -26,6 +26,7 @@ mod death;
 pub mod filter;
 mod memory;
 mod process;
+mod processor;
 mod template;
 
 pub use death::{DeathWatch, State};
@@ -56,7 +57,7 @@ pub const STUB_END: u64 = 0x7fff_ffff_f000;
 pub const MAX_SLOTS: u32 = ((STUB_END - SLOTS) / SLOT_SIZE) as u32;
 
 /// Operations in one command.
-pub const MAX_OPS: usize = 64;
+pub const MAX_OPS: usize = 56;
 /// File descriptors with one command.
 pub const MAX_FDS: usize = 16;
 

@@ -5,6 +5,7 @@
 use super::arch::THREAD_FLAGS;
 use super::death::{State, Watcher};
 use super::filter::FAR;
+use super::processor::Binding;
 use super::{MAX_FDS, MAX_OPS, MAX_SLOTS, REPLY_TIMEOUT, SCRATCH_OFFSET, SLOT_SIZE, SLOTS, STUB_DATA};
 use crate::{Death, Errno, Result};
 use nix::sys::socket::{
@@ -81,14 +82,14 @@ const GREETING: usize = 4;
 /// What a service thread said.
 pub(super) struct Reply {
     pub(super) results: Vec<i64>,
-    /// What a new thread said, if it did so before the reply came.
-    pub(super) greeting: Option<i32>,
     pub(super) sender: i32,
 }
 
 pub(super) struct Channel {
     socket: OwnedFd,
     sequence: u32,
+    /// What a new thread said before somebody waited for it.
+    greeting: Option<i32>,
 }
 
 impl Channel {
@@ -101,7 +102,7 @@ impl Channel {
         let timeout = TimeVal::seconds(REPLY_TIMEOUT.as_secs() as i64);
         setsockopt(&ours, sockopt::ReceiveTimeout, &timeout)?;
         setsockopt(&ours, sockopt::SendTimeout, &timeout)?;
-        Ok((Channel { socket: ours, sequence: 0 }, theirs))
+        Ok((Channel { socket: ours, sequence: 0, greeting: None }, theirs))
     }
 
     pub(super) fn socket(&self) -> BorrowedFd<'_> {
@@ -135,15 +136,14 @@ impl Channel {
     }
 
     /// Waits for the reply with this sequence number.
-    pub(super) fn reply(&self, sequence: u32, limit: usize) -> Result<Reply> {
+    pub(super) fn reply(&mut self, sequence: u32, limit: usize) -> Result<Reply> {
         let mut buf = [0u8; 8 + 8 * MAX_OPS];
-        let mut greeting = None;
         loop {
             let (n, sender) = self.receive(&mut buf)?;
             if n == GREETING {
                 // One at most, or the guest keeps us here.
                 let [a, b, c, d, ..] = buf;
-                if greeting.replace(i32::from_le_bytes([a, b, c, d])).is_some() {
+                if self.greeting.replace(i32::from_le_bytes([a, b, c, d])).is_some() {
                     return Err(Errno::EPROTO);
                 }
                 continue;
@@ -162,12 +162,15 @@ impl Channel {
                 .take(done)
                 .map(|c| i64::from_le_bytes(c.try_into().unwrap_or([0; 8])))
                 .collect();
-            return Ok(Reply { results, greeting, sender });
+            return Ok(Reply { results, sender });
         }
     }
 
     /// Waits for what a new thread says.
-    fn greeting(&self) -> Result<i32> {
+    fn greeting(&mut self) -> Result<i32> {
+        if let Some(said) = self.greeting.take() {
+            return Ok(said);
+        }
         let mut word = [0u8; GREETING];
         // A longer message would be cut.
         let mut buf = [0u8; GREETING + 1];
@@ -246,6 +249,7 @@ pub struct StubProcess {
     state: Arc<State>,
     channel: Mutex<Channel>,
     slots: Mutex<Slots>,
+    binding: Binding,
 }
 
 impl Drop for StubProcess {
@@ -260,11 +264,12 @@ impl StubProcess {
         watcher: Arc<Watcher>,
         state: Arc<State>,
         channel: Channel,
+        binding: Binding,
     ) -> std::result::Result<StubProcess, (Arc<State>, Errno)> {
         if let Err(e) = watcher.register(&state, channel.socket()) {
             return Err((state, e));
         }
-        Ok(StubProcess { watcher, state, channel: Mutex::new(channel), slots: Mutex::default() })
+        Ok(StubProcess { watcher, state, channel: Mutex::new(channel), slots: Mutex::default(), binding })
     }
 
     /// The host's process id.
@@ -296,6 +301,7 @@ impl StubProcess {
 
     fn command(&self, channel: &mut Channel, ops: &[Op], fds: &[BorrowedFd<'_>]) -> Result<Reply> {
         self.state.alive()?;
+        self.binding.follow(&self.watcher.processors, self.pid());
         let answer = channel.send(ops, fds).and_then(|sequence| channel.reply(sequence, ops.len()));
         answer.map_err(|e| self.broken(e))
     }
@@ -353,29 +359,35 @@ impl StubProcess {
         Ok(self.beget(&[Op::close_all()], &[])?.0)
     }
 
-    /// [`StubProcess::fork`], and in the copy [`StubProcess::spawn_thread_with_fd`], before it is told that it is there:
-    /// that saves some switches between processes.
+    /// [`StubProcess::fork`], and in the copy a thread that will say which of its descriptors it has for the sentry, as with
+    /// [`StubProcess::spawn_thread_with_fd`]: it is there before we are told of the process, which saves some switches. Returns
+    /// its tid. Before another thread is made, [`StubProcess::descriptor`] has to be called.
     pub fn fork_with_thread(
         &self,
         before: &[Op],
         fds: &[BorrowedFd<'_>],
         stack: u64,
         entry: u64,
-    ) -> Result<(Arc<StubProcess>, i32, OwnedFd)> {
+    ) -> Result<(Arc<StubProcess>, i32)> {
         let mut ops = Vec::with_capacity(before.len() + 2);
         ops.extend_from_slice(before);
         // The thread's own descriptors come after this.
         ops.push(Op::close_all());
         ops.push(Op { number: OP_THREAD, flags: NO_FD, args: [stack, entry, 0, THREAD_FLAGS, 0, 0] });
         let (process, reply) = self.beget(&ops, fds)?;
-        let (tid, fd) = process.greeted(&mut process.channel.lock(), &ops, &reply)?;
-        Ok((process, tid, fd))
+        let tid = process.spawned(&ops, &reply.results)?;
+        Ok((process, tid))
+    }
+
+    /// The descriptor that the process's first thread has for the sentry.
+    pub fn descriptor(&self) -> Result<OwnedFd> {
+        self.greeted(&mut self.channel.lock())
     }
 
     /// Forks a process that carries out `after` as its first command. There is [`Op::close_all`] in it.
     fn beget(&self, after: &[Op], fds: &[BorrowedFd<'_>]) -> Result<(Arc<StubProcess>, Reply)> {
         self.watcher.start()?;
-        let (ours, theirs) = Channel::pair()?;
+        let (mut ours, theirs) = Channel::pair()?;
         let index = fds.len() as u64;
         let mut ops = Vec::with_capacity(after.len() + 1);
         ops.push(Op { number: OP_FORK, flags: NO_FD, args: [index, 0, 0, 0, 0, 0] }.with_fd(0));
@@ -384,6 +396,7 @@ impl StubProcess {
         fds.push(theirs.as_fd());
         let mut channel = self.channel.lock();
         self.state.alive()?;
+        self.binding.follow(&self.watcher.processors, self.pid());
         let sequence = channel.send(&ops, &fds).map_err(|e| self.broken(e))?;
         drop(theirs);
         // The child first: what the parent says meanwhile need not wake us. (If there is no child, nobody has the other end.)
@@ -399,11 +412,12 @@ impl StubProcess {
                 return Err(Errno::EAGAIN);
             }
         };
-        let process = adopt(self.watcher.clone(), ready.sender, ours).inspect_err(|e| {
-            if *e == Errno::EPROTO {
-                self.state.misbehaved("a fork that is not our new child");
-            }
-        })?;
+        let process =
+            adopt(self.watcher.clone(), ready.sender, ours, self.binding.inherited()).inspect_err(|e| {
+                if *e == Errno::EPROTO {
+                    self.state.misbehaved("a fork that is not our new child");
+                }
+            })?;
         Ok((process, ready))
     }
 
@@ -468,18 +482,14 @@ impl StubProcess {
         ops.push(Op { number: OP_THREAD, flags: NO_FD, args: [stack, entry, arg, THREAD_FLAGS, 0, 0] });
         let mut channel = self.channel.lock();
         let reply = self.command(&mut channel, &ops, fds)?;
-        self.greeted(&mut channel, &ops, &reply)
+        let tid = self.spawned(&ops, &reply.results)?;
+        Ok((tid, self.greeted(&mut channel)?))
     }
 
-    /// The tid and the descriptor of a new thread, which says the number before or after the reply.
-    fn greeted(&self, channel: &mut Channel, ops: &[Op], reply: &Reply) -> Result<(i32, OwnedFd)> {
-        let tid = self.spawned(ops, &reply.results)?;
-        let said = match reply.greeting {
-            Some(said) => said,
-            None => channel.greeting().map_err(|e| self.broken(e))?,
-        };
-        let number = check(said.into())?;
-        Ok((tid, self.state.descriptor(number as RawFd)?))
+    /// The descriptor of a new thread, which says its number before or after the reply.
+    fn greeted(&self, channel: &mut Channel) -> Result<OwnedFd> {
+        let number = check(channel.greeting().map_err(|e| self.broken(e))?.into())?;
+        self.state.descriptor(number as RawFd)
     }
 
     /// The tid of a new thread, from the results of the operations that made it.
@@ -495,6 +505,7 @@ impl StubProcess {
             self.state.misbehaved("a new thread that is none");
             return Err(Errno::ESRCH);
         }
+        self.watcher.processors.free(tid);
         Ok(tid)
     }
 }
@@ -507,8 +518,8 @@ impl Channel {
         let word = |i: usize| u64::from_le_bytes([0, 1, 2, 3, 4, 5, 6, 7].map(|k| buf[i + k]));
         match n {
             // A template that could not get ready: the step, and -errno.
-            16 => Ok(Reply { results: vec![word(0) as i64, word(8) as i64], greeting: None, sender }),
-            8 => Ok(Reply { results: Vec::new(), greeting: None, sender }),
+            16 => Ok(Reply { results: vec![word(0) as i64, word(8) as i64], sender }),
+            8 => Ok(Reply { results: Vec::new(), sender }),
             _ => Err(Errno::EPROTO),
         }
     }
@@ -516,7 +527,12 @@ impl Channel {
 
 /// Takes charge of a process that announced itself on `channel`. `sender` comes from the kernel, but may be any
 /// process that had the other end: EPROTO unless it is an unknown child of ours.
-pub(super) fn adopt(watcher: Arc<Watcher>, sender: i32, channel: Channel) -> Result<Arc<StubProcess>> {
+pub(super) fn adopt(
+    watcher: Arc<Watcher>,
+    sender: i32,
+    channel: Channel,
+    binding: Binding,
+) -> Result<Arc<StubProcess>> {
     // A child that nobody has waited for keeps its pid.
     // SAFETY: plain system calls; the raw waitid takes a null siginfo.
     let child = sender > 0
@@ -542,7 +558,7 @@ pub(super) fn adopt(watcher: Arc<Watcher>, sender: i32, channel: Channel) -> Res
         OwnedFd::from_raw_fd(fd)
     };
     let state = State::new(sender, pidfd);
-    match StubProcess::new(watcher, state, channel) {
+    match StubProcess::new(watcher, state, channel, binding) {
         Ok(process) => Ok(Arc::new(process)),
         Err((_, Errno::EEXIST)) => Err(Errno::EPROTO),
         Err((state, e)) => {

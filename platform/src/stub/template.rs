@@ -8,6 +8,7 @@ use super::death::Watcher;
 use super::filter::{RET_TRACE, Rule, assemble, base_rules};
 use super::memory::Tracee;
 use super::process::{Channel, StubProcess, adopt};
+use super::processor::Binding;
 use super::{EXTRA_OFFSET, FILTER_OFFSET, STUB_DATA, STUB_TEXT, TEXT_MAX};
 use crate::{Death, Errno, Result};
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
@@ -183,7 +184,8 @@ impl Template {
             }));
         }
         let watcher = Watcher::new().map_err(|e| kill(at("epoll")(e)))?;
-        let process = adopt(watcher.clone(), pid as i32, ours).map_err(|e| kill(at("pidfd")(e)))?;
+        let process =
+            adopt(watcher.clone(), pid as i32, ours, Binding::none()).map_err(|e| kill(at("pidfd")(e)))?;
         let template = Template { watcher, process: Some(process) };
         let mut probe = [0; 8];
         template

@@ -230,6 +230,8 @@ const STUBS: &[Call] = &[
     any(libc::SYS_process_madvise),
     any(libc::SYS_process_vm_readv),
     any(libc::SYS_process_vm_writev),
+    // Service threads run where they are waited for. (And a thread that looks for requests keeps off its guest's processor.)
+    any(libc::SYS_sched_setaffinity),
     any(libc::SYS_setpgid),
     any(libc::SYS_tgkill),
     any(libc::SYS_wait4),
@@ -250,8 +252,6 @@ const SYSTRAP: &[Call] = &[
             &[(1, Is(0x4008_2104))],
         ],
     ),
-    // A thread that looks for requests keeps off its guest's processor.
-    when(libc::SYS_sched_setaffinity, &[&[(0, Null)]]),
     // `poke` of a stub's read-only memory: no request that resumes a tracee or touches its registers.
     when(
         libc::SYS_ptrace,

@@ -66,6 +66,9 @@ pub const CONTROL_CALL: usize = 128;
 /// Two words that a call may write.
 pub const CONTROL_RESULT: usize = 184;
 
+/// The thread's processor time, two words, when its handler was entered for a trapped call.
+pub const CONTROL_TIME: usize = 200;
+
 /// Where a frame and its image are, the same in every thread.
 #[derive(Clone, Debug)]
 pub struct Shape {
@@ -398,6 +401,11 @@ impl Page {
         for (index, arg) in args.into_iter().enumerate() {
             self.write_u64(CONTROL_CALL + 8 + index * 8, arg);
         }
+    }
+
+    /// The processor time that came with a trapped call: seconds and nanoseconds.
+    pub fn time_of_call(&self) -> [u64; 2] {
+        [self.read_u64(CONTROL_TIME), self.read_u64(CONTROL_TIME + 8)]
     }
 
     /// The words that a call wrote.

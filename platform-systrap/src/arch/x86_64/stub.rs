@@ -14,7 +14,7 @@
 //! and the answer says how to go on: see [`Command`].
 
 use super::frame::{
-    CONTROL_CALL, CONTROL_COUNT, CONTROL_FS, CONTROL_GS, CONTROL_LISTENER, SIGINFO, UCONTEXT,
+    CONTROL_CALL, CONTROL_COUNT, CONTROL_FS, CONTROL_GS, CONTROL_LISTENER, CONTROL_TIME, SIGINFO, UCONTEXT,
 };
 use super::{filter, patched};
 use crate::DOORBELL;
@@ -145,6 +145,20 @@ std::arch::global_asm!(
     "5:",
     "mov r15, rsp",
     "and r15, -{slot}",
+    // Most calls that are trapped end the thread, or its use of this process: its processor time will be asked for.
+    "cmp edi, 31",
+    "jne 7f",
+    "mov r12d, edi",
+    "mov r13, rsi",
+    "mov r14, rdx",
+    "mov edi, 3", // CLOCK_THREAD_CPUTIME_ID
+    "lea rsi, [r15 + {time}]",
+    "mov eax, 228",
+    "syscall",
+    "mov edi, r12d",
+    "mov rsi, r13",
+    "mov rdx, r14",
+    "7:",
     "rdfsbase r10",
     "rdgsbase r8",
     ".Lsystrap_ring:",
@@ -206,6 +220,7 @@ std::arch::global_asm!(
     fs = const CONTROL_FS,
     gs = const CONTROL_GS,
     call = const CONTROL_CALL,
+    time = const CONTROL_TIME,
     siginfo = const SIGINFO,
     ucontext = const UCONTEXT,
     start = const START,

@@ -8,13 +8,16 @@
 //! ```text
 //! 0x0000  struct msghdr (56 bytes), struct iovec at 0x40
 //! 0x0080  control buffer: cmsghdr (16 bytes), then the received descriptors as int[16] at 0x90
-//! 0x0100  reply: u32 sequence, u32 done, i64 results[64]
-//! 0x1000  command: u32 sequence, u32 count, ops[64] of { u32 nr, u32 flags, u64 args[6] }
+//! 0x0100  reply: u32 sequence, u32 done, i64 results[56]
+//! 0x0300  command: u32 sequence, u32 count, ops[56] of { u32 nr, u32 flags, u64 args[6] }; all in one page, because after
+//!         a fork both processes get a copy of each page that they write
 //! 0x2000  scratch page
 //! 0x3000  signal stack, up to the end
 //! ```
 
-use super::super::{FILTER_OFFSET, STUB_DATA, STUB_DATA_SIZE, STUB_END, STUB_TEXT};
+use super::super::{FILTER_OFFSET, MAX_OPS, STUB_DATA, STUB_DATA_SIZE, STUB_END, STUB_TEXT};
+
+const _: () = assert!(0x108 + MAX_OPS * 8 <= 0x300 && 0x308 + MAX_OPS * 56 <= 0x1000);
 
 /// AUDIT_ARCH_X86_64 (audit.h).
 pub const AUDIT_ARCH: u32 = 0xc000_003e;
@@ -166,9 +169,9 @@ std::arch::global_asm!(
     "lea rax, [r15 + 0x80]",
     "mov [r15 + 32], rax",
     "mov qword ptr [r15 + 40], 80", // CMSG_SPACE of 16 descriptors
-    "lea rax, [r15 + 0x1000]",
+    "lea rax, [r15 + 0x300]",
     "mov [r15 + 0x40], rax",
-    "mov qword ptr [r15 + 0x48], 4096",
+    "mov qword ptr [r15 + 0x48], 0xd00",
     "xor edi, edi",
     "mov rsi, r15",
     "mov edx, 0x40000000", // MSG_CMSG_CLOEXEC
@@ -187,11 +190,11 @@ std::arch::global_asm!(
     "cmp rbp, 16",
     "ja .Ldie",
     "3:",
-    "mov ebx, [r15 + 0x1004]",
-    "cmp ebx, 64",
+    "mov ebx, [r15 + 0x304]",
+    "cmp ebx, {max_ops}",
     "ja .Ldie",
     "xor r13d, r13d",
-    "lea r14, [r15 + 0x1008]",
+    "lea r14, [r15 + 0x308]",
     ".Lnext_op:",
     "cmp r13d, ebx",
     "jae .Ldone",
@@ -234,7 +237,7 @@ std::arch::global_asm!(
     "syscall",
     "jmp .Ldone",
     ".Lready:",
-    "mov eax, [r15 + 0x1000]",
+    "mov eax, [r15 + 0x300]",
     "mov [r15 + 0x100], eax",
     "mov [r15 + 0x104], r13d",
     ".Lsend:",
@@ -350,6 +353,7 @@ std::arch::global_asm!(
     end = const STUB_END,
     filter = const FILTER_OFFSET,
     thread_flags = const THREAD_FLAGS,
+    max_ops = const MAX_OPS,
 );
 
 // The address and size of glibc's rseq area, if this libc has one.
