@@ -145,7 +145,7 @@ impl AddressSpace for Space {
 mod tests {
     use super::*;
     use platform::stub::{Op, SLOT_SIZE, SLOTS};
-    use platform::{Exit, Resume};
+    use platform::{Exit, Prot, Resume};
 
     /// What a captured service thread can do to its own process ends that process, and holds up nobody.
     #[test]
@@ -167,5 +167,84 @@ mod tests {
             let protect = Op::call(libc::SYS_mprotect, [text, 4096, 1, 0, 0, 0]);
             assert_eq!(space.process.call(protect, &[]), Err(Errno::ESRCH));
         }
+    }
+
+    /// Who stops a stub process from outside stops its guest, and holds up nobody else: not who changes its memory, forks it
+    /// or makes a thread in it, and not who interrupts the guest.
+    #[test]
+    fn a_stopped_stub_keeps_its_guest_waiting_and_nobody_else() {
+        const CODE: u64 = 0x10_0000;
+        const DATA: u64 = 0x20_0000;
+        let platform = Ptrace::new().unwrap();
+        let space = Arc::new(Space { process: platform.template.spawn().unwrap() });
+        let map = |addr| Change::MapAnonymous { addr, len: 4096, prot: Prot::READ | Prot::WRITE | Prot::EXEC };
+        space.apply(None, &[map(CODE), map(DATA)]).unwrap();
+        // inc qword ptr [rdi]; jmp back
+        space.write(CODE, &[0x48, 0xff, 0x07, 0xeb, 0xfb]).unwrap();
+        let mut context = Context::default();
+        context.regs.rip = CODE;
+        context.regs.rdi = DATA;
+        let count = || {
+            let mut word = [0; 8];
+            space.read(DATA, &mut word).unwrap();
+            u64::from_le_bytes(word)
+        };
+        let wait_until_more_than = |least| {
+            while count() <= least {
+                std::thread::yield_now();
+            }
+        };
+        let (send, receive) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            let guest = scope.spawn(|| {
+                let mut thread = space.clone().new_thread(&context).unwrap();
+                send.send(thread.interrupter()).unwrap();
+                for _ in 0..3 {
+                    assert!(matches!(thread.run(Resume::Context), Exit::Interrupted));
+                    send.send(thread.interrupter()).unwrap();
+                }
+                assert!(matches!(thread.run(Resume::Context), Exit::Dead(_)));
+            });
+            let interrupter = receive.recv().unwrap();
+            wait_until_more_than(0);
+            let signal = |signal| {
+                let pid = nix::unistd::Pid::from_raw(space.process.pid());
+                nix::sys::signal::kill(pid, signal).unwrap();
+            };
+            use nix::sys::signal::Signal::{SIGCONT, SIGSTOP};
+            for _ in 0..3 {
+                signal(SIGSTOP);
+                // The first command finds out that it is stopped, and by its answer it is.
+                space.apply(None, &[map(0x30_0000)]).unwrap();
+                let stopped_at = count();
+                space.fork(None).unwrap().write(DATA, &[1]).unwrap();
+                drop(space.clone().new_thread(&context).unwrap());
+                interrupter.interrupt();
+                receive.recv().unwrap();
+                // It went on with `run`, but not with the guest.
+                std::thread::sleep(std::time::Duration::from_millis(20));
+                assert_eq!(count(), stopped_at);
+                signal(SIGCONT);
+                wait_until_more_than(stopped_at);
+            }
+            signal(SIGSTOP);
+            space.kill();
+            guest.join().unwrap();
+        });
+    }
+
+    /// Nor does it hold up who needs a new process if what is stopped is the one that they are forked from.
+    #[test]
+    fn a_stopped_template_makes_processes() {
+        let platform = Ptrace::new().unwrap();
+        let template = platform.template.spawn().unwrap();
+        let pid = nix::unistd::Pid::from_raw(template.pid());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP).unwrap();
+        let space = Space { process: template.fork().unwrap() };
+        space.apply(None, &[Change::MapAnonymous { addr: 0x10_0000, len: 4096, prot: Prot::READ }]).unwrap();
+        // It is still stopped.
+        let flags = nix::sys::wait::WaitPidFlag::WSTOPPED | nix::sys::wait::WaitPidFlag::__WALL;
+        let status = nix::sys::wait::waitid(nix::sys::wait::Id::Pid(pid), flags).unwrap();
+        assert!(matches!(status, nix::sys::wait::WaitStatus::Stopped(..)), "{status:?}");
     }
 }

@@ -18,6 +18,11 @@ use std::time::{Duration, Instant};
 
 /// The signal that makes a running tracee stop. Standard, so that it does not queue, and ignored by default.
 const KICK: i32 = libc::SIGURG;
+/// The signals whose default action is to stop a process.
+const STOPS: [i32; 4] = [libc::SIGSTOP, libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU];
+
+/// Between two looks whether a thread may go on whose process somebody on the host has stopped, or somebody wants it.
+const LOOK: Duration = Duration::from_millis(10);
 
 const RUNNING: u8 = 1;
 const KICKED: u8 = 2;
@@ -44,6 +49,10 @@ impl Kick {
     /// After the guest ran.
     fn leave(&self) {
         self.state.fetch_and(!RUNNING, Ordering::AcqRel);
+    }
+
+    fn is_kicked(&self) -> bool {
+        self.state.load(Ordering::Acquire) & KICKED != 0
     }
 }
 
@@ -83,6 +92,10 @@ pub(crate) struct PtraceThread {
     /// The segment bases as the thread has them, when `fetched`.
     bases: (u64, u64),
     fetched: bool,
+    /// Somebody on the host has stopped the process: the guest waits for SIGCONT.
+    held: bool,
+    /// The signal by which that is to happen when the thread goes on, or 0.
+    stop_signal: i32,
     dead: Option<Death>,
     born: Instant,
     cpu_time: Cell<Duration>,
@@ -113,6 +126,8 @@ impl PtraceThread {
             context: context.clone(),
             bases: (0, 0),
             fetched: true,
+            held: false,
+            stop_signal: 0,
             dead: None,
             born: Instant::now(),
             cpu_time: Cell::default(),
@@ -195,11 +210,36 @@ impl PtraceThread {
         }
     }
 
+    /// Lets the thread wait for the end of the stop that its process is in, until there is something to report.
+    fn wait_for_sigcont(&self, go: Go) -> Result<Stop, nix::errno::Errno> {
+        if self.tracee.listen().is_err() {
+            // It was somewhere else since, or the stop is over by now: this brings it there, or tells, before anything of
+            // the guest's runs.
+            self.tracee.interrupt()?;
+            self.tracee.resume(go, 0)?;
+            return Ok(self.tracee.wait());
+        }
+        loop {
+            if let Some(stop) = self.tracee.look(libc::WNOHANG) {
+                return Ok(stop);
+            }
+            if self.kick.is_kicked() {
+                self.tracee.interrupt()?;
+                return Ok(self.tracee.wait());
+            }
+            // Neither a kick nor the other end of a wait could wake it.
+            std::thread::sleep(LOOK);
+        }
+    }
+
     /// What a stop means; `None` if the guest just goes on.
     fn classify(&mut self, stop: Stop) -> Result<Option<Exit>, nix::errno::Errno> {
         let signal = match stop {
             Stop::Gone => return Err(nix::errno::Errno::ESRCH),
-            Stop::Event => return Ok(None),
+            Stop::Event | Stop::Group => {
+                self.held = stop == Stop::Group;
+                return Ok(None);
+            }
             Stop::Syscall => {
                 let info = self.tracee.syscall_info()?;
                 if info.arch != arch::AUDIT_ARCH {
@@ -216,8 +256,10 @@ impl PtraceThread {
             return Ok(kicked.then_some(Exit::Interrupted));
         }
         let info = self.tracee.siginfo()?;
-        // Anything not from the kernel is aimed at the stub by someone on the host, and is none of the guest's.
+        // Anything not from the kernel is aimed at the stub by someone on the host, and is none of the guest's. What stops
+        // the process does so for all of its threads.
         if info.si_code <= 0 {
+            self.stop_signal = if STOPS.contains(&signal) { signal } else { 0 };
             return Ok(None);
         }
         match signal {
@@ -325,7 +367,8 @@ impl PtraceThread {
                     self.space.process.state().misbehaved("a fault in the stub's own code");
                     return Err(nix::errno::Errno::ESRCH);
                 }
-                // A late kick, or a signal of somebody's on the host.
+                // A late kick, or a signal of somebody's on the host. A stop keeps the guest from going on, not this.
+                Stop::Signal(signal) if STOPS.contains(&signal) => self.tracee.resume(Go::Step, signal)?,
                 _ => self.tracee.resume(Go::Step, 0)?,
             }
         }
@@ -403,10 +446,12 @@ impl Thread for PtraceThread {
                 return Exit::Interrupted;
             }
             let go = if self.context.single_step { Go::SysemuStep } else { Go::Sysemu };
-            let stop = match self.tracee.resume(go, 0) {
-                Ok(()) => self.tracee.wait(),
-                Err(_) => Stop::Gone,
+            let signal = std::mem::take(&mut self.stop_signal);
+            let stop = match self.held {
+                true => self.wait_for_sigcont(go),
+                false => self.tracee.resume(go, signal).map(|()| self.tracee.wait()),
             };
+            let stop = stop.unwrap_or(Stop::Gone);
             self.kick.leave();
             match self.classify(stop) {
                 Ok(Some(exit)) => return exit,

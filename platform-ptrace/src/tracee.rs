@@ -34,8 +34,10 @@ pub(crate) enum Stop {
     Syscall,
     /// A signal is about to be delivered.
     Signal(i32),
-    /// PTRACE_INTERRUPT, or a group stop.
+    /// PTRACE_INTERRUPT, or the end of a group stop.
     Event,
+    /// A group stop: somebody on the host has stopped the process.
+    Group,
     /// The thread has exited.
     Gone,
 }
@@ -73,9 +75,19 @@ impl Tracee {
         let options = libc::PTRACE_O_TRACESYSGOOD | libc::PTRACE_O_EXITKILL;
         // SAFETY: data is the options word.
         unsafe { self.request(libc::PTRACE_SEIZE, 0, options as usize as *mut c_void) }?;
+        self.interrupt()
+    }
+
+    /// Has it come to an event stop, from where it runs or listens; or at once when it is let go on.
+    pub(crate) fn interrupt(self) -> Result<(), Host> {
         // SAFETY: no operands.
-        unsafe { self.request(libc::PTRACE_INTERRUPT, 0, std::ptr::null_mut()) }?;
-        Ok(())
+        unsafe { self.request(libc::PTRACE_INTERRUPT, 0, std::ptr::null_mut()) }.map(drop)
+    }
+
+    /// Leaves it in the group stop that it is in, and has the end of that reported. EIO in any other stop.
+    pub(crate) fn listen(self) -> Result<(), Host> {
+        // SAFETY: no operands.
+        unsafe { self.request(libc::PTRACE_LISTEN, 0, std::ptr::null_mut()) }.map(drop)
     }
 
     /// Unblocks all signals of the stopped thread.
@@ -97,25 +109,38 @@ impl Tracee {
     }
 
     pub(crate) fn wait(self) -> Stop {
+        loop {
+            if let Some(stop) = self.look(0) {
+                return stop;
+            }
+        }
+    }
+
+    /// What there is to report, if anything; `flags` are waitpid's.
+    pub(crate) fn look(self, flags: i32) -> Option<Stop> {
         let mut status = 0;
         loop {
             // SAFETY: status is a local.
-            let ret = unsafe { libc::waitpid(self.0, &mut status, libc::__WALL) };
+            let ret = unsafe { libc::waitpid(self.0, &mut status, libc::__WALL | flags) };
             if ret == self.0 {
                 break;
             }
+            if ret == 0 {
+                return None;
+            }
             if Host::last() != Host::EINTR {
-                return Stop::Gone;
+                return Some(Stop::Gone);
             }
         }
         if !libc::WIFSTOPPED(status) {
-            return Stop::Gone;
+            return Some(Stop::Gone);
         }
-        match libc::WSTOPSIG(status) {
-            _ if status >> 16 == PTRACE_EVENT_STOP => Stop::Event,
+        Some(match libc::WSTOPSIG(status) {
+            libc::SIGTRAP if status >> 16 == PTRACE_EVENT_STOP => Stop::Event,
+            _ if status >> 16 == PTRACE_EVENT_STOP => Stop::Group,
             s if s == libc::SIGTRAP | 0x80 => Stop::Syscall,
             s => Stop::Signal(s),
-        }
+        })
     }
 
     pub(crate) fn syscall_info(self) -> Result<SyscallInfo, Host> {

@@ -20,6 +20,12 @@ fn works(runsc: &Runsc, id: &str) {
     assert_eq!(runsc.ok(&["exec", id, "/stress", "hello"]), "hello\n");
 }
 
+/// The process is stopped, and stays it.
+fn is_stopped(pid: i32) {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    assert!(stat.contains(") T "), "{stat}");
+}
+
 #[test]
 fn a_stub_may_be_killed_under_load() {
     on_each_platform("a_stub_under_load", |runsc| {
@@ -35,18 +41,13 @@ fn a_stub_may_be_killed_under_load() {
 #[test]
 fn a_stub_may_be_stopped_under_load() {
     on_each_platform("a_stopped_stub", |runsc| {
-        if runsc.platform == "ptrace" {
-            println!(
-                "  skipped: a stop from outside holds up other processes of the sandbox on this platform"
-            );
-            return;
-        }
         let mut running = runsc.run_until_ready("c", &["load", "6"]);
         let victim = busiest_stub(runsc, "c", &HashSet::new());
         for pause in [1, 5, 20, 100, 300] {
             signal(victim, Signal::SIGSTOP);
             std::thread::sleep(Duration::from_millis(pause));
             works(runsc, "c");
+            is_stopped(victim);
             signal(victim, Signal::SIGCONT);
             std::thread::sleep(Duration::from_millis(pause));
         }
@@ -56,6 +57,22 @@ fn a_stub_may_be_stopped_under_load() {
         assert_eq!(running.line(), "status 0x9\n");
         assert_eq!(running.finish(), ("5 others\n".into(), Some(0)));
         runsc.delete("c");
+    });
+}
+
+#[test]
+fn what_stubs_are_forked_from_may_be_stopped() {
+    on_each_platform("a_stopped_template", |runsc| {
+        let running = runsc.run_until_ready("c", &["load", "1"]);
+        let oldest = stubs(runsc, "c").into_iter().min().unwrap();
+        signal(oldest, Signal::SIGSTOP);
+        // More than can have been made ahead of need.
+        for _ in 0..4 {
+            works(runsc, "c");
+        }
+        is_stopped(oldest);
+        runsc.delete("c");
+        drop(running);
     });
 }
 

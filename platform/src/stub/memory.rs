@@ -1,8 +1,8 @@
 //! Guest memory of a stub process: changing the mappings, reading and writing.
 
-use super::death::State;
 use super::filter::ADVICE;
 use super::process::{Op, StubProcess, check};
+use super::tracee::Tracee;
 use super::{MAX_FDS, MAX_OPS, SCRATCH_OFFSET, SCRATCH_SIZE, STUB_DATA};
 use crate::{Change, Errno, PAGE_SIZE, Prot, Result, USER_MAX, USER_MIN};
 use std::os::fd::BorrowedFd;
@@ -308,45 +308,5 @@ impl StubProcess {
             at += len;
         }
         Ok(())
-    }
-}
-
-/// The service thread, traced and stopped; let go on drop.
-pub(super) struct Tracee(i32);
-
-impl Tracee {
-    pub(super) fn seize(pid: i32, state: &State) -> Result<Tracee> {
-        use nix::sys::ptrace;
-        use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-        let target = nix::unistd::Pid::from_raw(pid);
-        ptrace::seize(target, ptrace::Options::empty())?;
-        let tracee = Tracee(pid);
-        ptrace::interrupt(target)?;
-        loop {
-            match waitpid(target, Some(WaitPidFlag::__WALL)) {
-                Ok(WaitStatus::PtraceEvent(..) | WaitStatus::Stopped(..)) => return Ok(tracee),
-                Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) | Err(nix::errno::Errno::ECHILD) => {
-                    state.kill(crate::Death::Host);
-                    return Err(Errno::ESRCH);
-                }
-                _ => {}
-            }
-        }
-    }
-
-    fn peek(&self, addr: u64) -> Result<u64> {
-        let word = nix::sys::ptrace::read(nix::unistd::Pid::from_raw(self.0), addr as *mut _)?;
-        Ok(word as u64)
-    }
-
-    fn poke(&self, addr: u64, word: u64) -> Result<()> {
-        nix::sys::ptrace::write(nix::unistd::Pid::from_raw(self.0), addr as *mut _, word as i64)?;
-        Ok(())
-    }
-}
-
-impl Drop for Tracee {
-    fn drop(&mut self) {
-        let _ = nix::sys::ptrace::detach(nix::unistd::Pid::from_raw(self.0), None);
     }
 }

@@ -28,6 +28,7 @@ mod memory;
 mod process;
 mod processor;
 mod template;
+mod tracee;
 
 pub use death::{DeathWatch, State};
 pub use memory::{call_of_change, check_range};
@@ -64,6 +65,8 @@ pub const MAX_FDS: usize = 16;
 /// How long a service thread may take for one command before its process is killed. Populating a large mapping or
 /// forking a large process takes seconds of honest work, on a busy host more.
 pub const REPLY_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long it is waited for before it is looked whether somebody has stopped the process.
+const LOOK_AFTER: Duration = Duration::from_millis(100);
 
 /// Offset of the seccomp program in the text.
 const FILTER_OFFSET: usize = 0x1000;

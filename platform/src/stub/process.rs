@@ -6,7 +6,8 @@ use super::arch::THREAD_FLAGS;
 use super::death::{State, Watcher};
 use super::filter::FAR;
 use super::processor::Binding;
-use super::{MAX_FDS, MAX_OPS, MAX_SLOTS, REPLY_TIMEOUT, SCRATCH_OFFSET, SLOT_SIZE, SLOTS, STUB_DATA};
+use super::tracee::Tracee;
+use super::{LOOK_AFTER, MAX_FDS, MAX_OPS, MAX_SLOTS, REPLY_TIMEOUT, SCRATCH_OFFSET, SLOT_SIZE, SLOTS, STUB_DATA};
 use crate::{Death, Errno, Result};
 use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg,
@@ -99,8 +100,9 @@ impl Channel {
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
         // The kernel's word for who sent a message.
         setsockopt(&ours, sockopt::PassCred, &true)?;
+        let look_after = TimeVal::milliseconds(LOOK_AFTER.as_millis() as i64);
+        setsockopt(&ours, sockopt::ReceiveTimeout, &look_after)?;
         let timeout = TimeVal::seconds(REPLY_TIMEOUT.as_secs() as i64);
-        setsockopt(&ours, sockopt::ReceiveTimeout, &timeout)?;
         setsockopt(&ours, sockopt::SendTimeout, &timeout)?;
         Ok((Channel { socket: ours, sequence: 0, greeting: None }, theirs))
     }
@@ -109,9 +111,10 @@ impl Channel {
         self.socket.as_fd()
     }
 
-    /// Receives one message into `buf`. ESRCH if the other side is gone, ETIMEDOUT if it is silent. (No stub can send
-    /// descriptors: its filter does not have sendmsg(2).)
-    pub(super) fn receive(&self, buf: &mut [u8]) -> Result<(usize, i32)> {
+    /// Receives one message into `buf`. ESRCH if the other side is gone, ETIMEDOUT if it is silent; `look` is called
+    /// meanwhile, every now and then. (No stub can send descriptors: its filter does not have sendmsg(2).)
+    fn receive(&self, buf: &mut [u8], mut look: impl FnMut()) -> Result<(usize, i32)> {
+        let mut looks = REPLY_TIMEOUT.as_millis() / LOOK_AFTER.as_millis();
         let mut control = nix::cmsg_space!(nix::sys::socket::UnixCredentials);
         let mut sender = 0;
         let n = loop {
@@ -128,7 +131,11 @@ impl Channel {
                     break n;
                 }
                 Err(nix::errno::Errno::EINTR) => continue,
-                Err(nix::errno::Errno::EAGAIN) => return Err(Errno::ETIMEDOUT),
+                Err(nix::errno::Errno::EAGAIN) if looks == 0 => return Err(Errno::ETIMEDOUT),
+                Err(nix::errno::Errno::EAGAIN) => {
+                    looks -= 1;
+                    look();
+                }
                 Err(_) => return Err(Errno::ESRCH),
             }
         };
@@ -136,10 +143,10 @@ impl Channel {
     }
 
     /// Waits for the reply with this sequence number.
-    pub(super) fn reply(&mut self, sequence: u32, limit: usize) -> Result<Reply> {
+    fn reply(&mut self, sequence: u32, limit: usize, mut look: impl FnMut()) -> Result<Reply> {
         let mut buf = [0u8; 8 + 8 * MAX_OPS];
         loop {
-            let (n, sender) = self.receive(&mut buf)?;
+            let (n, sender) = self.receive(&mut buf, &mut look)?;
             if n == GREETING {
                 // One at most, or the guest keeps us here.
                 let [a, b, c, d, ..] = buf;
@@ -167,14 +174,14 @@ impl Channel {
     }
 
     /// Waits for what a new thread says.
-    fn greeting(&mut self) -> Result<i32> {
+    fn greeting(&mut self, look: impl FnMut()) -> Result<i32> {
         if let Some(said) = self.greeting.take() {
             return Ok(said);
         }
         let mut word = [0u8; GREETING];
         // A longer message would be cut.
         let mut buf = [0u8; GREETING + 1];
-        match self.receive(&mut buf)? {
+        match self.receive(&mut buf, look)? {
             (GREETING, _) => {
                 word.copy_from_slice(&buf[..GREETING]);
                 Ok(i32::from_le_bytes(word))
@@ -302,8 +309,26 @@ impl StubProcess {
     fn command(&self, channel: &mut Channel, ops: &[Op], fds: &[BorrowedFd<'_>]) -> Result<Reply> {
         self.state.alive()?;
         self.binding.follow(&self.watcher.processors, self.pid());
-        let answer = channel.send(ops, fds).and_then(|sequence| channel.reply(sequence, ops.len()));
+        let answer = channel.send(ops, fds).and_then(|sequence| {
+            let mut tracee = None;
+            channel.reply(sequence, ops.len(), || self.look_after(&mut tracee, self.pid()))
+        });
         answer.map_err(|e| self.broken(e))
+    }
+
+    /// Sees to it that a thread answers that is expected to, if it does not because somebody has stopped the process.
+    fn look_after<'a>(&'a self, tracee: &mut Option<Tracee<'a>>, tid: i32) {
+        let is_new = tracee.is_none();
+        if is_new {
+            *tracee = Tracee::seize(tid, &self.state).ok().filter(Tracee::is_held);
+        }
+        if let Some(held) = tracee {
+            if is_new {
+                tracing::info!(pid = self.pid(), "a stub process is stopped from outside");
+            }
+            // It is dead if this fails, which shows soon.
+            let _ = held.run();
+        }
     }
 
     fn broken(&self, e: Errno) -> Errno {
@@ -487,8 +512,11 @@ impl StubProcess {
     }
 
     /// The descriptor of a new thread, which says its number before or after the reply.
-    fn greeted(&self, channel: &mut Channel) -> Result<OwnedFd> {
-        let number = check(channel.greeting().map_err(|e| self.broken(e))?.into())?;
+    fn greeted(&self, channel: &mut Channel, tid: i32) -> Result<OwnedFd> {
+        let mut tracee = None;
+        let said = channel.greeting(|| self.look_after(&mut tracee, tid));
+        drop(tracee);
+        let number = check(said.map_err(|e| self.broken(e))?.into())?;
         self.state.descriptor(number as RawFd)
     }
 
@@ -514,7 +542,7 @@ impl Channel {
     /// The first message of a stub process.
     pub(super) fn reply_ready(&self) -> Result<Reply> {
         let mut buf = [0u8; 16];
-        let (n, sender) = self.receive(&mut buf)?;
+        let (n, sender) = self.receive(&mut buf, || {})?;
         let word = |i: usize| u64::from_le_bytes([0, 1, 2, 3, 4, 5, 6, 7].map(|k| buf[i + k]));
         match n {
             // A template that could not get ready: the step, and -errno.

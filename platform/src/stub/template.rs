@@ -6,9 +6,9 @@
 use super::arch;
 use super::death::Watcher;
 use super::filter::{RET_TRACE, Rule, assemble, base_rules};
-use super::memory::Tracee;
 use super::process::{Channel, StubProcess, adopt};
 use super::processor::Binding;
+use super::tracee::Tracee;
 use super::{EXTRA_OFFSET, FILTER_OFFSET, STUB_DATA, STUB_TEXT, TEXT_MAX};
 use crate::{Death, Errno, Result};
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};

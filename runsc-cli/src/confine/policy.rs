@@ -252,12 +252,14 @@ const SYSTRAP: &[Call] = &[
             &[(1, Is(0x4008_2104))],
         ],
     ),
-    // `poke` of a stub's read-only memory: no request that resumes a tracee or touches its registers.
+    // `poke` of a stub's read-only memory, and letting the service thread of a stopped stub answer: no request that touches
+    // registers.
     when(
         libc::SYS_ptrace,
         &[
             &[(0, Is(libc::PTRACE_SEIZE as u64)), (3, Null)],
             &[(0, Is(libc::PTRACE_INTERRUPT as u64))],
+            &[(0, Is(libc::PTRACE_CONT as u64))],
             &[(0, Is(libc::PTRACE_PEEKDATA as u64))],
             &[(0, Is(libc::PTRACE_POKEDATA as u64))],
             &[(0, Is(libc::PTRACE_DETACH as u64)), (3, Null)],

@@ -3,7 +3,7 @@
 //! A caller connects to the socket `fds` (SOCK_SEQPACKET), and sends one packet: a token of 16 random bytes, with the
 //! descriptors beside it (SCM_RIGHTS). The sentry answers with one byte when it has them. The caller then names the
 //! token in one request, which takes them. They are closed if that does not happen before the caller closes the
-//! connection, or within [`LIMIT`].
+//! connection. There is no other limit, since both sides may have to wait long for a processor.
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -25,7 +25,7 @@ use crate::state;
 /// Names descriptors that were sent.
 pub type Token = [u8; 16];
 
-/// How long descriptors wait for the request that takes them.
+/// How long a caller may be silent.
 const LIMIT: Duration = Duration::from_secs(10);
 /// How many callers may have descriptors wait.
 const MAX_WAITING: usize = 64;
@@ -96,7 +96,7 @@ impl Waiting {
         }
         let sent = nix::unistd::write(connection.get_ref(), &[1]).context("telling that they are here");
         if sent.is_ok() {
-            let _ = tokio::time::timeout(LIMIT, closed(&connection)).await;
+            closed(&connection).await;
         }
         self.0.lock().remove(&token);
         sent.map(drop)
