@@ -177,7 +177,8 @@ mod tests {
         const DATA: u64 = 0x20_0000;
         let platform = Ptrace::new().unwrap();
         let space = Arc::new(Space { process: platform.template.spawn().unwrap() });
-        let map = |addr| Change::MapAnonymous { addr, len: 4096, prot: Prot::READ | Prot::WRITE | Prot::EXEC };
+        let map =
+            |addr| Change::MapAnonymous { addr, len: 4096, prot: Prot::READ | Prot::WRITE | Prot::EXEC };
         space.apply(None, &[map(CODE), map(DATA)]).unwrap();
         // inc qword ptr [rdi]; jmp back
         space.write(CODE, &[0x48, 0xff, 0x07, 0xeb, 0xfb]).unwrap();

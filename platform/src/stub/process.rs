@@ -7,7 +7,9 @@ use super::death::{State, Watcher};
 use super::filter::FAR;
 use super::processor::Binding;
 use super::tracee::Tracee;
-use super::{LOOK_AFTER, MAX_FDS, MAX_OPS, MAX_SLOTS, REPLY_TIMEOUT, SCRATCH_OFFSET, SLOT_SIZE, SLOTS, STUB_DATA};
+use super::{
+    LOOK_AFTER, MAX_FDS, MAX_OPS, MAX_SLOTS, REPLY_TIMEOUT, SCRATCH_OFFSET, SLOT_SIZE, SLOTS, STUB_DATA,
+};
 use crate::{Death, Errno, Result};
 use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg,
@@ -425,8 +427,11 @@ impl StubProcess {
         let sequence = channel.send(&ops, &fds).map_err(|e| self.broken(e))?;
         drop(theirs);
         // The child first: what the parent says meanwhile need not wake us. (If there is no child, nobody has the other end.)
-        let ready = ours.reply(sequence, after.len());
-        let results = channel.reply(sequence, 1).map_err(|e| self.broken(e))?.results;
+        let mut tracee = None;
+        let ready = ours.reply(sequence, after.len(), || self.look_after(&mut tracee, self.pid()));
+        let reply = channel.reply(sequence, 1, || self.look_after(&mut tracee, self.pid()));
+        drop(tracee);
+        let results = reply.map_err(|e| self.broken(e))?.results;
         drop(channel);
         let hint = check(results.first().copied().unwrap_or(-i64::from(libc::EPROTO)))?;
         let ready = match ready {

@@ -93,9 +93,7 @@ impl<'a> Tracee<'a> {
     fn resume(&mut self, signal: i32) -> Result<()> {
         // Not by way of `nix`, which knows no real-time signals.
         // SAFETY: data is a signal number.
-        Host::result(unsafe {
-            libc::ptrace(libc::PTRACE_CONT, self.tid.as_raw(), 0usize, signal as usize)
-        })?;
+        Host::result(unsafe { libc::ptrace(libc::PTRACE_CONT, self.tid.as_raw(), 0usize, signal as usize) })?;
         self.is_running = true;
         Ok(())
     }
