@@ -82,7 +82,7 @@ impl StubThread {
         let listener = match &self.listener {
             Some(listener) => listener.clone(),
             None => {
-                let listener = Arc::new(Listener::new(process.descriptor()?));
+                let listener = Arc::new(Listener::new(process.descriptor(self.tid)?));
                 self.listener = Some(listener.clone());
                 listener
             }

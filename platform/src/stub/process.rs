@@ -406,9 +406,9 @@ impl StubProcess {
         Ok((process, tid))
     }
 
-    /// The descriptor that the process's first thread has for the sentry.
-    pub fn descriptor(&self) -> Result<OwnedFd> {
-        self.greeted(&mut self.channel.lock())
+    /// The descriptor that `tid`, the process's first thread, has for the sentry.
+    pub fn descriptor(&self, tid: i32) -> Result<OwnedFd> {
+        self.greeted(&mut self.channel.lock(), tid)
     }
 
     /// Forks a process that carries out `after` as its first command. There is [`Op::close_all`] in it.
@@ -513,7 +513,7 @@ impl StubProcess {
         let mut channel = self.channel.lock();
         let reply = self.command(&mut channel, &ops, fds)?;
         let tid = self.spawned(&ops, &reply.results)?;
-        Ok((tid, self.greeted(&mut channel)?))
+        Ok((tid, self.greeted(&mut channel, tid)?))
     }
 
     /// The descriptor of a new thread, which says its number before or after the reply.
