@@ -331,6 +331,38 @@ fn create_start_kill_delete() {
 }
 
 #[test]
+fn a_container_that_was_not_started_can_be_signalled() {
+    need_sandbox!();
+    let runsc = Runsc::without_cgroups();
+    let bundle = runsc.bundle("b", &["true"], |_| {});
+    for (signal, code) in [("TERM", 143), ("KILL", 137), ("--all", 143)] {
+        let mut create = runsc.command(&["create", "--bundle", bundle.to_str().unwrap(), "c1"]);
+        assert!(create.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success());
+        for harmless in ["0", "WINCH", "CONT"] {
+            runsc.ok(&["kill", "c1", harmless]);
+        }
+        let said = runsc.fails(&["kill", "--pid", "7", "c1"]);
+        assert!(said.contains("no such process: 7"), "{said}");
+        assert_eq!(runsc.state("c1")["status"], "created");
+        if signal == "--all" {
+            runsc.ok(&["kill", "--all", "c1"]);
+        } else {
+            runsc.ok(&["kill", "c1", signal]);
+        }
+        let end: Value = serde_json::from_str(&runsc.ok(&["wait", "c1"])).unwrap();
+        assert_eq!(end["exitStatus"], code, "{signal}");
+        runsc.wait_for("c1", "stopped");
+        let said = runsc.fails(&["start", "c1"]);
+        assert!(said.contains("stopped"), "{said}");
+        let said = runsc.fails(&["kill", "c1", "0"]);
+        assert!(said.contains("container not running"), "{said}");
+        runsc.ok(&["delete", "c1"]);
+        let said = runsc.fails(&["kill", "c1", "0"]);
+        assert!(said.contains("does not exist"), "{said}");
+    }
+}
+
+#[test]
 fn exec_runs_beside_the_first_process() {
     need_sandbox!();
     let runsc = Runsc::without_cgroups();

@@ -103,6 +103,25 @@ fn containers_of_a_pod_live_and_die_by_themselves() {
 }
 
 #[test]
+fn a_member_that_was_not_started_can_be_killed() {
+    need_sandbox!();
+    let runsc = Runsc::without_cgroups();
+    pod(&runsc, |_| {});
+    for (signal, code) in [("KILL", 137), ("INT", 130)] {
+        let bundle = member(&runsc, "m", "true", |_| {});
+        assert!(quiet(&runsc, &["create", "--bundle", &bundle, "m"]));
+        runsc.ok(&["kill", "m", "WINCH"]);
+        assert_eq!(runsc.state("m")["status"], "created");
+        runsc.ok(&["kill", "m", signal]);
+        let end: Value = serde_json::from_str(&runsc.ok(&["wait", "m"])).unwrap();
+        assert_eq!(end["exitStatus"], code, "{signal}");
+        runsc.wait_for("m", "stopped");
+        runsc.ok(&["delete", "m"]);
+    }
+    assert_eq!(runsc.state("pod")["status"], "running");
+}
+
+#[test]
 fn a_pod_shares_directories_of_the_host() {
     need_sandbox!();
     let runsc = Runsc::without_cgroups();

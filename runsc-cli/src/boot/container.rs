@@ -12,7 +12,7 @@ use abi::capability::CapSet;
 use abi::resource::Rlimit;
 use abi::seccomp::SockFilter;
 use abi::siginfo::SigInfo;
-use abi::signal::{SI_USER, Signal};
+use abi::signal::{DefaultAction, SI_USER, Signal};
 use anyhow::{Context, Result, anyhow, bail};
 use parking_lot::Mutex;
 use sentry::Kernel;
@@ -99,6 +99,8 @@ struct Processes {
     closed: bool,
     /// [`Container::finish`] is at work, or was.
     left: bool,
+    /// What the first one was killed by before it was started.
+    killed_by: Option<Signal>,
 }
 
 /// A process that was started from outside.
@@ -255,12 +257,12 @@ impl Container {
 
     /// Sends a signal.
     pub fn signal(&self, target: Target, signo: i32) -> Result<()> {
-        let first = self.processes.lock().first.context("the container was not started yet")?;
-        let named = |pid| if pid == FIRST { first } else { pid };
         let signal = match signo {
             0 => None,
             signo => Some(Signal::from_i32(signo).ok_or_else(|| anyhow!("there is no signal {signo}"))?),
         };
+        let Some(first) = self.processes.lock().first else { return self.signal_unstarted(target, signal) };
+        let named = |pid| if pid == FIRST { first } else { pid };
         if let (Target::Foreground(pid), libc::SIGWINCH) = (target, signo)
             && let Some(console) =
                 self.processes.lock().started.get(&named(pid)).and_then(|started| started.console.as_ref())
@@ -283,6 +285,24 @@ impl Container {
             if let Some(signal) = signal {
                 self.send(group, signal)?;
             }
+        }
+        Ok(())
+    }
+
+    /// A first process that waits for its start has no handlers: it is killed, or there is no effect.
+    fn signal_unstarted(&self, target: Target, signal: Option<Signal>) -> Result<()> {
+        if let Target::Process(pid) | Target::Foreground(pid) = target
+            && pid != FIRST
+        {
+            bail!("no such process: {pid}");
+        }
+        let fatal = |signal: &Signal| {
+            matches!(signal.default_action(), DefaultAction::Term | DefaultAction::Core)
+        };
+        if let Some(signal) = signal.filter(fatal) {
+            let mut processes = self.processes.lock();
+            processes.closed = true;
+            processes.killed_by.get_or_insert(signal);
         }
         Ok(())
     }
@@ -386,6 +406,7 @@ impl Container {
         let first = processes.first.and_then(|first| processes.started.get_mut(&first));
         let status = first.as_ref().and_then(|first| first.group.exited.get()).map(exit_status);
         let console = first.and_then(|first| first.console.take());
+        let killed_by = processes.killed_by.unwrap_or(Signal::SIGKILL);
         drop(processes);
         if self.shares_pids {
             self.kill_all();
@@ -393,7 +414,7 @@ impl Container {
         if let Some(console) = console {
             console.drain(DRAIN_LIMIT);
         }
-        let status = *self.over.get_or_init(|| status.unwrap_or(ExitStatus::Killed(libc::SIGKILL as u8)));
+        let status = *self.over.get_or_init(|| status.unwrap_or(ExitStatus::Killed(killed_by.number() as u8)));
         self.record.set_exit(status);
         drop(self.waiting.lock().take());
         // So that nothing of it is left in its cgroup.

@@ -217,6 +217,8 @@ impl Control for Service {
         let SignalRequest { container, signal, target } = request.into_inner();
         let result = Target::try_from(target);
         let result = result.and_then(|target| self.sandbox.container(&container)?.signal(target, signal));
+        // Of a process that was not started, nobody else tells that it has ended.
+        self.notify.send_replace(());
         answer(result.map(|()| SignalResponse {}))
     }
 
