@@ -296,9 +296,8 @@ impl Container {
         {
             bail!("no such process: {pid}");
         }
-        let fatal = |signal: &Signal| {
-            matches!(signal.default_action(), DefaultAction::Term | DefaultAction::Core)
-        };
+        let fatal =
+            |signal: &Signal| matches!(signal.default_action(), DefaultAction::Term | DefaultAction::Core);
         if let Some(signal) = signal.filter(fatal) {
             let mut processes = self.processes.lock();
             processes.closed = true;
@@ -414,7 +413,8 @@ impl Container {
         if let Some(console) = console {
             console.drain(DRAIN_LIMIT);
         }
-        let status = *self.over.get_or_init(|| status.unwrap_or(ExitStatus::Killed(killed_by.number() as u8)));
+        let status =
+            *self.over.get_or_init(|| status.unwrap_or(ExitStatus::Killed(killed_by.number() as u8)));
         self.record.set_exit(status);
         drop(self.waiting.lock().take());
         // So that nothing of it is left in its cgroup.
