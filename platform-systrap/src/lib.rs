@@ -45,6 +45,7 @@ mod protocol;
 mod space;
 mod stub_thread;
 mod thread;
+mod turns;
 
 use ahead::Ahead;
 use arch::{frame::Geometry, stub};

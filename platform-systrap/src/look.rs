@@ -8,15 +8,21 @@
 //! guests that run and all threads that look ([`Load`]): while apart, a score rises with calls that come soon, and falls by
 //! more when one comes late, unpatched, or has to wait for something. What others on the host need shows only in
 //! looking in vain; so a pair that was apart without much use waits twice as long before it tries again.
+//!
+//! If there are not enough processors, but all who need them are guests that do little but call, they take [`turns`].
+//!
+//! [`turns`]: crate::turns
 
 use crate::Host;
 use crate::arch::frame::Page;
 use crate::arch::request::Said;
 use crate::notify::Listener;
+use crate::turns::{TURN, Turns};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::time::Instant;
 
 /// Ticks of the time stamp counter within which a call comes soon after the last reply; some 10 µs.
 const SOON: u64 = 30_000;
@@ -36,6 +42,10 @@ const MOST: u32 = 64;
 const LATE: u32 = 8;
 /// What it takes when the time for looking has run out: somebody else may need the processors.
 const IN_VAIN: u32 = 24;
+/// Ticks that the sentry takes for a call on average, at most, of a guest that takes turns: others cannot use that time.
+const LIGHT: u64 = SOON / 3;
+/// Every so many calls that time is taken.
+const SAMPLE: u32 = 16;
 /// How often the stub looks for a reply before it rings; each time is some 20 to 50 ns.
 const STUB_LOOKS: u32 = 400;
 
@@ -43,8 +53,11 @@ const STUB_LOOKS: u32 = 400;
 pub struct Load {
     /// Guest threads that do not wait.
     busy: AtomicU32,
-    /// Sentry threads that look.
+    /// Sentry threads that look because there is room.
     looking: AtomicU32,
+    /// Of the busy ones those that do little but call, and would take turns or do.
+    bound: AtomicU32,
+    turns: Turns,
     /// Processors that this process may use.
     processors: u32,
     allowed: Option<CpuSet>,
@@ -57,7 +70,8 @@ impl Load {
         let count =
             |set: &CpuSet| (0..CpuSet::count()).filter(|&cpu| set.is_set(cpu).unwrap_or(false)).count();
         let processors = allowed.as_ref().map_or(1, count) as u32;
-        Self { busy: AtomicU32::new(0), looking: AtomicU32::new(0), processors, allowed }
+        let (busy, looking, bound) = Default::default();
+        Self { busy, looking, bound, turns: Turns::default(), processors, allowed }
     }
 
     /// Processors that this process may use.
@@ -67,7 +81,18 @@ impl Load {
 
     /// Whether one more may look beside those that do.
     fn has_room(&self, more: u32) -> bool {
-        self.busy.load(Relaxed) + self.looking.load(Relaxed) + more <= self.processors
+        self.busy.load(Relaxed) + self.looking.load(Relaxed) + self.turns.holders() + more <= self.processors
+    }
+
+    /// How much longer a guest's next call takes because of others: by two doorbells of each of those on its processor.
+    fn crowd(&self) -> u64 {
+        u64::from((2 * self.busy.load(Relaxed)).div_ceil(self.processors)).max(1)
+    }
+
+    /// How many pairs may have two processors each, if all that would take turns wait.
+    fn places(&self) -> u32 {
+        let others = self.busy.load(Relaxed).saturating_sub(self.bound.load(Relaxed));
+        self.processors.saturating_sub(others + self.looking.load(Relaxed)) / 2
     }
 }
 
@@ -76,15 +101,24 @@ pub struct Pace {
     host: Arc<Host>,
     /// Calls in a row that came soon.
     row: u32,
+    /// Calls in a row that came as soon as the other guests on the processors let them.
+    crowded: u32,
     /// How many make the pair go apart.
     enough: u32,
     score: u32,
     /// Calls seen by looking since the pair is apart.
     seen: u32,
     replied: u64,
+    /// When the last call came, if its time is taken; and the average.
+    came: Option<u64>,
+    service: u64,
     is_busy: bool,
+    /// Counted in [`Load::bound`].
+    is_bound: bool,
     is_apart: bool,
     is_looking: bool,
+    /// Since when it is this thread's turn.
+    turn: Option<Instant>,
 }
 
 fn ticks() -> u64 {
@@ -99,21 +133,29 @@ impl Pace {
         Self {
             host: host.clone(),
             row: 0,
+            crowded: 0,
             enough: ENOUGH,
             score: 0,
             seen: 0,
             replied: 0,
+            came: None,
+            service: 0,
             is_busy: true,
+            is_bound: false,
             is_apart: false,
             is_looking: false,
+            turn: None,
         }
     }
 
     /// The guest waits for something.
-    pub fn idle(&mut self) {
+    pub fn idle(&mut self, page: &Page) {
+        self.came = None;
+        self.unbind();
         if std::mem::take(&mut self.is_busy) {
             self.host.load.busy.fetch_sub(1, Relaxed);
         }
+        self.stop(page);
         self.late();
     }
 
@@ -136,21 +178,73 @@ impl Pace {
         self.is_looking
     }
 
-    /// Before a reply: decides how to wait for the next call.
+    /// Before a reply: decides how to wait for the next call. May wait for a turn.
     pub fn prepare(&mut self, page: &Page, listener: &Listener) {
+        if let Some(came) = self.came.take() {
+            let took = ticks().wrapping_sub(came).min(4 * LIGHT);
+            self.service = (self.service * 3 + took) / 4;
+        }
         if self.is_apart {
-            if self.score == 0 || !self.host.load.has_room(u32::from(!self.is_looking)) {
-                self.come_together(page, listener);
-            } else {
+            if self.score > 0 && self.may_look(page) {
                 self.begin_to_look(page);
+            } else {
+                self.come_together(page, listener);
             }
-        } else if self.row >= self.enough && self.host.load.has_room(1) && self.move_away(page.cpu()) {
+        } else if (self.row >= self.enough && self.host.load.has_room(1))
+            || (self.crowded >= self.enough && self.await_turn(page))
+        {
+            if !self.move_away(page.cpu()) {
+                self.stop(page);
+                return;
+            }
             listener.set_synchronous(false);
             page.set_spin(STUB_LOOKS);
             self.is_apart = true;
             self.score = MOST;
             self.seen = 0;
             self.begin_to_look(page);
+        }
+    }
+
+    /// Whether a pair that is apart may look: there is room, or it is this thread's turn, after waiting for it.
+    fn may_look(&mut self, page: &Page) -> bool {
+        let load = &self.host.load;
+        match self.turn {
+            Some(since) if !load.turns.is_awaited() || since.elapsed() < TURN => load.places() > 0,
+            None if load.has_room(u32::from(!self.is_looking)) => true,
+            _ => self.await_turn(page),
+        }
+    }
+
+    /// Waits for this thread's turn, if turns can be taken.
+    fn await_turn(&mut self, page: &Page) -> bool {
+        let host = self.host.clone();
+        let load = &host.load;
+        self.stop(page);
+        if self.service > LIGHT || !self.is_busy {
+            self.unbind();
+            return false;
+        }
+        if !std::mem::replace(&mut self.is_bound, true) {
+            load.bound.fetch_add(1, Relaxed);
+        }
+        if load.places() == 0 {
+            return false;
+        }
+        // Its guest is in a call meanwhile.
+        load.busy.fetch_sub(1, Relaxed);
+        load.bound.fetch_sub(1, Relaxed);
+        let granted = load.turns.wait(|| load.places());
+        load.busy.fetch_add(1, Relaxed);
+        load.bound.fetch_add(1, Relaxed);
+        self.turn = granted.then(Instant::now);
+        granted
+    }
+
+    /// It is not one that takes turns.
+    fn unbind(&mut self) {
+        if std::mem::take(&mut self.is_bound) {
+            self.host.load.bound.fetch_sub(1, Relaxed);
         }
     }
 
@@ -164,7 +258,9 @@ impl Pace {
 
     fn begin_to_look(&mut self, page: &Page) {
         if !std::mem::replace(&mut self.is_looking, true) {
-            self.host.load.looking.fetch_add(1, Relaxed);
+            if self.turn.is_none() {
+                self.host.load.looking.fetch_add(1, Relaxed);
+            }
             page.set_looking(true);
         }
     }
@@ -174,6 +270,7 @@ impl Pace {
         listener.set_synchronous(true);
         self.move_back();
         self.is_apart = false;
+        self.crowded = 0;
         self.enough = if self.seen < WORTH { (self.enough * 2).min(ENOUGH_MOST) } else { ENOUGH };
         self.row = 0;
     }
@@ -185,17 +282,36 @@ impl Pace {
 
     /// A call has arrived.
     pub fn arrived(&mut self) {
-        if ticks().wrapping_sub(self.replied) > SOON {
-            self.late();
-        } else {
+        let now = ticks();
+        let gap = now.wrapping_sub(self.replied);
+        if gap <= SOON {
             self.score = (self.score + 1).min(MOST);
             self.row = self.row.saturating_add(1);
+        } else {
+            self.score = self.score.saturating_sub(LATE);
+            self.row = 0;
+            if gap > SOON * self.host.load.crowd() {
+                self.alone();
+            }
+        }
+        self.crowded = self.crowded.saturating_add(1);
+        if self.crowded.is_multiple_of(SAMPLE) {
+            self.came = Some(now);
         }
     }
 
     fn late(&mut self) {
         self.score = self.score.saturating_sub(LATE);
         self.row = 0;
+        self.alone();
+    }
+
+    /// It does not only call.
+    fn alone(&mut self) {
+        self.crowded = 0;
+        if self.turn.is_none() {
+            self.unbind();
+        }
     }
 
     /// Looks for a call. False: there is none, or something else has come.
@@ -220,7 +336,9 @@ impl Pace {
                 return false;
             }
             if (now.wrapping_sub(next) as i64) > 0 {
-                if !self.host.load.has_room(0) || listener.has_something() {
+                let load = &self.host.load;
+                let has_room = if self.turn.is_some() { load.places() > 0 } else { load.has_room(0) };
+                if !has_room || listener.has_something() {
                     return false;
                 }
                 next = now.wrapping_add(GLANCE);
@@ -243,11 +361,27 @@ impl Pace {
         false
     }
 
-    /// Stops looking.
+    /// Nothing has come, or something else than a call.
     pub fn rest(&mut self, page: &Page) {
+        // It may be about to compute.
+        self.unbind();
+        self.stop(page);
+    }
+
+    /// Stops looking, and ends its turn.
+    fn stop(&mut self, page: &Page) {
         if std::mem::take(&mut self.is_looking) {
-            self.host.load.looking.fetch_sub(1, Relaxed);
+            if self.turn.is_none() {
+                self.host.load.looking.fetch_sub(1, Relaxed);
+            }
             page.set_looking(false);
+        }
+        self.pass();
+    }
+
+    fn pass(&mut self) {
+        if self.turn.take().is_some() {
+            self.host.load.turns.pass(self.host.load.places());
         }
     }
 
@@ -265,12 +399,14 @@ impl Pace {
 
 impl Drop for Pace {
     fn drop(&mut self) {
-        if self.is_looking {
+        if self.is_looking && self.turn.is_none() {
             self.host.load.looking.fetch_sub(1, Relaxed);
         }
+        self.unbind();
         if self.is_busy {
             self.host.load.busy.fetch_sub(1, Relaxed);
         }
+        self.pass();
         if self.is_apart {
             self.move_back();
         }

@@ -1021,7 +1021,7 @@ impl Thread for Guest {
     fn idle(&mut self) {
         let inner = self.0.get_mut();
         inner.carrier.flush();
-        inner.pace.idle();
+        inner.pace.idle(&inner.lease.page);
     }
 
     fn hot_site(&mut self) -> Option<u64> {
