@@ -118,7 +118,11 @@ pub fn plan(
     let root_overlay = if readonly { Overlay::Memory } else { overlay.root };
     let mut served = vec![Served { fd: root_fd, readonly: root_overlay == Overlay::Memory }];
     let mounts = convert_mounts(spec, bundle, overlay, volumes, &mut served)?;
-    let hostname = spec.hostname().clone().unwrap_or_default();
+    let hostname = match spec.hostname().as_deref() {
+        // A new namespace begins with the name of the one that it was made in.
+        None | Some("") => nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned(),
+        Some(hostname) => hostname.to_owned(),
+    };
     if hostname.len() > 64 || hostname.contains('\0') {
         bail!("config.json: hostname {hostname:?} is longer than 64 bytes or has a zero byte");
     }

@@ -37,6 +37,15 @@ fn a_container_has_what_its_configuration_says() {
 }
 
 #[test]
+fn without_a_host_name_of_its_own_a_container_has_that_of_the_host() {
+    need_sandbox!();
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    for none in [Value::Null, json!("")] {
+        assert_eq!(run_text(&["hostname"], |config| config["hostname"] = none), host);
+    }
+}
+
+#[test]
 fn seccomp_of_the_configuration_holds_for_each_process() {
     need_sandbox!();
     let script = "mkdir /tmp/a; mkdir -m 700 /tmp/b && echo made; grep Seccomp: /proc/self/status";
