@@ -484,23 +484,23 @@ fn chmod(task: &CurrentTask, path: UserCStr, mode: u32) -> Result<()> {
 }
 
 fn fchmodat(task: &CurrentTask, dirfd: i32, path: UserCStr, mode: u32) -> Result<()> {
-    operations::chmod(task, &resolve_at(task, dirfd, path, WalkFlags::FOLLOW)?, mode)
+    operations::chmod(&task.credentials(), &resolve_at(task, dirfd, path, WalkFlags::FOLLOW)?, mode)
 }
 
 fn fchmodat2(task: &CurrentTask, dirfd: i32, path: UserCStr, mode: u32, flags: u32) -> Result<()> {
     let flags = at_flags(flags, EMPTY_OR_NOFOLLOW)?;
-    operations::chmod(task, &resolve_flags(task, dirfd, path, flags)?, mode)
+    operations::chmod(&task.credentials(), &resolve_flags(task, dirfd, path, flags)?, mode)
 }
 
 fn fchmod(task: &CurrentTask, fd: i32, mode: u32) -> Result<()> {
-    operations::chmod(task, task.real_file(fd)?.path(), mode)
+    operations::chmod(&task.credentials(), task.real_file(fd)?.path(), mode)
 }
 
 fn do_chown(task: &CurrentTask, place: &Path, uid: u32, gid: u32) -> Result<()> {
     let ns = task.credentials().user_ns.clone();
     let kernel_uid = if uid == u32::MAX { None } else { Some(ns.kernel_uid(uid)?) };
     let kernel_gid = if gid == u32::MAX { None } else { Some(ns.kernel_gid(gid)?) };
-    operations::chown(task, place, kernel_uid, kernel_gid)
+    operations::chown(&task.credentials(), place, kernel_uid, kernel_gid)
 }
 
 fn chown(task: &CurrentTask, path: UserCStr, uid: u32, gid: u32) -> Result<()> {
@@ -529,7 +529,7 @@ fn utime(task: &CurrentTask, path: UserCStr, times: UserPtr<[i64; 2]>) -> Result
             Some((at(atime), at(mtime)))
         }
     };
-    operations::set_times(task, &resolve_at(task, AT_FDCWD, path, WalkFlags::FOLLOW)?, times)
+    operations::set_times(&task.credentials(), &resolve_at(task, AT_FDCWD, path, WalkFlags::FOLLOW)?, times)
 }
 
 fn utimes(task: &CurrentTask, path: UserCStr, times: UserPtr<[Timeval; 2]>) -> Result<()> {
@@ -555,7 +555,7 @@ fn futimesat(task: &CurrentTask, dirfd: i32, path: UserCStr, times: UserPtr<[Tim
     } else {
         resolve_at(task, dirfd, path, WalkFlags::FOLLOW)?
     };
-    operations::set_times(task, &place, times)
+    operations::set_times(&task.credentials(), &place, times)
 }
 
 fn utimensat(
@@ -590,7 +590,7 @@ fn utimensat(
     } else {
         resolve_flags(task, dirfd, path, flags)?
     };
-    operations::set_times(task, &place, times)
+    operations::set_times(&task.credentials(), &place, times)
 }
 
 fn truncate(task: &CurrentTask, path: UserCStr, size: i64) -> Result<()> {
@@ -600,7 +600,7 @@ fn truncate(task: &CurrentTask, path: UserCStr, size: i64) -> Result<()> {
         task.group.send_kernel_signal_to_task(task, abi::signal::Signal::SIGXFSZ);
         return Err(Errno::EFBIG);
     }
-    operations::truncate(task, &place, size)
+    operations::truncate(&task.credentials(), &place, size)
 }
 
 struct Entries {

@@ -14,7 +14,7 @@ use super::permission::{self, EXEC, READ, WRITE};
 use super::walk::{Found, Last, Parent, Walker};
 use super::{Dentry, File, FileOps, Io, Path, WalkFlags, notify};
 use crate::fs::pipe::PipeEnd;
-use crate::task::{Credentials, CurrentTask, Task};
+use crate::task::{Credentials, CurrentTask, Task, UserNamespace};
 
 /// Renames of directories across directories, one at a time (s_vfs_rename_mutex, for all superblocks).
 static RENAME: Mutex<()> = Mutex::new(());
@@ -109,7 +109,7 @@ fn open_unnamed(task: &CurrentTask, dir: &Path, request: &OpenRequest) -> Result
     }
     let creds = task.credentials();
     permission::check(&creds, dir.mount(), &**dir.inode(), WRITE | EXEC)?;
-    let new = new_inode(task, dir, NewKind::Regular, request.mode)?;
+    let new = new_inode(&creds, dir, NewKind::Regular, request.mode & !task.fs().umask())?;
     let inode = dir.inode().create_unnamed(&new)?;
     let name = format!("#{}", inode.ino());
     let dentry = Dentry::anonymous(dir.dentry().superblock(), inode, name.as_bytes());
@@ -141,8 +141,10 @@ fn create_or_open(
         match dir.dentry().lookup_locked(&mut children, name) {
             Ok((dentry, _)) => dentry,
             Err(Errno::ENOENT) => {
-                check_create(task, dir)?;
-                let new = new_inode(task, dir, NewKind::Regular, request.mode)?;
+                let creds = task.credentials();
+                check_create(&creds, dir)?;
+                let mode = request.mode & !task.fs().umask();
+                let new = new_inode(&creds, dir, NewKind::Regular, mode)?;
                 let inode = dir.inode().create(name, &new)?;
                 let dentry = dir.dentry().insert(&mut children, name, inode);
                 drop(children);
@@ -219,7 +221,7 @@ pub fn open_found(task: &CurrentTask, place: Path, flags: OpenFlags, created: bo
             place.dentry().superblock().check_not_executed(inode.ino())?;
         }
         if flags.contains(O::O_TRUNC) && file_type == FileType::Regular {
-            truncate_inode(task, &place, 0)?;
+            truncate_inode(&creds, &place, 0)?;
         }
     }
     let io = Io { nonblocking: flags.contains(O::O_NONBLOCK), ..Io::of(task) };
@@ -250,6 +252,26 @@ pub fn open_found(task: &CurrentTask, place: Path, flags: OpenFlags, created: bo
     Ok(file)
 }
 
+/// Opens a regular file or directory that was found, on behalf of no task. ENXIO for what only tasks can open.
+pub fn open_plain(creds: &Credentials, place: Path, flags: OpenFlags) -> Result<Arc<File>> {
+    let inode = place.inode().clone();
+    match inode.file_type() {
+        FileType::Regular => {}
+        FileType::Directory if flags.writable() => return Err(Errno::EISDIR),
+        FileType::Directory => {}
+        FileType::Symlink => return Err(Errno::ELOOP),
+        _ => return Err(Errno::ENXIO),
+    }
+    permission::check(creds, place.mount(), &*inode, open_mask(flags))?;
+    if flags.writable() {
+        place.dentry().superblock().check_not_executed(inode.ino())?;
+    }
+    let ops = inode.open(&Io { nonblocking: true, ..Io::default() }, &place, flags)?;
+    let file = File::opened(ops, place, flags)?;
+    notify::opened(file.path());
+    Ok(file)
+}
+
 /// What permission opening takes.
 fn open_mask(flags: OpenFlags) -> u32 {
     let mut mask = 0;
@@ -262,22 +284,22 @@ fn open_mask(flags: OpenFlags) -> u32 {
     mask
 }
 
-fn check_create(task: &Task, dir: &Path) -> Result<()> {
+fn check_create(creds: &Credentials, dir: &Path) -> Result<()> {
     if dir.dentry().is_unlinked() {
         return Err(Errno::ENOENT);
     }
-    permission::check(&task.credentials(), dir.mount(), &**dir.inode(), WRITE | EXEC)
+    permission::check(creds, dir.mount(), &**dir.inode(), WRITE | EXEC)
 }
 
-fn new_inode(task: &Task, dir: &Path, kind: NewKind, mode: u32) -> Result<NewInode> {
-    let creds = task.credentials();
+/// `mode`: the umask was applied.
+fn new_inode(creds: &Credentials, dir: &Path, kind: NewKind, mode: u32) -> Result<NewInode> {
     let masked = match kind {
         NewKind::Symlink(_) => 0o777,
-        NewKind::Directory => mode & 0o1777 & !task.fs().umask(),
-        _ => mode & 0o7777 & !task.fs().umask(),
+        NewKind::Directory => mode & 0o1777,
+        _ => mode & 0o7777,
     };
     let is_dir = kind == NewKind::Directory;
-    let (mode, uid, gid) = permission::new_inode_owner(&creds, &dir.inode().attributes()?, masked, is_dir);
+    let (mode, uid, gid) = permission::new_inode_owner(creds, &dir.inode().attributes()?, masked, is_dir);
     Ok(NewInode { kind, mode, uid, gid })
 }
 
@@ -285,6 +307,18 @@ fn new_inode(task: &Task, dir: &Path, kind: NewKind, mode: u32) -> Result<NewIno
 /// before the umask.
 pub fn create(task: &Task, start: Option<&Path>, path: &[u8], kind: NewKind, mode: u32) -> Result<Path> {
     let parent = parent(task, start, path, WalkFlags::empty())?;
+    create_in(&task.credentials(), &task.kernel().user_ns, &parent, kind, mode & !task.fs().umask())
+}
+
+/// As [`create`], in a directory that was found. `devices`: the user namespace in which making devices takes CAP_MKNOD.
+/// The umask was applied.
+pub fn create_in(
+    creds: &Credentials,
+    devices: &Arc<UserNamespace>,
+    parent: &Parent,
+    kind: NewKind,
+    mode: u32,
+) -> Result<Path> {
     let Last::Name(name) = &parent.last else { return Err(Errno::EEXIST) };
     let dir = &parent.dir;
     let mut children = dir.dentry().lock();
@@ -296,15 +330,15 @@ pub fn create(task: &Task, start: Option<&Path>, path: &[u8], kind: NewKind, mod
     if parent.slash && kind != NewKind::Directory {
         return Err(Errno::ENOENT);
     }
-    check_create(task, dir)?;
+    check_create(creds, dir)?;
     // A whiteout (0:0) is free for all.
     if let NewKind::CharDevice(rdev) | NewKind::BlockDevice(rdev) = kind
         && !(matches!(kind, NewKind::CharDevice(_)) && rdev == 0)
-        && !task.credentials().capable_in(&task.kernel().user_ns, CAP_MKNOD)
+        && !creds.capable_in(devices, CAP_MKNOD)
     {
         return Err(Errno::EPERM);
     }
-    let new = new_inode(task, dir, kind, mode)?;
+    let new = new_inode(creds, dir, kind, mode)?;
     let inode = dir.inode().create(name, &new)?;
     let dentry = dir.dentry().insert(&mut children, name, inode);
     drop(children);
@@ -315,7 +349,11 @@ pub fn create(task: &Task, start: Option<&Path>, path: &[u8], kind: NewKind, mod
 
 /// link(2) of something that was resolved.
 pub fn link(task: &Task, target: &Path, start: Option<&Path>, path: &[u8]) -> Result<()> {
-    let parent = parent(task, start, path, WalkFlags::empty())?;
+    link_in(&task.credentials(), target, &parent(task, start, path, WalkFlags::empty())?)
+}
+
+/// As [`link`], in a directory that was found.
+pub fn link_in(creds: &Credentials, target: &Path, parent: &Parent) -> Result<()> {
     let Last::Name(name) = &parent.last else { return Err(Errno::EEXIST) };
     let dir = &parent.dir;
     let mut children = dir.dentry().lock();
@@ -330,8 +368,7 @@ pub fn link(task: &Task, target: &Path, start: Option<&Path>, path: &[u8]) -> Re
     if !Arc::ptr_eq(target.mount(), dir.mount()) {
         return Err(Errno::EXDEV);
     }
-    check_create(task, dir)?;
-    let creds = task.credentials();
+    check_create(creds, dir)?;
     let attributes = target.inode().attributes()?;
     if target.dentry().is_dir() {
         return Err(Errno::EPERM);
@@ -339,7 +376,7 @@ pub fn link(task: &Task, target: &Path, start: Option<&Path>, path: &[u8]) -> Re
     if attributes.nlink == 0 && target.dentry().is_unlinked() {
         return Err(Errno::ENOENT);
     }
-    check_protected_link(&creds, target, &attributes)?;
+    check_protected_link(creds, target, &attributes)?;
     dir.inode().link(name, target.inode())?;
     let dentry = dir.dentry().insert(&mut children, name, target.inode().clone());
     drop(children);
@@ -358,27 +395,30 @@ fn check_protected_link(creds: &Credentials, target: &Path, attributes: &Attribu
     if plain && target.inode().permission(creds, READ | WRITE).is_ok() { Ok(()) } else { Err(Errno::EPERM) }
 }
 
-fn check_delete(task: &Task, dir: &Path, target: &Dentry) -> Result<()> {
-    let creds = task.credentials();
-    permission::check(&creds, dir.mount(), &**dir.inode(), WRITE | EXEC)?;
-    permission::check_sticky(&creds, &dir.inode().attributes()?, &target.inode().attributes()?)
+fn check_delete(creds: &Credentials, dir: &Path, target: &Dentry) -> Result<()> {
+    permission::check(creds, dir.mount(), &**dir.inode(), WRITE | EXEC)?;
+    permission::check_sticky(creds, &dir.inode().attributes()?, &target.inode().attributes()?)
 }
 
 /// unlink(2), or rmdir(2) with `directory`.
 pub fn unlink(task: &Task, start: Option<&Path>, path: &[u8], directory: bool) -> Result<()> {
     let parent = parent(task, start, path, WalkFlags::empty())?;
+    match &parent.last {
+        Last::Directory if directory => Err(last_component_error(path)),
+        _ => unlink_in(&task.credentials(), &parent, directory),
+    }
+}
+
+/// As [`unlink`], in a directory that was found.
+pub fn unlink_in(creds: &Credentials, parent: &Parent, directory: bool) -> Result<()> {
+    let Last::Name(name) = &parent.last else { return Err(Errno::EISDIR) };
     let dir = &parent.dir;
-    let name = match &parent.last {
-        Last::Name(name) => name,
-        Last::Directory if !directory => return Err(Errno::EISDIR),
-        Last::Directory => return Err(last_component_error(path)),
-    };
     let mut children = dir.dentry().lock();
     let (target, _) = dir.dentry().lookup_locked(&mut children, name)?;
     if parent.slash && !target.is_dir() {
         return Err(Errno::ENOTDIR);
     }
-    check_delete(task, dir, &target)?;
+    check_delete(creds, dir, &target)?;
     match (directory, target.is_dir()) {
         (true, false) => return Err(Errno::ENOTDIR),
         (false, true) => return Err(Errno::EISDIR),
@@ -416,13 +456,23 @@ pub fn rename(
     to: (Option<&Path>, &[u8]),
     flags: RenameFlags,
 ) -> Result<()> {
-    let exchange = flags.contains(RenameFlags::RENAME_EXCHANGE);
-    let no_replace = flags.contains(RenameFlags::RENAME_NOREPLACE);
-    if exchange && (no_replace || flags.contains(RenameFlags::RENAME_WHITEOUT)) {
-        return Err(Errno::EINVAL);
-    }
+    check_rename_flags(flags)?;
     let old = parent(task, from.0, from.1, WalkFlags::empty())?;
     let new = parent(task, to.0, to.1, WalkFlags::empty())?;
+    rename_in(&task.credentials(), &old, &new, flags)
+}
+
+fn check_rename_flags(flags: RenameFlags) -> Result<()> {
+    let others = RenameFlags::RENAME_NOREPLACE | RenameFlags::RENAME_WHITEOUT;
+    let contradict = flags.contains(RenameFlags::RENAME_EXCHANGE) && flags.intersects(others);
+    if contradict { Err(Errno::EINVAL) } else { Ok(()) }
+}
+
+/// As [`rename`], in directories that were found.
+pub fn rename_in(creds: &Credentials, old: &Parent, new: &Parent, flags: RenameFlags) -> Result<()> {
+    check_rename_flags(flags)?;
+    let exchange = flags.contains(RenameFlags::RENAME_EXCHANGE);
+    let no_replace = flags.contains(RenameFlags::RENAME_NOREPLACE);
     let (old_dir, new_dir) = (&old.dir, &new.dir);
     if !Arc::ptr_eq(old_dir.mount(), new_dir.mount()) {
         return Err(Errno::EXDEV);
@@ -465,11 +515,11 @@ pub fn rename(
         // Two names of one file: nothing happens.
         return Ok(());
     }
-    check_delete(task, old_dir, &source)?;
+    check_delete(creds, old_dir, &source)?;
     match &target {
-        None => check_create(task, new_dir)?,
+        None => check_create(creds, new_dir)?,
         Some(target) => {
-            check_delete(task, new_dir, target)?;
+            check_delete(creds, new_dir, target)?;
             if !exchange {
                 match (source.is_dir(), target.is_dir()) {
                     (true, false) => return Err(Errno::ENOTDIR),
@@ -481,7 +531,7 @@ pub fn rename(
     }
     // A directory that gets another parent has its `..` rewritten.
     if source.is_dir() && !Arc::ptr_eq(a, b) {
-        permission::check(&task.credentials(), old_dir.mount(), &**source.inode(), WRITE)?;
+        permission::check(creds, old_dir.mount(), &**source.inode(), WRITE)?;
     }
     if source.mounts() > 0 || target.as_ref().is_some_and(|t| t.mounts() > 0) {
         return Err(Errno::EBUSY);
@@ -516,16 +566,15 @@ fn changed(place: &Path, set: &SetAttributes) -> Result<()> {
 }
 
 /// chmod(2) of something that was resolved.
-pub fn chmod(task: &Task, place: &Path, mode: u32) -> Result<()> {
+pub fn chmod(creds: &Credentials, place: &Path, mode: u32) -> Result<()> {
     if place.mount().is_read_only() {
         return Err(Errno::EROFS);
     }
-    let creds = task.credentials();
     let attributes = place.inode().attributes()?;
     if attributes.file_type() == FileType::Symlink {
         return Err(Errno::EOPNOTSUPP);
     }
-    if !permission::is_owner(&creds, &attributes) {
+    if !permission::is_owner(creds, &attributes) {
         return Err(Errno::EPERM);
     }
     let mut mode = mode & 0o7777;
@@ -539,11 +588,10 @@ pub fn chmod(task: &Task, place: &Path, mode: u32) -> Result<()> {
 }
 
 /// chown(2) of something that was resolved, with kernel ids.
-pub fn chown(task: &Task, place: &Path, uid: Option<u32>, gid: Option<u32>) -> Result<()> {
+pub fn chown(creds: &Credentials, place: &Path, uid: Option<u32>, gid: Option<u32>) -> Result<()> {
     if place.mount().is_read_only() {
         return Err(Errno::EROFS);
     }
-    let creds = task.credentials();
     let attributes = place.inode().attributes()?;
     let own = creds.fsuid == attributes.uid;
     let capable = creds.capable_over(&attributes, CAP_CHOWN);
@@ -580,7 +628,7 @@ pub fn chown(task: &Task, place: &Path, uid: Option<u32>, gid: Option<u32>) -> R
 
 /// utimensat(2) of something that was resolved. `None` means now for both, which needs only write permission.
 pub fn set_times(
-    task: &Task,
+    creds: &Credentials,
     place: &Path,
     times: Option<(Option<super::TimeUpdate>, Option<super::TimeUpdate>)>,
 ) -> Result<()> {
@@ -588,17 +636,16 @@ pub fn set_times(
     if place.mount().is_read_only() {
         return Err(Errno::EROFS);
     }
-    let creds = task.credentials();
     let attributes = place.inode().attributes()?;
     let (atime, mtime) = times.unwrap_or((Some(Now), Some(Now)));
     if atime.is_none() && mtime.is_none() {
         return Ok(());
     }
-    if !permission::is_owner(&creds, &attributes) {
+    if !permission::is_owner(creds, &attributes) {
         if (atime, mtime) != (Some(Now), Some(Now)) {
             return Err(Errno::EPERM);
         }
-        place.inode().permission(&creds, WRITE)?;
+        place.inode().permission(creds, WRITE)?;
     }
     changed(place, &SetAttributes { atime, mtime, ..SetAttributes::default() })?;
     notify::attrib(place);
@@ -606,23 +653,22 @@ pub fn set_times(
 }
 
 /// truncate(2) of something that was resolved, with its permission checks.
-pub fn truncate(task: &Task, place: &Path, size: u64) -> Result<()> {
+pub fn truncate(creds: &Credentials, place: &Path, size: u64) -> Result<()> {
     match place.inode().file_type() {
         FileType::Directory => return Err(Errno::EISDIR),
         FileType::Regular => {}
         _ => return Err(Errno::EINVAL),
     }
-    permission::check(&task.credentials(), place.mount(), &**place.inode(), WRITE)?;
+    permission::check(creds, place.mount(), &**place.inode(), WRITE)?;
     place.dentry().superblock().check_not_executed(place.inode().ino())?;
-    truncate_inode(task, place, size)?;
+    truncate_inode(creds, place, size)?;
     notify::modified(place);
     Ok(())
 }
 
-fn truncate_inode(task: &Task, place: &Path, size: u64) -> Result<()> {
-    let creds = task.credentials();
+fn truncate_inode(creds: &Credentials, place: &Path, size: u64) -> Result<()> {
     let attributes = place.inode().attributes()?;
-    let mode = cleared_set_id(&creds, &attributes);
+    let mode = cleared_set_id(creds, &attributes);
     changed(place, &SetAttributes { size: Some(size), mode, ..SetAttributes::default() })?;
     if attributes.size > 0 {
         notify::modified(place);
