@@ -29,6 +29,7 @@ mod seccomp;
 mod spec;
 mod state;
 mod users;
+mod view;
 
 use std::os::fd::OwnedFd;
 

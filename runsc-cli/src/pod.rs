@@ -12,8 +12,9 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use nix::fcntl::OFlag;
 use nix::sched::CloneFlags;
-use nix::unistd::Pid;
+use nix::unistd::{Pid, pipe2};
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
 use crate::console::{Signals, Stdio};
@@ -21,8 +22,10 @@ use crate::container::{Parts, forward};
 use crate::control::{Address, Client, FIRST, Target};
 use crate::process::{self, Child, Entered, ProcessId};
 use crate::record;
+use crate::report;
 use crate::sandbox::{self, Guard, Options, RECORD};
 use crate::state::{Container, Root, State, Status};
+use crate::view;
 
 /// The annotations of containerd, and of CRI-O and Podman: a container's type, and the id of its sandbox.
 const ANNOTATIONS: [(&str, &str); 2] = [
@@ -190,15 +193,29 @@ impl Joining {
         let (life, other_end) = UnixStream::pair()?;
         let foreground = parts.plan.guest.process.terminal;
         let signals = Signals::take_over()?;
-        let (stand_in, entered) = match process::fork_into(CloneFlags::empty(), &home.place)? {
+        let (covered, cover) = pipe2(OFlag::O_CLOEXEC)?;
+        // A manager that enters its mount namespace is to find the container there, not the host.
+        let own_mounts = match nix::unistd::geteuid().is_root() {
+            true => CloneFlags::CLONE_NEWNS,
+            false => CloneFlags::empty(),
+        };
+        let (stand_in, entered) = match process::fork_into(own_mounts, &home.place)? {
             Some((child, entered)) => (Guard::new(child), entered),
             None => {
+                if !own_mounts.is_empty()
+                    && let Err(error) = view::cover_root(parts.plan.view.as_ref())
+                {
+                    tracing::warn!("{}", report::line(&error));
+                }
+                drop((covered, cover));
                 let record = container.path.join(RECORD);
                 let code = stand_in(address, &record, other_end, parts.stdio, foreground, &signals);
                 std::process::exit(code.unwrap_or(crate::EXIT_FAILURE));
             }
         };
         signals.give_back()?;
+        drop(cover);
+        process::wait_readable(covered.as_fd(), None)?;
         prepare(stand_in.child()?.pid, &entered)?;
         Ok(Joining { stand_in, gofer, channel, life, record })
     }
@@ -217,6 +234,8 @@ impl Joining {
         let entrances = parts.entrances(options)?;
         let mut fds = vec![input.as_fd(), output.as_fd(), error.as_fd(), channel, record, life];
         fds.extend(parts.stdio.preserved.iter().map(AsFd::as_fd));
+        let view = parts.plan.view.as_ref().map(|view| view.device.as_fd());
+        fds.extend(view);
         fds.extend(entrances.iter().map(AsFd::as_fd));
         let must_enter = !options.cgroups.rootless;
         Client::connect(address)?.create(
@@ -224,6 +243,7 @@ impl Joining {
             pids_of,
             &fds,
             parts.stdio.preserved.len(),
+            view.is_some(),
             must_enter,
         )?;
         parts.raise_oom_scores();

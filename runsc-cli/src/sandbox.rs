@@ -169,6 +169,10 @@ pub fn start(
         preserved: stdio.preserved.iter().map(|fd| donations.add(fd.as_fd())).collect(),
         user_log: user_log.as_ref().map(|log| donations.add(log.as_fd())),
         log: boot_log.as_ref().map(|log| donations.add(log.as_fd())),
+        view: plan
+            .view
+            .as_ref()
+            .map(|view| [donations.add(view.device.as_fd()), donations.add(view.mount.as_fd())]),
     };
     let config = BootConfig {
         guest: plan.guest.clone(),

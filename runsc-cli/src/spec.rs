@@ -19,6 +19,7 @@ use crate::host_namespaces::{self, Network};
 use crate::pod;
 use crate::seccomp;
 use crate::users;
+use crate::view::View;
 
 /// What `--overlay2` says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +74,8 @@ pub struct Plan {
     pub served: Vec<Served>,
     /// For the sandbox's process.
     pub network: Network,
+    /// For managers that enter the mount namespace of the container's process.
+    pub view: Option<View>,
 }
 
 /// Reads and checks `config.json` of a bundle.
@@ -148,7 +151,7 @@ pub fn plan(
         process,
         limits: Limits::of(spec, sandbox),
     };
-    Ok(Plan { guest, served, network: host_namespaces::network(spec)? })
+    Ok(Plan { guest, served, network: host_namespaces::network(spec)?, view: View::wanted_by(spec) })
 }
 
 /// Devices that the sentry has: memory, terminals.

@@ -18,6 +18,7 @@
 //! | [`log`] | what syslog(2) reads |
 //! | [`parameters`] | kernel parameters (sysctl) |
 //! | [`statistics`] | sums over all that has happened |
+//! | [`view`] | the files of a container for the host to see |
 //! | [`wait`] | wait queues, how a thread sleeps |
 #![forbid(unsafe_code)]
 // Tasks refer to files, files to sockets, sockets to tasks: the compiler follows a long way to see that all are `Send`.
@@ -39,6 +40,7 @@ pub mod statistics;
 pub mod task;
 pub mod time;
 pub mod vfs;
+pub mod view;
 pub mod wait;
 
 pub use abi::{Errno, Result};

@@ -64,6 +64,8 @@ pub struct Donated {
     pub user_log: Option<RawFd>,
     /// Where trace events go.
     pub log: Option<RawFd>,
+    /// A FUSE filesystem that shows the container: its device and its mount.
+    pub view: Option<[RawFd; 2]>,
 }
 
 /// What goes through the outcome pipe.

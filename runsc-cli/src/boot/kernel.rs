@@ -17,6 +17,7 @@ use sentry::loader::Vdso;
 use sentry::task::credentials::{IdExtent, IdMap};
 use sentry::task::namespaces::{Namespaces, PlainNamespace, UtsNamespace};
 use sentry::task::{Credentials, PidNamespace};
+use sentry::view::View;
 use sentry::wait::{Registration, Wake};
 
 use super::config::BootConfig;
@@ -237,6 +238,11 @@ impl Sandbox {
     pub fn container(&self, id: &str) -> Result<Arc<Container>> {
         let found = self.containers.lock().get(id).cloned();
         found.ok_or_else(|| anyhow!("there is no container {id:?} in this sandbox"))
+    }
+
+    /// What the host is to see of a container.
+    pub fn view_of(&self, container: &Container) -> View {
+        View::new(self.kernel.clone(), container.namespaces.mount.clone())
     }
 
     /// All containers.

@@ -4,9 +4,12 @@
 //! nothing, while to install them on each would. Each job has a thread of its own: one that waits for a slow disk keeps
 //! nobody waiting.
 
+use std::os::fd::OwnedFd;
 use std::sync::mpsc::{Sender, channel};
 
 use anyhow::{Context, Result, anyhow};
+use nix::sys::prctl;
+use sentry::view::View;
 use tokio::sync::oneshot;
 
 use crate::confine::filter;
@@ -55,6 +58,18 @@ impl Launcher {
             }))
             .map_err(|_| anyhow!("the launcher thread is gone"))?;
         Ok(result)
+    }
+
+    /// Lets the host see a container by way of a FUSE device, on a thread of its own.
+    pub fn show(&self, view: View, device: OwnedFd) {
+        let serve = move || {
+            prctl::set_name(c"view")?;
+            view.serve(device).inspect_err(|error| tracing::error!("showing the container: {error}"))?;
+            Ok(())
+        };
+        if let Err(error) = self.begin(serve) {
+            tracing::error!("{}", crate::report::line(&error));
+        }
     }
 
     /// Runs `work` on a thread of its own.

@@ -24,7 +24,7 @@ pub use kernel::{PLATFORMS, platform, syscall_table};
 
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::RawFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -37,6 +37,7 @@ use crate::message;
 use crate::process::{FIRST_FD, adopt};
 use crate::record::{self, ExitStatus};
 use crate::report;
+use crate::view::View;
 use config::{BootConfig, Outcome};
 use launcher::Launcher;
 use oom::OomScore;
@@ -66,7 +67,10 @@ fn run() -> Result<ExitStatus> {
     // If nobody listens any more, the command is gone, and nobody would ever start this container.
     outcome.write_all(&serde_json::to_vec(&message)?).context("telling the outcome")?;
     drop(outcome);
-    let Sentry { sandbox, launcher, sockets, terminal_signals, debug, user_log } = started?;
+    let Sentry { sandbox, launcher, sockets, terminal_signals, debug, user_log, view } = started?;
+    if let Some(device) = view {
+        launcher.show(sandbox.view_of(sandbox.first()), device);
+    }
     let status = control::serve(&sandbox, launcher, sockets, terminal_signals);
     if let Err(error) = &status {
         record::set_last_words(&report::line(error));
@@ -92,6 +96,7 @@ struct Sentry {
     terminal_signals: Option<SignalFd>,
     debug: bool,
     user_log: Option<File>,
+    view: Option<OwnedFd>,
 }
 
 fn start(config: BootConfig) -> Result<Sentry> {
@@ -108,6 +113,10 @@ fn start(config: BootConfig) -> Result<Sentry> {
     let stdio = donated.stdio.iter().chain(&donated.preserved).map(|number| take(*number));
     let stdio = stdio.collect::<Result<Vec<_>>>()?;
     let user_log = donated.user_log.map(take).transpose()?.map(File::from);
+    let view = match donated.view {
+        Some([device, mount]) => Some(View { device: take(device)?, mount: take(mount)? }),
+        None => None,
+    };
     let oom = OomScore::open(config.guest.process.oom_score_adj);
     // It looks into /proc and /sys.
     let vdso =
@@ -116,6 +125,7 @@ fn start(config: BootConfig) -> Result<Sentry> {
         host_network::prepare(config.guest.sysctl.iter());
     }
     namespaces::enter_empty_root()?;
+    let view = view.and_then(View::cover_root);
     let memory = namespaces::memory_directory().context("making a filesystem in memory")?;
     sentry::mm::shared::set_directory(memory);
     namespaces::drop_privileges(config.become_nobody)?;
@@ -143,7 +153,7 @@ fn start(config: BootConfig) -> Result<Sentry> {
     }
     let debug = config.debug;
     let sandbox = launcher.run_and_wait(move || kernel::start(config, platform, channel, stdio, vdso))?;
-    Ok(Sentry { sandbox, launcher, sockets, terminal_signals, debug, user_log })
+    Ok(Sentry { sandbox, launcher, sockets, terminal_signals, debug, user_log, view })
 }
 
 /// What the host's terminal driver sends to the leader of its session, which this process is. Blocked before any

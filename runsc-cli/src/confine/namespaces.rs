@@ -65,13 +65,15 @@ const FSMOUNT_CLOEXEC: i64 = 1;
 const FSCONFIG_SET_STRING: i64 = 1;
 const FSCONFIG_CMD_CREATE: i64 = 6;
 
-fn call_int(number: libc::c_long, args: [i64; 5]) -> Result<i64> {
+/// A system call that the C library has no function for.
+pub fn call_int(number: libc::c_long, args: [i64; 5]) -> Result<i64> {
     // SAFETY: the callers pass descriptors, numbers and zero-terminated strings, as the calls want them.
     let rc = unsafe { libc::syscall(number, args[0], args[1], args[2], args[3], args[4]) };
     Ok(Errno::result(rc)?)
 }
 
-fn call(number: libc::c_long, args: [i64; 5]) -> Result<OwnedFd> {
+/// As [`call_int`], of one that makes a descriptor.
+pub fn call(number: libc::c_long, args: [i64; 5]) -> Result<OwnedFd> {
     let fd = call_int(number, args)?;
     // SAFETY: the kernel has just made it for us.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })

@@ -97,6 +97,7 @@ impl Client {
         pids_of: Option<String>,
         fds: &[BorrowedFd<'_>],
         preserved: usize,
+        view: bool,
         must_enter: bool,
     ) -> Result<()> {
         let sent = descriptors::send(&self.address.sandbox, fds).context("passing file descriptors")?;
@@ -106,6 +107,7 @@ impl Client {
             descriptors: sent.token.to_vec(),
             must_enter,
             preserved: u32::try_from(preserved)?,
+            view,
         };
         self.answer(self.rpc.clone().create(request)).map(drop)
     }

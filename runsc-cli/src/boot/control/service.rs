@@ -97,6 +97,7 @@ impl Service {
         for _ in 0..request.preserved {
             stdio.push(next()?);
         }
+        let view = if request.view { Some(next()?) } else { None };
         let donations = Donations {
             stdio,
             gofer,
@@ -108,6 +109,9 @@ impl Service {
         let sandbox = self.sandbox.clone();
         let create = move || sandbox.create(&guest, request.pid_namespace_of.as_deref(), donations);
         let container = self.launcher.run(create).await?;
+        if let Some(device) = view {
+            self.launcher.show(self.sandbox.view_of(&container), device);
+        }
         guard(&container, &self.notify)
     }
 
