@@ -91,7 +91,8 @@ fn podman_finds_the_files_of_a_container() {
         assert_eq!(errno(fs::read("/t/loop")), Some(Errno::ELOOP));
         symlink("/../../../..", "/t/out").unwrap();
         assert_eq!(fs::metadata("/t/out").unwrap().ino(), fs::metadata("/").unwrap().ino());
-        mknod("/t/null", SFlag::S_IFCHR, Mode::from_bits_truncate(0o666), nix::sys::stat::makedev(1, 3)).unwrap();
+        mknod("/t/null", SFlag::S_IFCHR, Mode::from_bits_truncate(0o666), nix::sys::stat::makedev(1, 3))
+            .unwrap();
         assert_eq!(errno(File::open("/t/null")), Some(Errno::EACCES));
         assert_eq!(errno(Command::new("/bin/true").status()), Some(Errno::EACCES));
     });

@@ -341,10 +341,9 @@ impl View {
         let time = |chosen: u32, now: u32, seconds: u64, nanoseconds: u32| match (wants(chosen), wants(now)) {
             (true, true) => Ok(Some(TimeUpdate::Now)),
             (true, false) if nanoseconds >= 1_000_000_000 => Err(Errno::EINVAL),
-            (true, false) => Ok(Some(TimeUpdate::At(Timespec {
-                tv_sec: seconds as i64,
-                tv_nsec: i64::from(nanoseconds),
-            }))),
+            (true, false) => {
+                Ok(Some(TimeUpdate::At(Timespec { tv_sec: seconds as i64, tv_nsec: i64::from(nanoseconds) })))
+            }
             (false, _) => Ok(None),
         };
         let atime = time(FATTR_ATIME, FATTR_ATIME_NOW, set.atime, set.atimensec)?;

@@ -125,4 +125,3 @@ impl Nodes {
         (self.nodes.len(), self.files.len())
     }
 }
-

@@ -84,8 +84,7 @@ impl Served {
     /// Makes a file with contents, and returns its numbers: inode and open file.
     fn create(&mut self, dir: u64, name: &str, data: &[u8]) -> (u64, u64) {
         let new = FuseCreateIn { flags: libc_flags::RDWR, mode: 0o100640, ..FuseCreateIn::default() };
-        let answer =
-            self.request(FUSE_CREATE, dir, &bytes(new, &[name.as_bytes(), b"\0"].concat())).unwrap();
+        let answer = self.request(FUSE_CREATE, dir, &bytes(new, &[name.as_bytes(), b"\0"].concat())).unwrap();
         let mut rest = &answer[..];
         let (entry, open): (FuseEntryOut, FuseOpenOut) = (take(&mut rest).unwrap(), take(&mut rest).unwrap());
         let write = FuseWriteIn { fh: open.fh, size: data.len() as u32, ..FuseWriteIn::default() };
@@ -116,12 +115,8 @@ impl Served {
                 offset = entry.off;
             }
         }
-        self.request(
-            FUSE_RELEASE,
-            dir,
-            FuseReleaseIn { fh: open.fh, ..FuseReleaseIn::default() }.as_bytes(),
-        )
-        .unwrap();
+        self.request(FUSE_RELEASE, dir, FuseReleaseIn { fh: open.fh, ..FuseReleaseIn::default() }.as_bytes())
+            .unwrap();
         names.sort();
         names
     }
@@ -223,10 +218,7 @@ fn names_are_of_one_component_and_lead_nowhere_else() {
     let _: FuseEntryOut = served.ask(FUSE_SYMLINK, ROOT, b"b\0a\0").unwrap();
     assert_eq!(served.request(FUSE_READLINK, a.nodeid, b"").unwrap(), b"b");
     assert_eq!(served.lookup(a.nodeid, b"x"), Err(Errno::ENOTDIR));
-    assert_eq!(
-        served.request(FUSE_OPEN, a.nodeid, FuseOpenIn::default().as_bytes()),
-        Err(Errno::ELOOP)
-    );
+    assert_eq!(served.request(FUSE_OPEN, a.nodeid, FuseOpenIn::default().as_bytes()), Err(Errno::ELOOP));
 }
 
 #[test]
@@ -285,9 +277,7 @@ fn an_answer_that_nobody_takes_is_forgotten() {
     served.lookup(ROOT, b"f").unwrap();
     served.view.nodes.undo();
     assert_eq!(served.view.nodes.count(), (1, 1));
-    served
-        .request(FUSE_RELEASE, file, FuseReleaseIn { fh, ..FuseReleaseIn::default() }.as_bytes())
-        .unwrap();
+    served.request(FUSE_RELEASE, file, FuseReleaseIn { fh, ..FuseReleaseIn::default() }.as_bytes()).unwrap();
     served.request(FUSE_FORGET, file, FuseForgetIn { nlookup: 1 }.as_bytes()).unwrap();
     assert_eq!(served.view.nodes.count(), (0, 0));
 }
