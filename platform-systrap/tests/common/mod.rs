@@ -2,7 +2,7 @@
 
 #![allow(dead_code, reason = "each test binary uses a part")]
 
-use platform::{AddressSpace, Change, Context, PAGE_SIZE, Platform, Prot, Thread};
+use platform::{AddressSpace, Change, Context, PAGE_SIZE, PATCH_AREA, Platform, Prot, Thread};
 use platform_systrap::{Guest, SystrapPlatform};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -146,4 +146,15 @@ pub fn meanwhile<T>(mut act: impl FnMut() + Send, work: impl FnOnce() -> T) -> T
         let _stop = Stop(&stop);
         work()
     })
+}
+
+/// Patches the site of the call that the thread is in.
+pub fn patch(space: &Arc<dyn AddressSpace>, thread: &mut dyn Thread, ip: u64) -> platform::Result<()> {
+    let mapped = space.clone();
+    let mut place = |addr: u64| {
+        let prot = Prot::READ | Prot::EXEC;
+        let is_free = mapped.resident(addr, &mut [0]).is_err();
+        is_free && mapped.apply(None, &[Change::MapAnonymous { addr, len: PATCH_AREA, prot }]).is_ok()
+    };
+    space.patch(thread, ip, &mut place)
 }
