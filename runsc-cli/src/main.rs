@@ -130,8 +130,7 @@ fn runtime(global: &Global) -> Result<Runtime> {
         }
     };
     if let Some(pattern) = &global.debug_log {
-        let own = report::debug_log_path(pattern, "command", "command");
-        let file = report::open_log(&own)?;
+        let file = report::open_debug_log(pattern, "command", "command")?;
         report::start_tracing(Some(file.into()), global.debug);
     }
     let rootless = match global.rootless {

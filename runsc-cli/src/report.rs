@@ -10,7 +10,8 @@ use std::sync::{Mutex, OnceLock};
 
 use anyhow::{Context, Error, Result};
 use nix::errno::Errno;
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
 
 use crate::clock;
 
@@ -45,6 +46,14 @@ fn small(words: &str) -> String {
 /// The causes in one line.
 pub fn line(error: &Error) -> String {
     chain(error).join(": ")
+}
+
+/// Prints a line on standard output. False if its reader has seen enough and is gone, which is no error.
+pub fn print(line: impl fmt::Display) -> Result<bool> {
+    match writeln!(std::io::stdout(), "{line}") {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+        result => result.map(|()| true).context("writing to standard output"),
+    }
 }
 
 /// A failure that another process told of.
@@ -128,9 +137,18 @@ pub fn open_log(path: &Path) -> Result<File> {
         .with_context(|| format!("opening the log {path:?}"))
 }
 
+/// Opens the file that [`debug_log_path`] says, in a directory that is made if it is not there.
+pub fn open_debug_log(pattern: &str, command: &str, id: &str) -> Result<File> {
+    let path = debug_log_path(pattern, command, id);
+    if let Some(directory) = path.parent() {
+        std::fs::create_dir_all(directory).with_context(|| format!("making the log's directory {directory:?}"))?;
+    }
+    open_log(&path)
+}
+
 /// The file that `--debug-log` names for one process: `%COMMAND%`, `%ID%` and `%TIMESTAMP%` are filled in, and a
 /// pattern that ends with a slash is a directory.
-pub fn debug_log_path(pattern: &str, command: &str, id: &str) -> PathBuf {
+fn debug_log_path(pattern: &str, command: &str, id: &str) -> PathBuf {
     let pattern = if pattern.ends_with('/') {
         format!("{pattern}runsc.log.%TIMESTAMP%.%COMMAND%.txt")
     } else {
@@ -146,11 +164,14 @@ pub fn debug_log_path(pattern: &str, command: &str, id: &str) -> PathBuf {
 pub fn start_tracing(file: Option<OwnedFd>, debug: bool) {
     let Some(file) = file else { return };
     let level = if debug { LevelFilter::DEBUG } else { LevelFilter::INFO };
+    // What carries the control API tells of every frame.
+    let carriers = ["h2", "hyper", "hyper_util", "tonic", "tower"].map(|name| (name, LevelFilter::WARN));
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(level)
         .with_ansi(false)
         .with_writer(Mutex::new(File::from(file)))
-        .finish();
+        .finish()
+        .with(Targets::new().with_default(level).with_targets(carriers));
     let _ = tracing::subscriber::set_global_default(subscriber);
 }
 

@@ -307,7 +307,7 @@ fn null() -> Result<OwnedFd> {
 /// Where processes of a sandbox say why they break: the file that `--panic-log` names, or nowhere.
 fn error_output(options: &Options, id: &str) -> Result<OwnedFd> {
     match options.panic_log.as_deref() {
-        Some(pattern) => Ok(report::open_log(&report::debug_log_path(pattern, "boot", id))?.into()),
+        Some(pattern) => Ok(report::open_debug_log(pattern, "boot", id)?.into()),
         None => null(),
     }
 }
@@ -317,8 +317,7 @@ fn error_output(options: &Options, id: &str) -> Result<OwnedFd> {
 fn open_log(options: &Options, command: &str, id: &str) -> Result<Option<OwnedFd>> {
     match &options.debug_log {
         Some(pattern) => {
-            let file = report::open_log(&report::debug_log_path(pattern, command, id))?;
-            Ok(Some(file.into()))
+            Ok(Some(report::open_debug_log(pattern, command, id)?.into()))
         }
         None if options.debug || options.strace => Ok(Some(std::io::stderr().as_fd().try_clone_to_owned()?)),
         None => Ok(None),

@@ -109,6 +109,22 @@ fn lists_are_empty_at_first() {
 }
 
 #[test]
+fn who_reads_no_further_is_no_error_and_a_full_disk_is() {
+    let runsc = Runsc::new();
+    for verb in ["list", "features", "syscalls"] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = runsc.command(&[verb]).stdout(writer).output().unwrap();
+        assert!(output.status.success() && output.stderr.is_empty(), "{verb}: {}", describe(&output));
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let output = runsc.command(&[verb]).stdout(full).output().unwrap();
+        assert_eq!(output.status.code(), Some(128), "{verb}: {}", describe(&output));
+        let said = "runsc: writing to standard output: no space left on device\n";
+        assert_eq!(text(&output.stderr), said, "{verb}");
+    }
+}
+
+#[test]
 fn usage_errors_exit_2() {
     let runsc = Runsc::new();
     for args in [&["fly"][..], &[], &["run"], &["--no-such-flag", "list"]] {

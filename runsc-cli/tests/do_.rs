@@ -89,6 +89,20 @@ fn system_calls_are_shown_if_asked_for() {
     let output = runsc.output(&["do", "uname", "-s"]);
     assert_eq!(text(&output.stdout), "Linux\n");
     assert!(text(&output.stderr).contains("uname"), "{}", describe(&output));
+    // And nothing of what carries the requests to the sandbox.
+    assert!(!text(&output.stderr).contains("h2::"), "{}", describe(&output));
+}
+
+#[test]
+fn the_directory_of_debug_logs_is_made() {
+    need_sandbox!();
+    let dir = tempfile::tempdir().unwrap();
+    let logs = dir.path().join("a/b");
+    let runsc = Runsc::with_flags(&["--debug", "--debug-log", &format!("{}/", logs.display())]);
+    runsc.ok(&["do", "true"]);
+    let names = std::fs::read_dir(&logs).unwrap().map(|entry| text(entry.unwrap().file_name().as_encoded_bytes()));
+    let names: Vec<String> = names.collect();
+    assert!(names.iter().any(|name| name.ends_with(".boot.txt")), "{names:?}");
 }
 
 #[test]

@@ -1,6 +1,5 @@
 //! `runsc events`: what a container uses, in runc's form.
 
-use std::io::Write;
 
 use anyhow::{Result, bail};
 use serde_json::{Value, json};
@@ -32,8 +31,7 @@ pub fn events(runtime: &Runtime, args: &Events) -> Result<i32> {
             stats.memory.usage = stats.memory.usage.or(Some(usage.memory));
         }
         let event = json!({"type": "stats", "id": args.id, "data": data(&stats)});
-        // A reader that has seen enough is no error.
-        if writeln!(std::io::stdout(), "{event}").is_err() || args.stats {
+        if !crate::report::print(event)? || args.stats {
             return Ok(0);
         }
         std::thread::sleep(args.interval);

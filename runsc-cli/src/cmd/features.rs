@@ -40,6 +40,6 @@ pub fn features() -> Result<i32> {
         },
         "potentiallyUnsafeConfigAnnotations": [],
     });
-    println!("{}", serde_json::to_string_pretty(&features)?);
+    crate::report::print(serde_json::to_string_pretty(&features)?)?;
     Ok(0)
 }

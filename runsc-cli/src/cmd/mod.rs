@@ -27,6 +27,7 @@ use crate::cli;
 use crate::console::{refuse_activation, signal_number};
 use crate::container::{CreateArgs, Runtime};
 use crate::control::{Client, FIRST, ProcessInfo, Target};
+use crate::report::print;
 use crate::spec;
 use crate::state::{self, Status};
 
@@ -136,11 +137,13 @@ pub fn list(runtime: &Runtime, args: &cli::List) -> Result<i32> {
     }
     if args.quiet {
         for state in &rows {
-            println!("{}", state.id);
+            if !print(&state.id)? {
+                break;
+            }
         }
     } else if args.format == cli::Format::Json {
         let rows: Vec<_> = rows.iter().map(state::State::oci).collect();
-        println!("{}", serde_json::to_string(&rows)?);
+        print(serde_json::to_string(&rows)?)?;
     } else {
         let mut table = vec![["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(String::from)];
         for state in &rows {
@@ -154,30 +157,29 @@ pub fn list(runtime: &Runtime, args: &cli::List) -> Result<i32> {
                 state::owner_name(state.owner),
             ]);
         }
-        print_table(&table);
+        print_table(&table)?;
     }
     Ok(0)
 }
 
 /// Prints columns as wide as their widest cell.
-fn print_table<const N: usize>(rows: &[[String; N]]) {
+fn print_table<const N: usize>(rows: &[[String; N]]) -> Result<()> {
     let widths: [usize; N] =
         std::array::from_fn(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0));
-    let mut out = std::io::stdout().lock();
     for row in rows {
         let line: Vec<String> =
             row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-        // A reader that has seen enough is no error.
-        if writeln!(out, "{}", line.join("  ").trim_end()).is_err() {
-            return;
+        if !print(line.join("  ").trim_end())? {
+            break;
         }
     }
+    Ok(())
 }
 
 /// `runsc state`
 pub fn state(runtime: &Runtime, id: &str) -> Result<i32> {
     let state = runtime.root.read(id)?;
-    println!("{}", serde_json::to_string_pretty(&state.oci())?);
+    print(serde_json::to_string_pretty(&state.oci())?)?;
     Ok(0)
 }
 
@@ -219,12 +221,12 @@ pub fn ps(runtime: &Runtime, args: &cli::Ps) -> Result<i32> {
     let processes = Client::connect(&runtime.root.address(&state))?.processes()?;
     if args.format == cli::Format::Json {
         let pids: Vec<i32> = processes.iter().map(|process| process.pid).collect();
-        println!("{}", serde_json::to_string(&pids)?);
+        print(serde_json::to_string(&pids)?)?;
         return Ok(0);
     }
     let mut table = vec![["UID", "PID", "PPID", "THREADS", "TTY", "STIME", "TIME", "CMD"].map(String::from)];
     table.extend(processes.iter().map(ps_row));
-    print_table(&table);
+    print_table(&table)?;
     Ok(0)
 }
 
@@ -247,7 +249,7 @@ fn ps_row(process: &ProcessInfo) -> [String; 8] {
 /// `runsc wait`
 pub fn wait(runtime: &Runtime, args: &cli::Wait) -> Result<i32> {
     let status = runtime.wait(&args.id, args.pid.unwrap_or(FIRST))?;
-    println!("{}", json!({"id": args.id, "exitStatus": status.code()}));
+    print(json!({"id": args.id, "exitStatus": status.code()}))?;
     Ok(0)
 }
 
@@ -261,12 +263,12 @@ pub fn syscalls(args: &cli::Syscalls) -> Result<i32> {
                 json!({"number": number.parse::<u64>().unwrap_or(0), "name": name, "support": support, "note": note})
             })
             .collect();
-        println!("{}", serde_json::to_string_pretty(&rows)?);
+        print(serde_json::to_string_pretty(&rows)?)?;
         return Ok(0);
     }
     let mut table = vec![["NUM", "NAME", "SUPPORT", "NOTE"].map(String::from)];
     table.extend(rows);
-    print_table(&table);
+    print_table(&table)?;
     Ok(0)
 }
 
@@ -275,12 +277,14 @@ pub fn platforms() -> Result<i32> {
     for name in boot::PLATFORMS {
         match boot::platform(name, true) {
             Ok(platform) => {
-                println!("{name}: usable");
+                print(format!("{name}: usable"))?;
                 for (feature, value) in platform.report().features {
-                    println!("    {feature}: {value}");
+                    print(format!("    {feature}: {value}"))?;
                 }
             }
-            Err(error) => println!("{name}: not usable: {}", crate::report::line(&error)),
+            Err(error) => {
+                print(format!("{name}: not usable: {}", crate::report::line(&error)))?;
+            }
         }
     }
     Ok(0)
