@@ -141,7 +141,8 @@ pub fn open_log(path: &Path) -> Result<File> {
 pub fn open_debug_log(pattern: &str, command: &str, id: &str) -> Result<File> {
     let path = debug_log_path(pattern, command, id);
     if let Some(directory) = path.parent() {
-        std::fs::create_dir_all(directory).with_context(|| format!("making the log's directory {directory:?}"))?;
+        std::fs::create_dir_all(directory)
+            .with_context(|| format!("making the log's directory {directory:?}"))?;
     }
     open_log(&path)
 }

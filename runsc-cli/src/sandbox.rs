@@ -316,9 +316,7 @@ fn error_output(options: &Options, id: &str) -> Result<OwnedFd> {
 /// something is to be shown and no file is named.
 fn open_log(options: &Options, command: &str, id: &str) -> Result<Option<OwnedFd>> {
     match &options.debug_log {
-        Some(pattern) => {
-            Ok(Some(report::open_debug_log(pattern, command, id)?.into()))
-        }
+        Some(pattern) => Ok(Some(report::open_debug_log(pattern, command, id)?.into())),
         None if options.debug || options.strace => Ok(Some(std::io::stderr().as_fd().try_clone_to_owned()?)),
         None => Ok(None),
     }

@@ -100,7 +100,8 @@ fn the_directory_of_debug_logs_is_made() {
     let logs = dir.path().join("a/b");
     let runsc = Runsc::with_flags(&["--debug", "--debug-log", &format!("{}/", logs.display())]);
     runsc.ok(&["do", "true"]);
-    let names = std::fs::read_dir(&logs).unwrap().map(|entry| text(entry.unwrap().file_name().as_encoded_bytes()));
+    let names =
+        std::fs::read_dir(&logs).unwrap().map(|entry| text(entry.unwrap().file_name().as_encoded_bytes()));
     let names: Vec<String> = names.collect();
     assert!(names.iter().any(|name| name.ends_with(".boot.txt")), "{names:?}");
 }

@@ -1,6 +1,5 @@
 //! `runsc events`: what a container uses, in runc's form.
 
-
 use anyhow::{Result, bail};
 use serde_json::{Value, json};
 
