@@ -28,6 +28,8 @@ use std::time::Instant;
 const SOON: u64 = 30_000;
 /// Ticks to look for a call.
 const LIMIT: u64 = 2 * SOON;
+/// The same after a stub thread was woken, when a turn begins.
+const WAKE: u64 = 20 * SOON;
 /// Ticks between two glances at the listener, which brings whatever is no patched call.
 const GLANCE: u64 = 3_000;
 /// Calls in a row that came soon before looking begins, at first.
@@ -42,7 +44,7 @@ const MOST: u32 = 64;
 const LATE: u32 = 8;
 /// What it takes when the time for looking has run out: somebody else may need the processors.
 const IN_VAIN: u32 = 24;
-/// Ticks that the sentry takes for a call on average, at most, of a guest that takes turns: others cannot use that time.
+/// Ticks that the sentry usually takes for a call, at most, of a guest that takes turns: others cannot use that time.
 const LIGHT: u64 = SOON / 3;
 /// Every so many calls that time is taken.
 const SAMPLE: u32 = 16;
@@ -109,7 +111,9 @@ pub struct Pace {
     /// Calls seen by looking since the pair is apart.
     seen: u32,
     replied: u64,
-    /// When the last call came, if its time is taken; and the average.
+    /// How long to look for the next call.
+    limit: u64,
+    /// When the last call came, if its time is taken; and what is usual.
     came: Option<u64>,
     service: u64,
     is_busy: bool,
@@ -138,6 +142,7 @@ impl Pace {
             score: 0,
             seen: 0,
             replied: 0,
+            limit: LIMIT,
             came: None,
             service: 0,
             is_busy: true,
@@ -181,8 +186,9 @@ impl Pace {
     /// Before a reply: decides how to wait for the next call. May wait for a turn.
     pub fn prepare(&mut self, page: &Page, listener: &Listener) {
         if let Some(came) = self.came.take() {
-            let took = ticks().wrapping_sub(came).min(4 * LIGHT);
-            self.service = (self.service * 3 + took) / 4;
+            // The shortest ones count: the others were interrupted.
+            let took = ticks().wrapping_sub(came);
+            self.service = took.min(self.service + self.service / 4 + LIGHT / 64);
         }
         if self.is_apart {
             if self.score > 0 && self.may_look(page) {
@@ -275,9 +281,10 @@ impl Pace {
         self.row = 0;
     }
 
-    /// A reply was given.
-    pub fn replied(&mut self) {
+    /// A reply was given. `wakes`: the stub thread slept, and may have to be woken on another processor.
+    pub fn replied(&mut self, wakes: bool) {
         self.replied = ticks();
+        self.limit = if wakes && self.turn.is_some() { WAKE } else { LIMIT };
     }
 
     /// A call has arrived.
@@ -327,7 +334,7 @@ impl Pace {
                 std::hint::spin_loop();
             }
             let now = ticks();
-            if now.wrapping_sub(self.replied) > LIMIT {
+            if now.wrapping_sub(self.replied) > self.limit {
                 self.score = self.score.saturating_sub(IN_VAIN);
                 // The scheduler may have put the guest here.
                 if nix::sched::sched_getcpu().is_ok_and(|cpu| cpu == page.cpu()) {

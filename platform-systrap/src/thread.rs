@@ -93,6 +93,8 @@ struct Inner {
     relocated: bool,
     /// The doorbell that a patched call rings.
     ringing: Option<u64>,
+    /// The call that has just been replied to has rung meanwhile, or is about to.
+    is_rung: bool,
     /// The calls of this thread by site, and the site found worth patching.
     heat: Heat,
     hot: Option<u64>,
@@ -159,6 +161,7 @@ impl Guest {
             fetched: true,
             relocated: false,
             ringing: None,
+            is_rung: false,
             heat: Heat::new(),
             hot: None,
             pace,
@@ -611,11 +614,14 @@ impl Inner {
                 self.carrier.send();
                 self.lease.page.reply(value)
             };
-            if !is_awake && let Some(id) = self.ringing.take() {
-                // If it does not arrive, the same doorbell rings again, and finds the reply.
-                let _ = self.listener.send(id, 0);
+            if !is_awake {
+                match self.ringing.take() {
+                    // If it does not arrive, the same doorbell rings again, and finds the reply.
+                    Some(id) => drop(self.listener.send(id, 0)),
+                    None => self.is_rung = true,
+                }
             }
-            self.pace.replied();
+            self.pace.replied(!is_awake);
             self.at = At::Guest;
             self.link.enter_guest();
             return Ok(());
@@ -670,7 +676,17 @@ impl Inner {
 
     /// Waits until the guest makes a call or something else happens; `None`: a patched call is posted.
     fn await_guest(&mut self) -> Result<Option<Notification>, Death> {
+        let is_rung = std::mem::take(&mut self.is_rung);
         if self.pace.is_looking() {
+            if is_rung {
+                let notification = self.receive()?;
+                if !self.is_ring(&notification) {
+                    self.pace.rest(&self.lease.page);
+                    return Ok(Some(notification));
+                }
+                let _ = self.listener.send(notification.id, 0);
+                self.pace.replied(true);
+            }
             let is_posted = self.pace.look(&self.lease.page, &self.listener);
             if is_posted {
                 return Ok(None);
