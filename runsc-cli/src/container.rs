@@ -41,6 +41,8 @@ pub struct CreateArgs {
     pub die_with_command: bool,
     /// It gets no cgroup of its own.
     pub no_cgroup: bool,
+    /// It is not deleted when it has ended.
+    pub keep: bool,
     /// What the first process has besides its standard files: file descriptors 3 and up.
     pub preserved: Vec<OwnedFd>,
     /// Gets messages for the user, if the container is the first of its sandbox.
@@ -337,7 +339,9 @@ impl Runtime {
         drop(terminal);
         let record = record::read(&directory.join(RECORD));
         // Somebody may have deleted it meanwhile.
-        if let Ok(container) = self.root.open(id) {
+        if !args.keep
+            && let Ok(container) = self.root.open(id)
+        {
             let now = container.state()?;
             self.delete_locked(container, now, true)?;
         }

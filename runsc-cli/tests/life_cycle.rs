@@ -93,6 +93,19 @@ fn exit_codes_and_signals_are_passed_on() {
 }
 
 #[test]
+fn a_container_may_be_kept_when_it_has_ended() {
+    need_sandbox!();
+    let runsc = Runsc::without_cgroups();
+    let bundle = runsc.bundle("b", &["sh", "-c", "exit 3"], |_| {});
+    let output = runsc.output(&["run", "--keep", "--bundle", bundle.to_str().unwrap(), "c1"]);
+    assert_eq!(output.status.code(), Some(3), "{}", describe(&output));
+    assert_eq!(runsc.state("c1")["status"], "stopped");
+    assert!(runsc.ok(&["wait", "c1"]).contains("\"exitStatus\":3"));
+    runsc.ok(&["delete", "c1"]);
+    assert!(runsc.fails(&["state", "c1"]).contains("does not exist"));
+}
+
+#[test]
 fn mount_points_are_made_in_a_read_only_root() {
     need_sandbox!();
     let runsc = Runsc::with_flags(&["--overlay2=none"]);

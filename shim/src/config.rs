@@ -55,7 +55,8 @@ impl Config {
         let mut file = File::default();
         let mut runc = Options::default();
         match options.map(|any| (any.type_url.rsplit('/').next().unwrap_or(""), any.value.as_slice())) {
-            None | Some(("", _)) => {
+            // `ctr run --uidmap` sends those of containerd's first shim, of which none concerns this one.
+            None | Some(("" | "containerd.linux.runc.CreateOptions", _)) => {
                 if Path::new(DEFAULT_FILE).exists() {
                     file = read_file(Path::new(DEFAULT_FILE))?;
                 }
@@ -245,6 +246,10 @@ mod tests {
         let config = Config::from_options(Some(&any), "ns").unwrap();
         assert_eq!(config.root, Path::new("/r/ns"));
         assert_eq!(config.flags, ["--systemd-cgroup=true"]);
+        let url = "containerd.linux.runc.CreateOptions";
+        let any = Any { type_url: url.into(), value: vec![0x50, 5, 0x58, 6], ..Default::default() };
+        let told = |options| Config::from_options(options, "ns").map_err(|error| error.to_string());
+        assert_eq!(told(Some(&any)), told(None));
     }
 
     #[test]

@@ -73,6 +73,9 @@ pub struct Run {
     /// Do not wait for the container
     #[arg(long, short, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", action = ArgAction::Set, hide_possible_values = true)]
     pub detach: bool,
+    /// Leave the container there when it has ended
+    #[arg(long)]
+    pub keep: bool,
     /// Accepted
     #[arg(long, hide = true)]
     pub no_subreaper: bool,

@@ -35,7 +35,7 @@ use crate::state::{self, Status};
 pub fn run(runtime: &Runtime, args: &cli::Run, preserved: Vec<OwnedFd>) -> Result<i32> {
     let bundle = spec::bundle_path(&args.flags.bundle)?;
     let spec = spec::load(&bundle)?;
-    let create = create_args(&args.flags, args.detach, preserved)?;
+    let create = CreateArgs { keep: args.keep, ..create_args(&args.flags, args.detach, preserved)? };
     runtime.run(&args.id, &bundle, &spec, &create)
 }
 
@@ -55,6 +55,7 @@ fn create_args(flags: &cli::CreateFlags, detach: bool, preserved: Vec<OwnedFd>) 
         detach,
         die_with_command: false,
         no_cgroup: false,
+        keep: false,
         preserved,
         user_log: flags.user_log.clone(),
     })
