@@ -241,8 +241,8 @@ impl Sandbox {
     }
 
     /// What the host is to see of a container.
-    pub fn view_of(&self, container: &Container) -> View {
-        View::new(self.kernel.clone(), container.namespaces.mount.clone())
+    pub fn view_of(container: &Container) -> View {
+        View::new(container.namespaces.mount.clone())
     }
 
     /// All containers.

@@ -69,7 +69,7 @@ fn run() -> Result<ExitStatus> {
     drop(outcome);
     let Sentry { sandbox, launcher, sockets, terminal_signals, debug, user_log, view } = started?;
     if let Some(device) = view {
-        launcher.show(sandbox.view_of(sandbox.first()), device);
+        launcher.show(kernel::Sandbox::view_of(sandbox.first()), device);
     }
     let status = control::serve(&sandbox, launcher, sockets, terminal_signals);
     if let Err(error) = &status {

@@ -172,12 +172,7 @@ impl View {
     /// Root's credentials, with the ids of whoever asks: new files are theirs. That they may, the host's kernel has
     /// decided by the modes that it was told.
     fn caller(&self, header: &FuseInHeader) -> Credentials {
-        let ns = &self.namespace.user_ns;
-        Credentials {
-            fsuid: ns.kernel_uid(header.uid).unwrap_or(self.credentials.fsuid),
-            fsgid: ns.kernel_gid(header.gid).unwrap_or(self.credentials.fsgid),
-            ..self.credentials.clone()
-        }
+        Credentials { fsuid: header.uid, fsgid: header.gid, ..self.credentials.clone() }
     }
 
     fn place(&self, id: u64) -> Result<Path> {
@@ -222,7 +217,6 @@ impl View {
         let Attributes {
             ino, mode, nlink, uid, gid, rdev, size, blocks, blksize, atime, mtime, ctime, ..
         } = place.inode().attributes()?;
-        let ns = &self.namespace.user_ns;
         Ok(FuseAttr {
             ino: self.ino(place, ino),
             size,
@@ -235,8 +229,8 @@ impl View {
             ctimensec: ctime.tv_nsec as u32,
             mode,
             nlink: u32::try_from(nlink).unwrap_or(u32::MAX),
-            uid: ns.uid(uid),
-            gid: ns.gid(gid),
+            uid,
+            gid,
             rdev: rdev as u32,
             blksize,
             flags: 0,
@@ -268,8 +262,8 @@ impl View {
         mode: u32,
         out: &mut Vec<u8>,
     ) -> Result<()> {
-        let made =
-            operations::create_in(&self.caller(header), &self.kernel.user_ns, parent, kind, mode & 0o7777)?;
+        let creds = self.caller(header);
+        let made = operations::create_in(&creds, &creds.user_ns, parent, kind, mode & 0o7777)?;
         self.put_entry(&made, out)
     }
 
@@ -306,7 +300,7 @@ impl View {
         let flags = OpenFlags::from_bits_truncate(create.flags);
         let made = operations::create_in(
             &creds,
-            &self.kernel.user_ns,
+            &creds.user_ns,
             parent,
             NewKind::Regular,
             create.mode & 0o7777,
@@ -357,9 +351,7 @@ impl View {
                 _ => operations::truncate(&creds, &place, set.size)?,
             }
         }
-        let id = |flag: u32, id: Result<u32>| if wants(flag) { id.map(Some) } else { Ok(None) };
-        let ns = &self.namespace.user_ns;
-        let (uid, gid) = (id(FATTR_UID, ns.kernel_uid(set.uid))?, id(FATTR_GID, ns.kernel_gid(set.gid))?);
+        let (uid, gid) = (wants(FATTR_UID).then_some(set.uid), wants(FATTR_GID).then_some(set.gid));
         if uid.is_some() || gid.is_some() {
             operations::chown(&creds, &place, uid, gid)?;
         }

@@ -35,8 +35,8 @@ use abi::fuse::{
 use abi::{Errno, Result};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::Kernel;
-use crate::task::Credentials;
+use crate::task::credentials::IdMap;
+use crate::task::{Credentials, UserNamespace};
 use crate::vfs::MountNamespace;
 use nodes::Nodes;
 
@@ -47,9 +47,8 @@ const MAX_REQUEST: usize = MAX_DATA + 4096;
 
 /// The server.
 pub struct View {
-    kernel: Arc<Kernel>,
     namespace: Arc<MountNamespace>,
-    /// Root's, in the namespace's user namespace.
+    /// Root's of the host, whose ids are those that the files of the sandbox's user namespace really have.
     credentials: Credentials,
     nodes: Nodes,
 }
@@ -76,9 +75,9 @@ fn put<T: IntoBytes + Immutable>(out: &mut Vec<u8>, value: &T) {
 
 impl View {
     /// Of this namespace.
-    pub fn new(kernel: Arc<Kernel>, namespace: Arc<MountNamespace>) -> View {
-        let credentials = Credentials::root(namespace.user_ns.clone());
-        View { kernel, namespace, credentials, nodes: Nodes::default() }
+    pub fn new(namespace: Arc<MountNamespace>) -> View {
+        let credentials = Credentials::root(UserNamespace::initial((IdMap::identity(), IdMap::identity())));
+        View { namespace, credentials, nodes: Nodes::default() }
     }
 
     /// Answers requests until the filesystem is gone. `device` is the `/dev/fuse` that it was mounted with.

@@ -30,7 +30,7 @@ struct Served {
 
 fn view() -> Served {
     let task = crate::task::testing::task();
-    let view = View::new(task.kernel().clone(), task.namespaces().mount.clone());
+    let view = View::new(task.namespaces().mount.clone());
     Served { view, task }
 }
 

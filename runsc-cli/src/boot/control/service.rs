@@ -110,7 +110,7 @@ impl Service {
         let create = move || sandbox.create(&guest, request.pid_namespace_of.as_deref(), donations);
         let container = self.launcher.run(create).await?;
         if let Some(device) = view {
-            self.launcher.show(self.sandbox.view_of(&container), device);
+            self.launcher.show(Sandbox::view_of(&container), device);
         }
         guard(&container, &self.notify)
     }
