@@ -710,3 +710,18 @@ fn the_users_log_names_calls_that_are_not_there() {
     let said = std::fs::read_to_string(&log).unwrap();
     assert!(said.lines().any(|line| line == "c1: unsupported system call swapoff (1 times)"), "{said:?}");
 }
+
+/// The sentry's user namespace on the host knows root and nobody.
+#[test]
+fn files_have_their_owners_also_while_they_are_open() {
+    need_sandbox!();
+    for access in ["shared", "exclusive"] {
+        let access = format!("--file-access={access}");
+        let runsc = Runsc::with_flags(&["--ignore-cgroups", "--overlay2=none", &access]);
+        let script = "exec 3>/tmp/f; chown 7:8 /tmp/f; echo x >&3; stat -c %u:%g /tmp/f";
+        let bundle = runsc.bundle("b", &["sh", "-c", script], |_| {});
+        // A name that the small root has not got.
+        std::os::unix::fs::symlink("busybox", bundle.join("rootfs/bin/chown")).unwrap();
+        assert_eq!(runsc.ok(&["run", "--bundle", bundle.to_str().unwrap(), "owners"]), "7:8\n", "{access}");
+    }
+}

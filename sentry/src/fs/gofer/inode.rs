@@ -16,6 +16,7 @@ use super::file::{BATCH, GoferDirectory, GoferFile};
 use super::names::Names;
 use super::{Access, Shared, attributes, file_type, file_type_of};
 use crate::task::Credentials;
+use crate::task::credentials::OVERFLOW_ID;
 use crate::vfs::{
     Attributes, Entry, FileOps, Inode, Io, NewInode, NewKind, Path, SetAttributes, Target, TimeUpdate,
     permission,
@@ -213,19 +214,26 @@ impl GoferInode {
         let stamp = self.stamp();
         let open =
             [Purpose::Write, Purpose::Read, Purpose::Append].into_iter().find_map(|p| self.open_file(p));
-        let Some(fd) = open else {
+        let ask = || {
             self.remember(&self.client().attributes(self.node)?, stamp);
-            return Ok(self.cached.lock().attributes);
+            Ok(self.cached.lock().attributes)
         };
+        let Some(fd) = open else { return ask() };
         let stat = nix::sys::stat::fstat(&*fd)?;
+        // The sentry's user namespace on the host knows few ids: all others look like this to it.
+        let unknown = stat.st_uid == OVERFLOW_ID || stat.st_gid == OVERFLOW_ID;
+        if unknown && !self.is_exclusive() {
+            return ask();
+        }
         let unsigned = |n: i64| u64::try_from(n).unwrap_or(0);
         let time = |tv_sec, tv_nsec| abi::time::Timespec { tv_sec, tv_nsec };
         let mut cached = self.cached.lock();
         cached.attributes = Attributes {
             mode: self.file_type.mode() | stat.st_mode & 0o7777,
             nlink: stat.st_nlink,
-            uid: stat.st_uid,
-            gid: stat.st_gid,
+            // Otherwise nobody else has changed them.
+            uid: if unknown { cached.attributes.uid } else { stat.st_uid },
+            gid: if unknown { cached.attributes.gid } else { stat.st_gid },
             size: unsigned(stat.st_size),
             blocks: unsigned(stat.st_blocks),
             atime: time(stat.st_atime, stat.st_atime_nsec),
