@@ -298,13 +298,8 @@ impl View {
         self.nodes.check_room()?;
         let creds = self.caller(header);
         let flags = OpenFlags::from_bits_truncate(create.flags);
-        let made = operations::create_in(
-            &creds,
-            &creds.user_ns,
-            parent,
-            NewKind::Regular,
-            create.mode & 0o7777,
-        );
+        let made =
+            operations::create_in(&creds, &creds.user_ns, parent, NewKind::Regular, create.mode & 0o7777);
         let place = match made {
             // A guest was faster.
             Err(Errno::EEXIST) if !flags.contains(OpenFlags::O_EXCL) => self.find(parent)?,
