@@ -42,6 +42,9 @@ const WORTH: u32 = 2000;
 const MOST: u32 = 64;
 /// What a call that came late takes from the score.
 const LATE: u32 = 8;
+/// The most that crowded calls count for, and what one takes that came late all the same.
+const CROWDED_MOST: u32 = 8 * ENOUGH;
+const ALONE: u32 = 16;
 /// What it takes when the time for looking has run out: somebody else may need the processors.
 const IN_VAIN: u32 = 24;
 /// Ticks that the sentry usually takes for a call, at most, of a guest that takes turns: others cannot use that time.
@@ -98,12 +101,25 @@ impl Load {
     }
 }
 
+/// What has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// A patched call.
+    Call,
+    /// Something in the listener.
+    Notification,
+    /// Nothing yet, and it is time to sleep.
+    Nothing,
+}
+
 /// One sentry thread's part in it.
 pub struct Pace {
     host: Arc<Host>,
     /// Calls in a row that came soon.
     row: u32,
-    /// Calls in a row that came as soon as the other guests on the processors let them.
+    calls: u32,
+    /// Rises with calls that came as soon as the other guests on the processors let them, and falls with others: a guest that
+    /// does little but call is now and then interrupted.
     crowded: u32,
     /// How many make the pair go apart.
     enough: u32,
@@ -137,6 +153,7 @@ impl Pace {
         Self {
             host: host.clone(),
             row: 0,
+            calls: 0,
             crowded: 0,
             enough: ENOUGH,
             score: 0,
@@ -197,7 +214,7 @@ impl Pace {
                 self.come_together(page, listener);
             }
         } else if (self.row >= self.enough && self.host.load.has_room(1))
-            || (self.crowded >= self.enough && self.await_turn(page))
+            || (self.crowded >= ENOUGH && self.await_turn(page))
         {
             if !self.move_away(page.cpu()) {
                 self.stop(page);
@@ -301,8 +318,9 @@ impl Pace {
                 self.alone();
             }
         }
-        self.crowded = self.crowded.saturating_add(1);
-        if self.crowded.is_multiple_of(SAMPLE) {
+        self.crowded = (self.crowded + 1).min(CROWDED_MOST);
+        self.calls = self.calls.wrapping_add(1);
+        if self.calls.is_multiple_of(SAMPLE) {
             self.came = Some(now);
         }
     }
@@ -315,21 +333,21 @@ impl Pace {
 
     /// It does not only call.
     fn alone(&mut self) {
-        self.crowded = 0;
-        if self.turn.is_none() {
+        self.crowded = self.crowded.saturating_sub(ALONE);
+        if self.turn.is_none() && self.crowded < ENOUGH {
             self.unbind();
         }
     }
 
-    /// Looks for a call. False: there is none, or something else has come.
-    pub fn look(&mut self, page: &Page, listener: &Listener) -> bool {
+    /// Looks for a call.
+    pub fn look(&mut self, page: &Page, listener: &Listener) -> Seen {
         let mut next = self.replied.wrapping_add(GLANCE);
         loop {
             for _ in 0..16 {
                 if let Said::Call { .. } = page.said() {
                     self.arrived();
                     self.seen = self.seen.saturating_add(1);
-                    return true;
+                    return Seen::Call;
                 }
                 std::hint::spin_loop();
             }
@@ -340,13 +358,16 @@ impl Pace {
                 if nix::sched::sched_getcpu().is_ok_and(|cpu| cpu == page.cpu()) {
                     self.move_away(page.cpu());
                 }
-                return false;
+                return Seen::Nothing;
             }
             if (now.wrapping_sub(next) as i64) > 0 {
                 let load = &self.host.load;
                 let has_room = if self.turn.is_some() { load.places() > 0 } else { load.has_room(0) };
-                if !has_room || listener.has_something() {
-                    return false;
+                if !has_room {
+                    return Seen::Nothing;
+                }
+                if listener.has_something() {
+                    return Seen::Notification;
                 }
                 next = now.wrapping_add(GLANCE);
             }
@@ -370,9 +391,8 @@ impl Pace {
 
     /// Nothing has come, or something else than a call.
     pub fn rest(&mut self, page: &Page) {
-        // It may be about to compute.
-        self.unbind();
         self.stop(page);
+        self.alone();
     }
 
     /// Stops looking, and ends its turn.

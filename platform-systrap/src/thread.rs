@@ -8,7 +8,7 @@ use crate::arch::stub::{CALLED, Command, RING};
 use crate::arch::{AUDIT_ARCH, CALL_SIZE, TRAP_FLAG};
 use crate::carrier::Carrier;
 use crate::link::{KICK, Kicker, Link};
-use crate::look::Pace;
+use crate::look::{Pace, Seen};
 use crate::monitor::processor_time;
 use crate::notify::{Listener, Notification};
 use crate::patch::Heat;
@@ -676,25 +676,35 @@ impl Inner {
 
     /// Waits until the guest makes a call or something else happens; `None`: a patched call is posted.
     fn await_guest(&mut self) -> Result<Option<Notification>, Death> {
-        let is_rung = std::mem::take(&mut self.is_rung);
-        if self.pace.is_looking() {
-            if is_rung {
-                let notification = self.receive()?;
-                if !self.is_ring(&notification) {
-                    self.pace.rest(&self.lease.page);
-                    return Ok(Some(notification));
+        let mut is_rung = std::mem::take(&mut self.is_rung);
+        while self.pace.is_looking() {
+            let seen =
+                if is_rung { Seen::Notification } else { self.pace.look(&self.lease.page, &self.listener) };
+            match seen {
+                Seen::Call => return Ok(None),
+                Seen::Notification => {
+                    let notification = self.receive()?;
+                    if !self.is_ring(&notification) {
+                        self.pace.rest(&self.lease.page);
+                        return Ok(Some(notification));
+                    }
+                    if let Said::Call { .. } = self.lease.page.said() {
+                        self.ringing = Some(notification.id);
+                        self.pace.arrived();
+                        return Ok(None);
+                    }
+                    // Of the call that has been replied to.
+                    let _ = self.listener.send(notification.id, 0);
+                    self.pace.replied(is_rung);
+                    is_rung = false;
                 }
-                let _ = self.listener.send(notification.id, 0);
-                self.pace.replied(true);
-            }
-            let is_posted = self.pace.look(&self.lease.page, &self.listener);
-            if is_posted {
-                return Ok(None);
-            }
-            self.pace.rest(&self.lease.page);
-            if let Said::Call { asleep: false } = self.lease.page.said() {
-                self.pace.arrived();
-                return Ok(None);
+                Seen::Nothing => {
+                    self.pace.rest(&self.lease.page);
+                    if let Said::Call { asleep: false } = self.lease.page.said() {
+                        self.pace.arrived();
+                        return Ok(None);
+                    }
+                }
             }
         }
         loop {
