@@ -7,7 +7,7 @@
 //! Lock order: the sentry's lock of the address space, then the map of patches (a leaf but for the host's calls).
 
 use crate::arch::CALL_SIZE;
-use crate::arch::patched::{DISTANCES, JUMP, SITE, Site, TRAMPOLINE};
+use crate::arch::site::{DISTANCES, JUMP, SITE, Site, TRAMPOLINE};
 use parking_lot::RwLock;
 use platform::stub::{Op, STUB_DATA, STUB_DATA_SIZE, StubProcess};
 use platform::{Change, Errno, PAGE_SIZE, PATCH_AREA, Result};

@@ -1,35 +1,28 @@
 //! A guest thread: a stub thread with its listener, seen from its sentry thread.
 
-use crate::DOORBELL;
-use crate::arch::frame::{CONTROL_RESULT, SIGINFO, Shape, UCONTEXT, USER_CS, USER_SS};
-use crate::arch::patched::{self, Progress};
+mod doorbell;
+mod order;
+
+use crate::arch::frame::{CONTROL_RESULT, Shape};
 use crate::arch::request::{OPERATIONS_MAX, Said};
-use crate::arch::stub::{CALLED, Command, RING};
-use crate::arch::{AUDIT_ARCH, CALL_SIZE, TRAP_FLAG};
+use crate::arch::stub::Command;
+use crate::arch::{AUDIT_ARCH, TRAP_FLAG};
 use crate::carrier::Carrier;
-use crate::link::{KICK, Kicker, Link};
+use crate::link::{Kicker, Link};
 use crate::look::{Pace, Seen};
 use crate::monitor::processor_time;
 use crate::notify::{Listener, Notification};
 use crate::patch::Heat;
 use crate::space::{Lease, Space};
 use crate::stub_thread::StubThread;
+use doorbell::Ring;
 use nix::errno::Errno as HostErrno;
-use platform::stub::arch::vsyscall_number;
-use platform::stub::{DeathWatch, EXTRA_TEXT, Op};
-use platform::{ANSWERS, Context, Death, Errno, Exit, Fault, Interrupter, Registers, Resume, Thread};
+use platform::stub::{DeathWatch, Op};
+use platform::{ANSWERS, Context, Death, Errno, Exit, Interrupter, Resume, Thread};
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-
-/// Between two looks for the end of an order.
-const LOOK: Duration = Duration::from_secs(1);
-/// What one costs, and a doorbell meanwhile.
-const LOOK_COST: u32 = 100;
-const RING_COST: u32 = 1;
-/// What there is to spend: [`platform::stub::REPLY_TIMEOUT`] in looks.
-const PATIENCE: u32 = LOOK_COST * platform::stub::REPLY_TIMEOUT.as_secs() as u32;
 
 /// A call of the guest that is not finished.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,19 +102,6 @@ struct Inner {
     used_before: Duration,
     used: Duration,
     _death: Option<DeathWatch>,
-}
-
-/// What a doorbell means.
-enum Ring {
-    Exit(Exit),
-    /// The kick's.
-    Kicked,
-    /// Nothing of ours.
-    Nothing,
-    /// Of an order that was carried out, with the result.
-    Called(u64),
-    /// The one that was answered already, again.
-    Again,
 }
 
 impl Guest {
@@ -228,24 +208,6 @@ impl Inner {
         }
     }
 
-    /// Waits for the next notification of a thread that carries out an order. Nobody else ends this wait, and the order lies
-    /// where siblings can write; so it is given up when `patience` is used up. Each look in vain costs much of that (what
-    /// stands still as a whole is not blamed), each doorbell that says something else a little.
-    fn receive_ordered(&mut self, patience: &mut u32) -> Result<Notification, Death> {
-        let mut cost = RING_COST;
-        while !self.listener.wait(LOOK) {
-            cost += LOOK_COST;
-            if cost > *patience {
-                break;
-            }
-        }
-        *patience = patience.saturating_sub(cost);
-        if *patience == 0 {
-            return Err(self.misbehaved("an order that is not carried out"));
-        }
-        self.receive()
-    }
-
     /// The thread is gone: the process is dying, or the guest ended a thread behind our back, and the rest still answers.
     fn orphaned(&mut self) -> Death {
         let ping = Op::call(libc::SYS_close, [u64::MAX, 0, 0, 0, 0, 0]);
@@ -254,307 +216,6 @@ impl Inner {
             Err(_) => {
                 self.space.process.state().kill(Death::Host);
                 self.died()
-            }
-        }
-    }
-
-    fn is_doorbell(&self, notification: &Notification) -> bool {
-        notification.number == DOORBELL as i32 && notification.ip >= EXTRA_TEXT
-    }
-
-    /// The doorbell of a patched call.
-    fn is_ring(&self, notification: &Notification) -> bool {
-        self.is_doorbell(notification) && notification.args[0] == RING
-    }
-
-    /// Takes a doorbell.
-    fn ring(&mut self, notification: &Notification) -> Result<Ring, Death> {
-        let [kind, info, context, fs_base, gs_base, count] = {
-            let args = notification.args;
-            [args[0], args[1], args[2], args[3], args[4], args[5]]
-        };
-        let page = &self.lease.page;
-        let shapes = &self.space.host.geometry.shapes;
-        let frame = context.wrapping_sub(UCONTEXT as u64);
-        match shapes.iter().position(|shape| page.frame_address(shape) == frame) {
-            Some(index) if kind == CALLED || info == frame + SIGINFO as u64 => self.shape = index,
-            _ => return Err(self.misbehaved("a doorbell with a strange frame")),
-        }
-        let request = match self.at {
-            At::Request { call } => Some(call),
-            _ => None,
-        };
-        self.at = At::Doorbell { id: notification.id };
-        self.is_timed = kind == libc::SIGSYS as u64;
-        if count == self.rung {
-            // The frame shows where it was to go on, which may be code of ours.
-            self.leave_trampoline();
-            return Ok(Ring::Again);
-        }
-        self.rung = count;
-        if kind == CALLED {
-            return Ok(Ring::Called(info));
-        }
-        self.bases = (fs_base, if gs_base == page.guest { 0 } else { gs_base });
-        let fetched = std::mem::take(&mut self.fetched);
-        self.ringing = None;
-        self.relocated = false;
-        if fetched && request.is_some() {
-            // In the middle of a patched call, of which nothing but this context is left.
-            self.lease.page.withdraw();
-            self.fetched = true;
-        } else {
-            self.leave_own_code(request);
-        }
-        if let Some((call, value)) = self.unanswered.take() {
-            self.finish_in_frame(call, value);
-            self.answered = None;
-        }
-        let page = &self.lease.page;
-        let shape = &self.space.host.geometry.shapes[self.shape];
-        let signal = i32::try_from(kind).unwrap_or(0);
-        let ours = signal == KICK && self.link.kick_arrived();
-        if !ours && page.signal_code(shape) <= 0 {
-            // From somebody on the host: none of the guest's business.
-            self.recover_answer();
-            return Ok(Ring::Nothing);
-        }
-        let exit = match signal {
-            KICK => return Ok(Ring::Kicked),
-            libc::SIGSYS => {
-                if page.trapped_arch(shape) == AUDIT_ARCH {
-                    self.trapped_call()
-                } else {
-                    // `int 0x80` on a kernel without 32-bit calls: a general protection fault of gate 0x80.
-                    page.set_rip(shape, page.rip(shape).wrapping_sub(CALL_SIZE));
-                    let error = 0x80 << 3 | 2;
-                    Exit::Fault(Fault {
-                        signal: libc::SIGSEGV,
-                        code: libc::SI_KERNEL,
-                        addr: 0,
-                        trapno: 13,
-                        error,
-                    })
-                }
-            }
-            // It goes on in the copy: see `go`.
-            libc::SIGILL if self.space.patches.met(&self.space.process, page.rip(shape)) => {
-                self.relocated = true;
-                return Ok(Ring::Nothing);
-            }
-            libc::SIGSEGV if self.absent_vsyscall() => self.trapped_call(),
-            libc::SIGSEGV | libc::SIGBUS | libc::SIGFPE | libc::SIGILL | libc::SIGTRAP => {
-                Exit::Fault(page.fault(shape, signal))
-            }
-            _ => return Err(self.misbehaved("a doorbell without a reason")),
-        };
-        Ok(Ring::Exit(exit))
-    }
-
-    /// If the frame shows the thread in a trampoline, makes it show the place that the guest knows.
-    fn leave_trampoline(&mut self) -> bool {
-        let (page, shape) = (&self.lease.page, &self.space.host.geometry.shapes[self.shape]);
-        let Some((ip, is_after_call)) = self.space.patches.original_ip(page.rip(shape)) else { return false };
-        page.set_rip(shape, ip);
-        if is_after_call {
-            page.set_rcx(shape, ip);
-        }
-        self.relocated = true;
-        true
-    }
-
-    /// The frame may show the thread in code of ours: makes it one that the guest knows. `request` is the patched call that
-    /// the sentry has taken and not replied to; it is finished with the reply, or its own number.
-    fn leave_own_code(&mut self, request: Option<Call>) {
-        if self.leave_trampoline() {
-            return;
-        }
-        let (page, shape) = (&self.lease.page, &self.space.host.geometry.shapes[self.shape]);
-        let ip = page.rip(shape);
-        let Some(progress) = patched::progress(ip) else { return };
-        let (number, after, flags) = page.stored();
-        let said = page.said();
-        let posted = page.posted().1;
-        let (is_replied, is_frame_given) = (page.is_replied(), page.is_frame_given());
-        let result = page.result();
-        page.withdraw();
-        if progress == Progress::Loading
-            || (progress == Progress::Posted && request.is_none() && is_frame_given)
-        {
-            // It was to go on with the context as it was given last.
-            self.fetched = true;
-            let regs = &mut self.context.regs;
-            if let Some((ip, is_after_call)) = self.space.patches.original_ip(regs.rip) {
-                regs.rip = ip;
-                if is_after_call {
-                    regs.rcx = ip;
-                }
-            }
-            return;
-        }
-        let (stopped, unpushed) = (page.rsp(shape), page.unpushed(page.rsp(shape)));
-        self.load();
-        let regs = &mut self.context.regs;
-        if stopped != unpushed {
-            regs.rsp = unpushed;
-        }
-        let restart = |regs: &mut platform::Registers, after: u64| regs.rip = after.wrapping_sub(CALL_SIZE);
-        let mut args = None;
-        match progress {
-            // rcx still holds it.
-            Progress::Entered => {
-                let after = regs.rcx;
-                restart(regs, after);
-            }
-            Progress::Saved => {
-                restart(regs, after);
-                regs.rax = number;
-            }
-            Progress::FlagsSaved | Progress::ArgsSaved => {
-                restart(regs, after);
-                regs.rax = number;
-                regs.eflags = patched::restore_flags(regs.eflags, flags);
-                args = (progress == Progress::ArgsSaved).then_some(posted);
-            }
-            Progress::Posted | Progress::Loading => {
-                regs.eflags = patched::restore_flags(regs.eflags, flags);
-                match request {
-                    Some(call) => {
-                        regs.rip = call.ip;
-                        regs.rax = self.reply.take().unwrap_or(call.number);
-                        args = Some(call.args);
-                    }
-                    // Not seen yet: the guest makes it again.
-                    None if matches!(said, Said::Call { .. }) || !is_replied => {
-                        restart(regs, after);
-                        regs.rax = number;
-                        args = Some(posted);
-                    }
-                    None => {
-                        regs.rip = after;
-                        regs.rax = if self.carrier.finish() { result } else { -libc::EFAULT as i64 as u64 };
-                        args = Some(posted);
-                    }
-                }
-            }
-        }
-        if let Some(args) = args {
-            [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9] = args;
-        }
-        regs.rcx = after;
-        regs.r11 = regs.eflags;
-        self.fetched = true;
-    }
-
-    /// The call that a frame made for it or by [`Inner::absent_vsyscall`] shows.
-    fn trapped_call(&self) -> Exit {
-        let (page, shape) = (&self.lease.page, self.shape());
-        let number = page.rax(shape) as i32 as i64 as u64;
-        Exit::Syscall { number, args: page.call_arguments(shape), ip: page.rip(shape) }
-    }
-
-    /// The guest has called an entry of the vsyscall page which the host does not have, or whose pointers the host does
-    /// not like: makes the frame one after the call, with the number in rax.
-    fn absent_vsyscall(&self) -> bool {
-        let (page, shape) = (&self.lease.page, self.shape());
-        let Some(number) = vsyscall_number(page.rip(shape)) else { return false };
-        let stack = page.rsp(shape);
-        let mut word = [0; 8];
-        if self.space.process.read_batch(&mut [(stack, &mut word)]) != Ok(word.len()) {
-            return false;
-        }
-        page.set_rip(shape, u64::from_le_bytes(word));
-        page.set_rsp(shape, stack.wrapping_add(8));
-        page.set_rax(shape, number);
-        true
-    }
-
-    /// A signal that was not ours has come since the last answer, and the kernel may have lost that: then the frame shows
-    /// the call about to be restarted. (It shows the same if the guest was just about to make the same call again and the
-    /// signal hit that one instruction, which is much less likely.)
-    fn recover_answer(&mut self) {
-        let Some((call, value)) = self.answered.take() else { return };
-        let (page, shape) = (&self.lease.page, self.shape());
-        let same = page.rip(shape) == call.ip.wrapping_sub(CALL_SIZE)
-            && page.rcx(shape) == call.ip
-            && page.rax(shape) as i32 as i64 as u64 == call.number
-            && page.call_arguments(shape) == call.args;
-        if same {
-            self.finish_in_frame(call, value);
-        }
-    }
-
-    /// The frame, or the context made of it, shows `call` about to be restarted (unless the kernel does not restart it);
-    /// makes it one after it.
-    fn finish_in_frame(&mut self, call: Call, value: u64) {
-        if self.fetched {
-            let regs = &mut self.context.regs;
-            (regs.rip, regs.rcx, regs.rax) = (call.ip, call.ip, value);
-            return;
-        }
-        let shape = self.shape();
-        self.lease.page.set_rip(shape, call.ip);
-        self.lease.page.set_rax(shape, value);
-        self.relocated = true;
-    }
-
-    /// Brings the thread from the guest's call into the handler, by a kick that is sent or on its way.
-    fn enter_handler(&mut self) -> Result<(), Death> {
-        let (call, is_patched) = match self.at {
-            At::Call { call, .. } => (call, false),
-            At::Request { call } => (call, true),
-            _ => return Ok(()),
-        };
-        self.carrier.close();
-        self.link.begin_waiting();
-        self.link.kick();
-        let result = if is_patched { self.await_request_handler() } else { self.await_handler(call) };
-        self.link.end_waiting();
-        result
-    }
-
-    fn await_request_handler(&mut self) -> Result<(), Death> {
-        loop {
-            let notification = self.receive()?;
-            // It went to sleep before the signal came, which ends that.
-            if self.is_ring(&notification) {
-                continue;
-            }
-            if !self.is_doorbell(&notification) {
-                return Err(self.misbehaved("another call in the middle of a patched one"));
-            }
-            return match self.ring(&notification)? {
-                Ring::Kicked | Ring::Nothing if self.fetched => Ok(()),
-                _ => Err(self.misbehaved("a thread that left its patched call")),
-            };
-        }
-    }
-
-    fn await_handler(&mut self, call: Call) -> Result<(), Death> {
-        loop {
-            let notification = self.receive()?;
-            if self.is_ring(&notification) {
-                // It was, and its site has been patched meanwhile.
-                if self.posted_call() != Some(call) {
-                    return Err(self.misbehaved("another call in the middle of one"));
-                }
-                self.at = At::Request { call };
-                return self.await_request_handler();
-            }
-            if !self.is_doorbell(&notification) {
-                // The same call, interrupted and restarted by something else before our signal came.
-                if self.call_of(&notification) != Some(call) {
-                    return Err(self.misbehaved("another call in the middle of one"));
-                }
-                self.at = At::Call { id: notification.id, call };
-                continue;
-            }
-            let value = self.reply.take().unwrap_or(call.number);
-            self.unanswered = Some((call, value));
-            // Ours, or another's in its place; ours comes when that one has returned.
-            match self.ring(&notification)? {
-                Ring::Kicked | Ring::Nothing => return Ok(()),
-                _ => return Err(self.misbehaved("a doorbell in the middle of a call")),
             }
         }
     }
@@ -722,100 +383,6 @@ impl Inner {
         }
     }
 
-    /// Has the stub thread carry out operations, in the middle of a patched call. Returns the results of those done.
-    fn operate(&mut self, operations: &[(u64, [u64; 6])]) -> Result<Vec<i64>, Death> {
-        let is_awake = self.lease.page.order(operations);
-        self.finish_order(is_awake)?;
-        Ok(self.lease.page.results(operations.len()).collect())
-    }
-
-    /// Waits for the end of what was ordered in the middle of a patched call.
-    fn finish_order(&mut self, is_awake: bool) -> Result<(), Death> {
-        if let Some(id) = self.ringing.take() {
-            let _ = self.listener.send(id, 0);
-        } else if is_awake && self.pace.look_for_done(&self.lease.page) {
-            return Ok(());
-        }
-        self.link.begin_waiting();
-        let done = self.await_done();
-        self.link.end_waiting();
-        done
-    }
-
-    /// Gets the registers of a thread in a patched call, which stays there.
-    fn save(&mut self, call: Call) -> Result<(), Death> {
-        self.carrier.close();
-        let host = self.space.host.clone();
-        // The one that holds most: what the thread has used meanwhile shows in the image.
-        let Some(shape) = host.geometry.shapes.last() else { return Err(Death::Misbehaved) };
-        if !patched::has_registers(self.lease.page.stored().0) {
-            let is_awake = self.lease.page.order_save();
-            self.finish_order(is_awake)?;
-        }
-        let page = &self.lease.page;
-        page.load_image(shape, &mut self.context);
-        if self.shape().lacks(&self.context.xstate) {
-            self.shape = host.geometry.shapes.len() - 1;
-        }
-        let [rbx, rbp, rsp, r12, r13, r14, r15, fs_base, eflags] = page.saved();
-        let [rdi, rsi, rdx, r10, r8, r9] = call.args;
-        let mut eflags = patched::restore_flags(eflags, page.stored().2);
-        if self.context.single_step && !self.own_trap {
-            eflags &= !TRAP_FLAG;
-        }
-        let (rax, rcx, r11) = (self.reply.take().unwrap_or(call.number), call.ip, eflags);
-        let (rip, orig_rax, gs_base) = (call.ip, u64::MAX, 0);
-        self.context.regs = Registers {
-            rax,
-            rbx,
-            rcx,
-            rdx,
-            rsi,
-            rdi,
-            rbp,
-            rsp,
-            r8,
-            r9,
-            r10,
-            r11,
-            r12,
-            r13,
-            r14,
-            r15,
-            rip,
-            eflags,
-            orig_rax,
-            fs_base,
-            gs_base,
-            cs: USER_CS,
-            ss: USER_SS,
-            ..Registers::default()
-        };
-        Ok(())
-    }
-
-    fn await_done(&mut self) -> Result<(), Death> {
-        let mut patience = PATIENCE;
-        loop {
-            let notification = self.receive_ordered(&mut patience)?;
-            if self.is_ring(&notification) {
-                if let Said::Done { .. } = self.lease.page.said() {
-                    self.ringing = Some(notification.id);
-                    return Ok(());
-                }
-                // Of the call itself, before it saw the order.
-                let _ = self.listener.send(notification.id, 0);
-                continue;
-            }
-            if !self.is_doorbell(&notification) {
-                return Err(self.misbehaved("a call of the guest in place of our operations"));
-            }
-            // A signal from somebody on the host.
-            self.rung = notification.args[5];
-            let _ = self.listener.send(notification.id, Command::Return as u64);
-        }
-    }
-
     /// Runs the guest. `None`: it only has to be let go again.
     fn next(&mut self) -> Result<Option<Exit>, Death> {
         self.go()?;
@@ -941,42 +508,6 @@ impl Inner {
         self.lease.page.load(&self.space.host.geometry.shapes[self.shape], context);
         if context.single_step && !self.own_trap {
             context.regs.eflags &= !TRAP_FLAG;
-        }
-    }
-
-    /// Has the stub thread make a call of its own. The arguments lie in memory that siblings can write: only calls
-    /// that are harmless whatever they are get through the base filter.
-    fn call(&mut self, number: i64, args: [u64; 6]) -> Result<u64, Death> {
-        if let At::Dead(death) = self.at {
-            return Err(death);
-        }
-        self.enter_handler()?;
-        let At::Doorbell { id } = self.at else { return Err(Death::Misbehaved) };
-        self.lease.page.set_call(number as u64, args);
-        self.answer = Command::Call;
-        let _ = self.listener.send(id, Command::Call as u64);
-        self.got_guest();
-        self.link.begin_waiting();
-        let result = self.await_call();
-        self.link.end_waiting();
-        result
-    }
-
-    fn await_call(&mut self) -> Result<u64, Death> {
-        let mut patience = PATIENCE;
-        loop {
-            let notification = self.receive_ordered(&mut patience)?;
-            if !self.is_doorbell(&notification) {
-                return Err(self.misbehaved("a call of the guest in place of ours"));
-            }
-            match self.ring(&notification)? {
-                Ring::Called(result) => return Ok(result),
-                Ring::Again => {
-                    let At::Doorbell { id } = self.at else { return Err(Death::Misbehaved) };
-                    let _ = self.listener.send(id, Command::Call as u64);
-                }
-                _ => return Err(self.misbehaved("a doorbell in the middle of our call")),
-            }
         }
     }
 

@@ -4,6 +4,7 @@ pub mod filter;
 pub mod frame;
 pub mod patched;
 pub mod request;
+pub mod site;
 pub mod stub;
 pub mod xstate;
 
