@@ -336,8 +336,10 @@ pub fn pod_limits(daemon: &Containerd) {
     let request = api::UpdateContainerResourcesRequest { container_id: limited.clone(), linux: Some(more) };
     call!(kubelet, update_container_resources, request);
     assert_eq!(seen(&limited), "1 MemTotal: 131072 kB 75000 100000");
-    // Two that want 40 MiB each, of 64 that there are.
-    let eater = "dd if=/dev/zero of=/dev/null bs=40M count=200 2>/dev/null";
+    // Two that want 40 MiB each and more, of 64 that there are. They fill it by themselves: memory that a system call is just
+    // filling is not free at once when the process is killed, so that a third one may be.
+    let eater =
+        r#"awk 'BEGIN { s = "0123456789abcdef"; while (length(s) < 40000000) s = s s; while (1) t = s }'"#;
     let script = format!("{eater} & {eater}; wait; exit 9");
     let hungry = kubelet.container(&pod, &config, "hungry", &script, &volume, Some(limits));
     eventually("a kill for want of memory is told", || {
