@@ -200,6 +200,11 @@ impl Pace {
         self.is_looking
     }
 
+    /// It is this thread's turn.
+    pub fn has_turn(&self) -> bool {
+        self.turn.is_some()
+    }
+
     /// Before a reply: decides how to wait for the next call. May wait for a turn.
     pub fn prepare(&mut self, page: &Page, listener: &Listener) {
         if let Some(came) = self.came.take() {

@@ -86,7 +86,7 @@ struct Inner {
     relocated: bool,
     /// The doorbell that a patched call rings.
     ringing: Option<u64>,
-    /// The call that has just been replied to has rung meanwhile, or is about to.
+    /// It is this thread's turn, and the call that has just been replied to has rung meanwhile, or is about to.
     is_rung: bool,
     /// The calls of this thread by site, and the site found worth patching.
     heat: Heat,
@@ -279,7 +279,7 @@ impl Inner {
                 match self.ringing.take() {
                     // If it does not arrive, the same doorbell rings again, and finds the reply.
                     Some(id) => drop(self.listener.send(id, 0)),
-                    None => self.is_rung = true,
+                    None => self.is_rung = self.pace.has_turn(),
                 }
             }
             self.pace.replied(!is_awake);
@@ -338,39 +338,27 @@ impl Inner {
     /// Waits until the guest makes a call or something else happens; `None`: a patched call is posted.
     fn await_guest(&mut self) -> Result<Option<Notification>, Death> {
         let mut is_rung = std::mem::take(&mut self.is_rung);
-        while self.pace.is_looking() {
-            let seen =
-                if is_rung { Seen::Notification } else { self.pace.look(&self.lease.page, &self.listener) };
-            match seen {
-                Seen::Call => return Ok(None),
-                Seen::Notification => {
-                    let notification = self.receive()?;
-                    if !self.is_ring(&notification) {
+        loop {
+            if self.pace.is_looking() && !is_rung {
+                match self.pace.look(&self.lease.page, &self.listener) {
+                    Seen::Call => return Ok(None),
+                    // A turn shall not end because a call took long. A pair that looks for itself had better sleep.
+                    Seen::Notification if self.pace.has_turn() => {}
+                    Seen::Notification | Seen::Nothing => {
                         self.pace.rest(&self.lease.page);
-                        return Ok(Some(notification));
-                    }
-                    if let Said::Call { .. } = self.lease.page.said() {
-                        self.ringing = Some(notification.id);
-                        self.pace.arrived();
-                        return Ok(None);
-                    }
-                    // Of the call that has been replied to.
-                    let _ = self.listener.send(notification.id, 0);
-                    self.pace.replied(is_rung);
-                    is_rung = false;
-                }
-                Seen::Nothing => {
-                    self.pace.rest(&self.lease.page);
-                    if let Said::Call { asleep: false } = self.lease.page.said() {
-                        self.pace.arrived();
-                        return Ok(None);
+                        if let Said::Call { asleep: false } = self.lease.page.said() {
+                            self.pace.arrived();
+                            return Ok(None);
+                        }
                     }
                 }
             }
-        }
-        loop {
             let notification = self.receive()?;
+            let is_looking = self.pace.is_looking();
             if !self.is_ring(&notification) {
+                if is_looking {
+                    self.pace.rest(&self.lease.page);
+                }
                 return Ok(Some(notification));
             }
             if let Said::Call { .. } = self.lease.page.said() {
@@ -378,8 +366,12 @@ impl Inner {
                 self.pace.arrived();
                 return Ok(None);
             }
-            // It has been replied to meanwhile.
+            // Of the call that has been replied to.
             let _ = self.listener.send(notification.id, 0);
+            if is_looking {
+                self.pace.replied(is_rung);
+            }
+            is_rung = false;
         }
     }
 

@@ -5,7 +5,7 @@
 //! stub's side of `arch/x86_64/patched.rs` (assembler), the sentry's of `thread.rs` and `look.rs`, reduced to the
 //! protocol, and of the kernel what seccomp_unotify(2) and signals do. The names are the same there.
 
-#[allow(dead_code)]
+#[allow(dead_code, reason = "the model uses a part of the transitions")]
 #[path = "../src/protocol.rs"]
 mod protocol;
 
